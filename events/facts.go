@@ -1,0 +1,310 @@
+package events
+
+// Event is a fact: one of the structs of this file, and nothing else. Adding
+// one means a struct, a kind in kinds.go, a golden, and a case wherever the
+// linter for exhaustive switches asks for it.
+//
+// The rules for changing a fact are those of the package comment: never. Unknown
+// members are refused by readers, so that an old verifier closes a key over
+// whose restriction it knows nothing, and never reads around it.
+type Event interface {
+	// Kind returns the fact's kind with its version, such as `key.created.v1`.
+	Kind() Kind
+}
+
+// Plan is what an organization pays for.
+type Plan string
+
+// The plans.
+const (
+	PlanStarter    Plan = "starter"
+	PlanGrowth     Plan = "growth"
+	PlanEnterprise Plan = "enterprise"
+)
+
+// Period is a calendar period as people write it: `<n>d`, `<n>mo`, `<n>y`, or
+// `never`. Empty says that none was set.
+type Period string
+
+// Limits bound what an organization may hold. Zero values bound nothing.
+type Limits struct {
+	// MaxActiveKeys bounds the customer keys that are ACTIVE or INACTIVE.
+	MaxActiveKeys int `json:"max_active_keys,omitzero"`
+	// MaxKeyLifetime bounds how far ahead a new expiry may lie.
+	MaxKeyLifetime Period `json:"max_key_lifetime,omitzero"`
+}
+
+// Policy is how an organization wants its keys by default.
+type Policy struct {
+	// DefaultPrefix begins keys that were created without one of their own.
+	DefaultPrefix string `json:"default_prefix,omitzero"`
+	// DefaultExpiresIn is the expiry of keys created without one.
+	DefaultExpiresIn Period `json:"default_expires_in,omitzero"`
+	// RotationDueAfter is the age at which a key should be rotated.
+	RotationDueAfter Period `json:"rotation_due_after,omitzero"`
+}
+
+// Access says what using a permission does.
+type Access string
+
+// What a permission does.
+const (
+	AccessRead  Access = "read"
+	AccessWrite Access = "write"
+)
+
+// CatalogPermission is one entry of a permission catalog.
+type CatalogPermission struct {
+	Name        string   `json:"name"`
+	Access      Access   `json:"access"`
+	Description string   `json:"description,omitzero"`
+	Routes      []string `json:"routes,omitzero"`
+}
+
+// Level is a grant level. Its zero value grants nothing.
+type Level string
+
+// The grant levels.
+const (
+	LevelAll        Level = "all"
+	LevelReadOnly   Level = "read_only"
+	LevelRestricted Level = "restricted"
+)
+
+// Permissions are what a key may do, within the catalog as it is at the verdict.
+type Permissions struct {
+	Level Level `json:"level"`
+	// Grants are the permissions of a restricted key, sorted: `resource:action`
+	// or `resource:*`.
+	Grants []string `json:"grants,omitzero"`
+}
+
+// Scope is where a key may be used. Its zero value is nowhere.
+type Scope struct {
+	AllWorkspaces bool          `json:"all_workspaces,omitzero"`
+	Workspaces    []WorkspaceID `json:"workspaces,omitzero"`
+}
+
+// KeyKind tells a customer's key from one that manages this ledger.
+type KeyKind string
+
+// The kinds of keys.
+const (
+	KindAPI        KeyKind = "api"
+	KindManagement KeyKind = "management"
+)
+
+// Role is what a management key may do. Its zero value may do nothing.
+type Role string
+
+// The roles.
+const (
+	RoleOwner    Role = "owner"
+	RoleAdmin    Role = "admin"
+	RoleMember   Role = "member"
+	RoleAuditor  Role = "auditor"
+	RoleVerifier Role = "verifier"
+	RoleResolver Role = "resolver"
+)
+
+// DigestAlg names how a digest was made.
+type DigestAlg string
+
+// The digest algorithms.
+const (
+	// SHA256 is the SHA-256 of the whole key string.
+	SHA256 DigestAlg = "sha256"
+	// HMACSHA256 is the HMAC-SHA-256 of the whole key string under a pepper.
+	HMACSHA256 DigestAlg = "hmac-sha256"
+)
+
+// DigestValue is the 32 bytes of a digest, written in lower-case hex.
+type DigestValue [32]byte
+
+// Digest is what the ledger knows of a key's secret.
+type Digest struct {
+	Alg DigestAlg `json:"alg"`
+	// PepperID names the pepper of an HMAC; it is empty for a bare hash.
+	PepperID string      `json:"pepper_id,omitzero"`
+	Value    DigestValue `json:"value"`
+}
+
+// InstallationCreated is the first fact of every ledger.
+type InstallationCreated struct {
+	Ledger LedgerID `json:"ledger"`
+	// Epoch is the ledger's epoch; a restore opens the next.
+	Epoch uint32 `json:"epoch"`
+}
+
+// OrganizationCreated begins an organization.
+type OrganizationCreated struct {
+	ID     OrgID  `json:"id"`
+	Name   Text   `json:"name"`
+	Plan   Plan   `json:"plan"`
+	Limits Limits `json:"limits"`
+	Policy Policy `json:"policy"`
+}
+
+// OrganizationRenamed changes an organization's display name.
+type OrganizationRenamed struct {
+	Name Text `json:"name"`
+}
+
+// OrganizationPlanChanged moves an organization to another plan.
+type OrganizationPlanChanged struct {
+	Plan Plan `json:"plan"`
+}
+
+// OrganizationLimitsChanged replaces an organization's limits.
+type OrganizationLimitsChanged struct {
+	Limits Limits `json:"limits"`
+}
+
+// OrganizationPolicyChanged replaces an organization's policy.
+type OrganizationPolicyChanged struct {
+	Policy Policy `json:"policy"`
+}
+
+// OrganizationDeleted ends an organization and denies all its keys at once. It
+// stands on [EndSubject] and is absorbing.
+type OrganizationDeleted struct{}
+
+// WorkspaceCreated begins a workspace.
+type WorkspaceCreated struct {
+	ID   WorkspaceID `json:"id"`
+	Name Text        `json:"name"`
+}
+
+// WorkspaceRenamed changes a workspace's display name.
+type WorkspaceRenamed struct {
+	Name Text `json:"name"`
+}
+
+// WorkspaceDeleted ends a workspace, for ever.
+type WorkspaceDeleted struct{}
+
+// CatalogReplaced is an organization's whole permission catalog from now on.
+type CatalogReplaced struct {
+	Permissions []CatalogPermission `json:"permissions"`
+}
+
+// ProfileCreated begins a profile.
+type ProfileCreated struct {
+	ID       ProfileID `json:"id"`
+	Name     Text      `json:"name"`
+	Settings Document  `json:"settings"`
+}
+
+// ProfileRenamed changes a profile's display name.
+type ProfileRenamed struct {
+	Name Text `json:"name"`
+}
+
+// ProfileSettingsChanged replaces a profile's settings.
+type ProfileSettingsChanged struct {
+	Settings Document `json:"settings"`
+}
+
+// ProfileDeleted ends a profile, for ever.
+type ProfileDeleted struct{}
+
+// QuotaChanged lists who holds a place under the limit on active keys. It is
+// appended with whatever takes or frees a place, as the guard that makes the
+// limit exact.
+type QuotaChanged struct {
+	// Limit is the limit that was in force; 0 is none.
+	Limit int `json:"limit"`
+	// Holders are all who hold a place after this fact, in order of arrival.
+	Holders []KeyID `json:"holders"`
+}
+
+// KeyCreated begins a key.
+type KeyCreated struct {
+	ID          KeyID       `json:"id"`
+	KeyKind     KeyKind     `json:"kind"`
+	Role        Role        `json:"role,omitzero"`
+	Name        Text        `json:"name,omitzero"`
+	Prefix      string      `json:"prefix"`
+	LastFour    string      `json:"last_four"`
+	Digest      Digest      `json:"digest"`
+	Permissions Permissions `json:"permissions"`
+	Scope       Scope       `json:"scope"`
+	Profile     ProfileID   `json:"profile,omitzero"`
+	ExpiresAt   Time        `json:"expires_at,omitzero"`
+	Metadata    Metadata    `json:"metadata,omitzero"`
+	ExternalID  Text        `json:"external_id,omitzero"`
+	// RotatedFrom is the key that this one succeeds.
+	RotatedFrom KeyID `json:"rotated_from,omitzero"`
+}
+
+// KeyRenamed changes a key's display name.
+type KeyRenamed struct {
+	Name Text `json:"name"`
+}
+
+// KeyPermissionsChanged replaces what a key may do.
+type KeyPermissionsChanged struct {
+	Permissions Permissions `json:"permissions"`
+}
+
+// KeyScopeChanged replaces where a key may be used.
+type KeyScopeChanged struct {
+	Scope Scope `json:"scope"`
+}
+
+// KeyProfileChanged attaches a profile, or detaches it when empty.
+type KeyProfileChanged struct {
+	Profile ProfileID `json:"profile,omitzero"`
+}
+
+// KeyMetadataChanged replaces a key's metadata.
+type KeyMetadataChanged struct {
+	Metadata Metadata `json:"metadata"`
+}
+
+// KeyDisabled switches a key off for a while.
+type KeyDisabled struct{}
+
+// KeyEnabled switches a key on again.
+type KeyEnabled struct{}
+
+// KeyExpiryChanged sets when a key expires; without a time it never does.
+type KeyExpiryChanged struct {
+	ExpiresAt Time `json:"expires_at,omitzero"`
+}
+
+// KeyRotated says that a successor was born in the same batch. The key itself
+// lives on until its grace ends.
+type KeyRotated struct {
+	Successor   KeyID `json:"successor"`
+	GraceEndsAt Time  `json:"grace_ends_at"`
+}
+
+// KeyGraceChanged cuts the grace of a rotated key short.
+type KeyGraceChanged struct {
+	GraceEndsAt Time `json:"grace_ends_at"`
+}
+
+// KeyExpired records that a key's time has come. It is absorbing.
+type KeyExpired struct {
+	ExpiredAt Time `json:"expired_at"`
+}
+
+// KeyRevoked ends a key for ever. It stands on [RevokedSubject], is
+// unconditional and absorbing, and wins whatever the order.
+type KeyRevoked struct{}
+
+// Unknown is a fact of a kind that this program does not know: appended by a
+// later version. It is kept and shown raw.
+type Unknown struct {
+	Name Kind
+	// Bears says whether it bears on verdicts; it then closes its key.
+	Bears bool
+	Data  Document
+}
+
+// Malformed stands in the place of a stored body that is no fact. Readers that
+// decide close what its subject names; readers that show stop.
+type Malformed struct {
+	Reason string
+}

@@ -1,0 +1,119 @@
+package events
+
+import (
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// OrgID names an organization: `[a-z0-9][a-z0-9-]{0,62}`, or [System].
+type OrgID string
+
+// System is the installation's own organization. Its keys reach every other.
+const System OrgID = "_system"
+
+// WorkspaceID names a workspace within its organization.
+type WorkspaceID string
+
+// ProfileID names a profile within its organization.
+type ProfileID string
+
+// VerifierID names a verifier: the part of a use's subject that tells who
+// recorded it.
+type VerifierID string
+
+// KeyID is the id of a key, 16 bytes, written as a UUID.
+type KeyID uuid.UUID
+
+// LedgerID is the id of an installation's ledger, drawn once at its beginning.
+type LedgerID uuid.UUID
+
+// EventID is the CloudEvents id of a fact, a UUIDv7. It never orders facts.
+type EventID uuid.UUID
+
+// CommandID is the id of the wish that a fact fulfils. It is drawn at random or
+// derived from an idempotency key, and a repeated wish has the same.
+type CommandID uuid.UUID
+
+// ParseOrgID reads an organization's id.
+func ParseOrgID(s string) (OrgID, error) {
+	if s == string(System) {
+		return System, nil
+	}
+	return parseSlug[OrgID]("organization", s)
+}
+
+// ParseWorkspaceID reads a workspace's id.
+func ParseWorkspaceID(s string) (WorkspaceID, error) { return parseSlug[WorkspaceID]("workspace", s) }
+
+// ParseProfileID reads a profile's id.
+func ParseProfileID(s string) (ProfileID, error) { return parseSlug[ProfileID]("profile", s) }
+
+// ParseVerifierID reads a verifier's id.
+func ParseVerifierID(s string) (VerifierID, error) { return parseSlug[VerifierID]("verifier", s) }
+
+// parseSlug never repeats the text in its error: people paste secrets anywhere.
+func parseSlug[T ~string](what, s string) (T, error) {
+	if !slug(s) {
+		return "", fmt.Errorf("%w: %s id must be 1 to %d characters of a-z, 0-9 and '-', and begin with a letter or digit",
+			ErrInvalidID, what, MaxIDLength)
+	}
+	return T(s), nil
+}
+
+func slug(s string) bool {
+	if len(s) == 0 || len(s) > MaxIDLength || s[0] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// ParseKeyID reads a key's id in the one canonical form of a UUID.
+func ParseKeyID(s string) (KeyID, error) { return parseUUID[KeyID]("key", s) }
+
+// ParseLedgerID reads a ledger's id.
+func ParseLedgerID(s string) (LedgerID, error) { return parseUUID[LedgerID]("ledger", s) }
+
+// parseUUID takes lower case with hyphens alone, so that one id has one text.
+func parseUUID[T ~[16]byte](what, s string) (T, error) {
+	id, err := uuid.Parse(s)
+	if err != nil || len(s) != 36 || id.String() != s {
+		return T{}, fmt.Errorf("%w: %s id must be a UUID in lower case", ErrInvalidID, what)
+	}
+	return T(id), nil
+}
+
+// IsZero reports whether there is no id.
+func (id KeyID) IsZero() bool     { return id == KeyID{} }
+func (id LedgerID) IsZero() bool  { return id == LedgerID{} }
+func (id EventID) IsZero() bool   { return id == EventID{} }
+func (id CommandID) IsZero() bool { return id == CommandID{} }
+
+func (id KeyID) String() string     { return uuid.UUID(id).String() }
+func (id LedgerID) String() string  { return uuid.UUID(id).String() }
+func (id EventID) String() string   { return uuid.UUID(id).String() }
+func (id CommandID) String() string { return uuid.UUID(id).String() }
+
+func (id KeyID) MarshalText() ([]byte, error)     { return uuid.UUID(id).MarshalText() }
+func (id LedgerID) MarshalText() ([]byte, error)  { return uuid.UUID(id).MarshalText() }
+func (id EventID) MarshalText() ([]byte, error)   { return uuid.UUID(id).MarshalText() }
+func (id CommandID) MarshalText() ([]byte, error) { return uuid.UUID(id).MarshalText() }
+
+func (id *KeyID) UnmarshalText(b []byte) error     { return setUUID(id, "key", b) }
+func (id *LedgerID) UnmarshalText(b []byte) error  { return setUUID(id, "ledger", b) }
+func (id *EventID) UnmarshalText(b []byte) error   { return setUUID(id, "event", b) }
+func (id *CommandID) UnmarshalText(b []byte) error { return setUUID(id, "command", b) }
+
+func setUUID[T ~[16]byte](id *T, what string, b []byte) error {
+	v, err := parseUUID[T](what, string(b))
+	if err == nil {
+		*id = v
+	}
+	return err
+}

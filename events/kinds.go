@@ -1,0 +1,149 @@
+package events
+
+import "strings"
+
+// Kind names a fact with its version: `<aggregate>.<what happened>.v<n>`.
+type Kind string
+
+// TypePrefix stands before a kind in the CloudEvents type.
+const TypePrefix = "keyledger."
+
+// The kinds. They are written by hand and never change their meaning.
+const (
+	KindInstallationCreated       Kind = "installation.created.v1"
+	KindOrganizationCreated       Kind = "organization.created.v1"
+	KindOrganizationRenamed       Kind = "organization.renamed.v1"
+	KindOrganizationPlanChanged   Kind = "organization.plan_changed.v1"
+	KindOrganizationLimitsChanged Kind = "organization.limits_changed.v1"
+	KindOrganizationPolicyChanged Kind = "organization.policy_changed.v1"
+	KindOrganizationDeleted       Kind = "organization.deleted.v1"
+	KindWorkspaceCreated          Kind = "workspace.created.v1"
+	KindWorkspaceRenamed          Kind = "workspace.renamed.v1"
+	KindWorkspaceDeleted          Kind = "workspace.deleted.v1"
+	KindCatalogReplaced           Kind = "catalog.replaced.v1"
+	KindProfileCreated            Kind = "profile.created.v1"
+	KindProfileRenamed            Kind = "profile.renamed.v1"
+	KindProfileSettingsChanged    Kind = "profile.settings_changed.v1"
+	KindProfileDeleted            Kind = "profile.deleted.v1"
+	KindQuotaChanged              Kind = "quota.changed.v1"
+	KindKeyCreated                Kind = "key.created.v1"
+	KindKeyRenamed                Kind = "key.renamed.v1"
+	KindKeyPermissionsChanged     Kind = "key.permissions_changed.v1"
+	KindKeyScopeChanged           Kind = "key.scope_changed.v1"
+	KindKeyProfileChanged         Kind = "key.profile_changed.v1"
+	KindKeyMetadataChanged        Kind = "key.metadata_changed.v1"
+	KindKeyDisabled               Kind = "key.disabled.v1"
+	KindKeyEnabled                Kind = "key.enabled.v1"
+	KindKeyExpiryChanged          Kind = "key.expiry_changed.v1"
+	KindKeyRotated                Kind = "key.rotated.v1"
+	KindKeyGraceChanged           Kind = "key.grace_changed.v1"
+	KindKeyExpired                Kind = "key.expired.v1"
+	KindKeyRevoked                Kind = "key.revoked.v1"
+)
+
+// kindInfo is what the codec knows of a kind.
+type kindInfo struct {
+	// bears says whether a verdict may depend on the fact. It is written into
+	// every fact, so that readers who do not know the kind know that much.
+	bears bool
+	// aggregate is the only one that the kind may stand on.
+	aggregate Aggregate
+	decode    func(Document) (Event, error)
+}
+
+// kinds is the closed set. Nothing writes to it.
+var kinds = map[Kind]kindInfo{
+	KindInstallationCreated:       {false, AggregateInstallation, decodeAs[InstallationCreated]},
+	KindOrganizationCreated:       {true, AggregateOrganization, decodeAs[OrganizationCreated]},
+	KindOrganizationRenamed:       {false, AggregateOrganization, decodeAs[OrganizationRenamed]},
+	KindOrganizationPlanChanged:   {false, AggregateOrganization, decodeAs[OrganizationPlanChanged]},
+	KindOrganizationLimitsChanged: {false, AggregateOrganization, decodeAs[OrganizationLimitsChanged]},
+	KindOrganizationPolicyChanged: {false, AggregateOrganization, decodeAs[OrganizationPolicyChanged]},
+	KindOrganizationDeleted:       {true, AggregateRevoked, decodeAs[OrganizationDeleted]},
+	KindWorkspaceCreated:          {true, AggregateWorkspace, decodeAs[WorkspaceCreated]},
+	KindWorkspaceRenamed:          {false, AggregateWorkspace, decodeAs[WorkspaceRenamed]},
+	KindWorkspaceDeleted:          {true, AggregateWorkspace, decodeAs[WorkspaceDeleted]},
+	KindCatalogReplaced:           {true, AggregateCatalog, decodeAs[CatalogReplaced]},
+	KindProfileCreated:            {true, AggregateProfile, decodeAs[ProfileCreated]},
+	KindProfileRenamed:            {false, AggregateProfile, decodeAs[ProfileRenamed]},
+	KindProfileSettingsChanged:    {true, AggregateProfile, decodeAs[ProfileSettingsChanged]},
+	KindProfileDeleted:            {true, AggregateProfile, decodeAs[ProfileDeleted]},
+	KindQuotaChanged:              {false, AggregateQuota, decodeAs[QuotaChanged]},
+	KindKeyCreated:                {true, AggregateKey, decodeAs[KeyCreated]},
+	KindKeyRenamed:                {false, AggregateKey, decodeAs[KeyRenamed]},
+	KindKeyPermissionsChanged:     {true, AggregateKey, decodeAs[KeyPermissionsChanged]},
+	KindKeyScopeChanged:           {true, AggregateKey, decodeAs[KeyScopeChanged]},
+	KindKeyProfileChanged:         {true, AggregateKey, decodeAs[KeyProfileChanged]},
+	KindKeyMetadataChanged:        {false, AggregateKey, decodeAs[KeyMetadataChanged]},
+	KindKeyDisabled:               {true, AggregateKey, decodeAs[KeyDisabled]},
+	KindKeyEnabled:                {true, AggregateKey, decodeAs[KeyEnabled]},
+	KindKeyExpiryChanged:          {true, AggregateKey, decodeAs[KeyExpiryChanged]},
+	KindKeyRotated:                {true, AggregateKey, decodeAs[KeyRotated]},
+	KindKeyGraceChanged:           {true, AggregateKey, decodeAs[KeyGraceChanged]},
+	KindKeyExpired:                {true, AggregateKey, decodeAs[KeyExpired]},
+	KindKeyRevoked:                {true, AggregateRevoked, decodeAs[KeyRevoked]},
+}
+
+// Kinds returns every known kind, in no order.
+func Kinds() []Kind {
+	out := make([]Kind, 0, len(kinds))
+	for k := range kinds {
+		out = append(out, k)
+	}
+	return out
+}
+
+// Type returns the CloudEvents type of a kind.
+func (k Kind) Type() string { return TypePrefix + string(k) }
+
+// Name returns the kind without its version, as people filter by it.
+func (k Kind) Name() string {
+	if i := strings.LastIndex(string(k), ".v"); i > 0 {
+		return string(k)[:i]
+	}
+	return string(k)
+}
+
+// Bears reports whether a fact bears on verdicts.
+func Bears(e Event) bool {
+	switch e := e.(type) {
+	case Unknown:
+		return e.Bears
+	case Malformed:
+		return true
+	default:
+		return kinds[e.Kind()].bears
+	}
+}
+
+func (InstallationCreated) Kind() Kind       { return KindInstallationCreated }
+func (OrganizationCreated) Kind() Kind       { return KindOrganizationCreated }
+func (OrganizationRenamed) Kind() Kind       { return KindOrganizationRenamed }
+func (OrganizationPlanChanged) Kind() Kind   { return KindOrganizationPlanChanged }
+func (OrganizationLimitsChanged) Kind() Kind { return KindOrganizationLimitsChanged }
+func (OrganizationPolicyChanged) Kind() Kind { return KindOrganizationPolicyChanged }
+func (OrganizationDeleted) Kind() Kind       { return KindOrganizationDeleted }
+func (WorkspaceCreated) Kind() Kind          { return KindWorkspaceCreated }
+func (WorkspaceRenamed) Kind() Kind          { return KindWorkspaceRenamed }
+func (WorkspaceDeleted) Kind() Kind          { return KindWorkspaceDeleted }
+func (CatalogReplaced) Kind() Kind           { return KindCatalogReplaced }
+func (ProfileCreated) Kind() Kind            { return KindProfileCreated }
+func (ProfileRenamed) Kind() Kind            { return KindProfileRenamed }
+func (ProfileSettingsChanged) Kind() Kind    { return KindProfileSettingsChanged }
+func (ProfileDeleted) Kind() Kind            { return KindProfileDeleted }
+func (QuotaChanged) Kind() Kind              { return KindQuotaChanged }
+func (KeyCreated) Kind() Kind                { return KindKeyCreated }
+func (KeyRenamed) Kind() Kind                { return KindKeyRenamed }
+func (KeyPermissionsChanged) Kind() Kind     { return KindKeyPermissionsChanged }
+func (KeyScopeChanged) Kind() Kind           { return KindKeyScopeChanged }
+func (KeyProfileChanged) Kind() Kind         { return KindKeyProfileChanged }
+func (KeyMetadataChanged) Kind() Kind        { return KindKeyMetadataChanged }
+func (KeyDisabled) Kind() Kind               { return KindKeyDisabled }
+func (KeyEnabled) Kind() Kind                { return KindKeyEnabled }
+func (KeyExpiryChanged) Kind() Kind          { return KindKeyExpiryChanged }
+func (KeyRotated) Kind() Kind                { return KindKeyRotated }
+func (KeyGraceChanged) Kind() Kind           { return KindKeyGraceChanged }
+func (KeyExpired) Kind() Kind                { return KindKeyExpired }
+func (KeyRevoked) Kind() Kind                { return KindKeyRevoked }
+func (u Unknown) Kind() Kind                 { return u.Name }
+func (Malformed) Kind() Kind                 { return "malformed" }

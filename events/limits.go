@@ -1,0 +1,68 @@
+package events
+
+import "time"
+
+// Every bound that shapes a fact, each with its reason. They are checked where
+// a wish becomes a fact; a reader never relies on them.
+const (
+	// MaxFactBytes bounds a stored body: an entry of a transparency log's tile
+	// ends at 65,535 bytes, and the rest is room for what wraps it.
+	MaxFactBytes = 60 * 1024
+
+	// MaxBatch is the broker's bound on one atomic batch.
+	MaxBatch = 1000
+
+	// MaxIDLength bounds organization, workspace and profile ids: a DNS label,
+	// so that an id fits host names, file names and subjects alike.
+	MaxIDLength = 63
+
+	// MaxNameLength bounds display names, in bytes. Longer ones break tables.
+	MaxNameLength = 200
+
+	// MaxReasonLength bounds the reason given for a change, in bytes: a
+	// sentence and a ticket, not a document.
+	MaxReasonLength = 1000
+
+	// MaxRequestIDLength holds any trace id or UUID that callers send along.
+	MaxRequestIDLength = 128
+
+	// MaxExternalIDLength holds ids of other systems, URNs included.
+	MaxExternalIDLength = 200
+
+	// MaxDescriptionLength bounds a permission's description, in bytes.
+	MaxDescriptionLength = 300
+
+	// MaxMetadataEntries, MaxMetadataKeyLength and MaxMetadataValueLength keep
+	// metadata within a third of a fact.
+	MaxMetadataEntries     = 32
+	MaxMetadataKeyLength   = 64
+	MaxMetadataValueLength = 500
+
+	// MaxGrants bounds the permissions listed on one key.
+	MaxGrants = 200
+
+	// MaxScopeWorkspaces bounds the workspaces listed on one key: half a fact
+	// when every id is as long as it may be.
+	MaxScopeWorkspaces = 400
+
+	// MaxCatalogPermissions bounds a catalog; it is one fact, and one bit each
+	// in the verification index.
+	MaxCatalogPermissions = 512
+
+	// MaxPermissionRoutes bounds the routes listed on one permission.
+	MaxPermissionRoutes = 32
+
+	// MaxSettingsBytes bounds a profile's settings document: it travels with
+	// every verdict.
+	MaxSettingsBytes = 16 * 1024
+
+	// MaxActiveKeysLimit is the largest exact limit on active keys: the quota's
+	// last fact lists every holder, and a thousand ids fill two thirds of it.
+	MaxActiveKeysLimit = 1000
+
+	// MaxPeriod bounds lifetimes and grace periods to what calendars agree on.
+	MaxPeriod = 100 * 366 * 24 * time.Hour
+
+	// MaxGrace bounds the time that a rotated key lives beside its successor.
+	MaxGrace = 366 * 24 * time.Hour
+)

@@ -1,0 +1,169 @@
+package events
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// Revision counts the facts of one subject: 1, 2, 3, … A reader refuses a fact
+// that is not the next, so that an old one appended again changes nothing.
+type Revision uint32
+
+// ActorType tells who may act.
+type ActorType string
+
+// Who may act.
+const (
+	ActorKey      ActorType = "key"
+	ActorSystem   ActorType = "system"
+	ActorVerifier ActorType = "verifier"
+)
+
+// Actor is who did it. In a fact it is written `key/<org>/<id>`,
+// `system/<part>` or `verifier/<id>`.
+type Actor struct {
+	Type ActorType
+	// Org and Key are set for a management key.
+	Org OrgID
+	Key KeyID
+	// Name is the part of the system, or the verifier.
+	Name string
+}
+
+func (a Actor) String() string {
+	switch a.Type {
+	case ActorKey:
+		return "key/" + string(a.Org) + "/" + a.Key.String()
+	case ActorSystem, ActorVerifier:
+		return string(a.Type) + "/" + a.Name
+	default:
+		return ""
+	}
+}
+
+// MarshalText writes what String returns.
+func (a Actor) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (a *Actor) UnmarshalText(b []byte) error {
+	kind, rest, _ := strings.Cut(string(b), "/")
+	switch ActorType(kind) {
+	case ActorKey:
+		o, k, _ := strings.Cut(rest, "/")
+		org, err := ParseOrgID(o)
+		if err != nil {
+			return fmt.Errorf("%w: actor: %w", ErrMalformed, err)
+		}
+		id, err := ParseKeyID(k)
+		if err != nil {
+			return fmt.Errorf("%w: actor: %w", ErrMalformed, err)
+		}
+		*a = Actor{Type: ActorKey, Org: org, Key: id}
+	case ActorSystem, ActorVerifier:
+		if !slug(rest) {
+			return fmt.Errorf("%w: actor has no valid name", ErrMalformed)
+		}
+		*a = Actor{Type: ActorType(kind), Name: rest}
+	default:
+		return fmt.Errorf("%w: actor of unknown type", ErrMalformed)
+	}
+	return nil
+}
+
+// CommandDigest tells a repeated wish from another one under the same
+// idempotency key. It is keyed by that key, which the ledger never stores, so
+// that nobody can guess a short name from it.
+type CommandDigest [32]byte
+
+// IsZero reports whether there is no digest.
+func (d CommandDigest) IsZero() bool { return d == CommandDigest{} }
+
+func (d CommandDigest) MarshalText() ([]byte, error)  { return hex.AppendEncode(nil, d[:]), nil }
+func (d *CommandDigest) UnmarshalText(b []byte) error { return setHex(d[:], b) }
+func (v DigestValue) MarshalText() ([]byte, error)    { return hex.AppendEncode(nil, v[:]), nil }
+func (v *DigestValue) UnmarshalText(b []byte) error   { return setHex(v[:], b) }
+func (v DigestValue) String() string                  { return hex.EncodeToString(v[:]) }
+
+// setHex takes lower case of the exact length alone: one value, one text.
+func setHex(dst, src []byte) error {
+	if len(src) != hex.EncodedLen(len(dst)) || strings.ToLower(string(src)) != string(src) {
+		return fmt.Errorf("%w: digest is not %d lower-case hex digits", ErrMalformed, hex.EncodedLen(len(dst)))
+	}
+	if _, err := hex.Decode(dst, src); err != nil {
+		return fmt.Errorf("%w: digest is not hex", ErrMalformed)
+	}
+	return nil
+}
+
+// Meta is what a fact's envelope tells beside the fact.
+type Meta struct {
+	// ID is the CloudEvents id.
+	ID EventID
+	// Ledger is the ledger that the fact was made for.
+	Ledger LedgerID
+	// Time is when the actor's wish arrived and was decided.
+	Time Time
+	// RecordedTime is when the ledger was asked to store it. The broker's own
+	// time is [Recorded.Stored].
+	RecordedTime Time
+	// Revision is the aggregate's, after this fact.
+	Revision Revision
+	// Actor did it, with Role and in Scope (workspaces, comma-separated, or `*`).
+	Actor Actor
+	Role  Role
+	Scope string
+	// Reason is why, in the actor's words.
+	Reason Text
+	// RequestID is the caller's id of the request.
+	RequestID string
+	// Command is the wish that this fact fulfils, Digest what it said.
+	Command CommandID
+	Digest  CommandDigest
+	// Causation is the fact that made the system act.
+	Causation EventID
+	// ConfigPosition is the position of the configuration it was decided under.
+	ConfigPosition Position
+	// BatchIndex and BatchSize tell facts that were appended as one: 1 of 3,
+	// 2 of 3, 3 of 3, at adjacent positions. Both are 0 for a fact alone.
+	BatchIndex int
+	BatchSize  int
+}
+
+// Recorded is a fact in its place in the ledger.
+type Recorded struct {
+	Position Position
+	Subject  Subject
+	// Stored is the broker's time, decoration like every other.
+	Stored Time
+	Meta   Meta
+	Event  Event
+	// Raw is the stored body: what is hashed, shown and exported.
+	Raw []byte
+}
+
+// Last reports whether the fact ends what was appended as one.
+func (r Recorded) Last() bool { return r.Meta.BatchIndex == r.Meta.BatchSize }
+
+// Expectation is a condition on the last position of one literal subject.
+// Wildcards are not serializable on three nodes, and there is no way to write
+// one here. Its zero value expects nothing.
+type Expectation struct {
+	Subject Subject
+	Last    Position
+}
+
+// Expect says that the subject's last fact stands at that position; 0 is none.
+func Expect(s Subject, last Position) Expectation { return Expectation{Subject: s, Last: last} }
+
+// Entry is a fact to be appended.
+type Entry struct {
+	Subject Subject
+	Event   Event
+	// Meta needs its ID, Ledger, Time, Revision, Actor and Command. The ledger
+	// fills RecordedTime, BatchIndex and BatchSize.
+	Meta Meta
+	// Expect is checked before anything of the batch is stored. Only the first
+	// entry of a subject may expect something of it.
+	Expect Expectation
+}

@@ -1,0 +1,194 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// Partitions is how many partitions organizations are spread over. It never
+// changes: the partition is part of every subject ever written.
+const Partitions = 1024
+
+// Aggregate names what a subject's facts are about.
+type Aggregate string
+
+// The aggregates. A key's revocation stands apart from the key, so that it can
+// be filtered on the server and never conflicts with an edit.
+const (
+	AggregateInstallation Aggregate = "installation"
+	AggregateOrganization Aggregate = "organization"
+	AggregateWorkspace    Aggregate = "workspace"
+	AggregateCatalog      Aggregate = "catalog"
+	AggregateProfile      Aggregate = "profile"
+	AggregateQuota        Aggregate = "quota"
+	AggregateKey          Aggregate = "key"
+	AggregateRevoked      Aggregate = "revoked"
+)
+
+// The ids of aggregates of which there is one.
+const (
+	// InstallationSelf is the installation's own aggregate.
+	InstallationSelf = "self"
+	// CatalogPermissions is an organization's one permission catalog.
+	CatalogPermissions = "permissions"
+	// QuotaKeys is the guard of an organization's limit on active keys.
+	QuotaKeys = "keys"
+	// RevokedAll on the revoked aggregate is the end of the organization, and
+	// with it of all its keys.
+	RevokedAll = "_all"
+)
+
+// Subject is what a fact is appended under: ledger.<partition>.<org>.<aggregate>.<id>.
+// It is comparable; its zero value is no subject.
+type Subject struct {
+	Org       OrgID
+	Aggregate Aggregate
+	ID        string
+}
+
+// Partition returns the partition of an organization: the first eight bytes,
+// big-endian, of the SHA-256 of its id, modulo [Partitions].
+func Partition(org OrgID) uint16 {
+	sum := sha256.Sum256([]byte(org))
+	return uint16(binary.BigEndian.Uint64(sum[:8]) % Partitions)
+}
+
+// InstallationSubject is where the installation begins.
+func InstallationSubject() Subject {
+	return Subject{Org: System, Aggregate: AggregateInstallation, ID: InstallationSelf}
+}
+
+// OrganizationSubject is the subject of an organization's own facts.
+func OrganizationSubject(org OrgID) Subject {
+	return Subject{Org: org, Aggregate: AggregateOrganization, ID: string(org)}
+}
+
+// WorkspaceSubject is the subject of a workspace.
+func WorkspaceSubject(org OrgID, id WorkspaceID) Subject {
+	return Subject{Org: org, Aggregate: AggregateWorkspace, ID: string(id)}
+}
+
+// CatalogSubject is the subject of an organization's permission catalog.
+func CatalogSubject(org OrgID) Subject {
+	return Subject{Org: org, Aggregate: AggregateCatalog, ID: CatalogPermissions}
+}
+
+// ProfileSubject is the subject of a profile.
+func ProfileSubject(org OrgID, id ProfileID) Subject {
+	return Subject{Org: org, Aggregate: AggregateProfile, ID: string(id)}
+}
+
+// QuotaSubject is the guard that creates under a limit are appended with.
+func QuotaSubject(org OrgID) Subject {
+	return Subject{Org: org, Aggregate: AggregateQuota, ID: QuotaKeys}
+}
+
+// KeySubject is the subject of a key.
+func KeySubject(org OrgID, id KeyID) Subject {
+	return Subject{Org: org, Aggregate: AggregateKey, ID: id.String()}
+}
+
+// RevokedSubject is the subject of a key's revocation.
+func RevokedSubject(org OrgID, id KeyID) Subject {
+	return Subject{Org: org, Aggregate: AggregateRevoked, ID: id.String()}
+}
+
+// EndSubject is the subject of an organization's end.
+func EndSubject(org OrgID) Subject {
+	return Subject{Org: org, Aggregate: AggregateRevoked, ID: RevokedAll}
+}
+
+// IsZero reports whether there is no subject.
+func (s Subject) IsZero() bool { return s == Subject{} }
+
+// Key returns the id of the key that the subject is about, if it is about one.
+func (s Subject) Key() (KeyID, bool) {
+	if s.Aggregate != AggregateKey && s.Aggregate != AggregateRevoked {
+		return KeyID{}, false
+	}
+	id, err := ParseKeyID(s.ID)
+	return id, err == nil
+}
+
+func (s Subject) String() string {
+	if s.IsZero() {
+		return ""
+	}
+	return "ledger." + partitionText(s.Org) + "." + string(s.Org) + "." + string(s.Aggregate) + "." + s.ID
+}
+
+// UsesSubject is the subject of the blocks of uses that a verifier records for
+// an organization.
+func UsesSubject(org OrgID, verifier VerifierID) string {
+	return "uses." + partitionText(org) + "." + string(org) + "." + string(verifier)
+}
+
+func partitionText(org OrgID) string {
+	p := Partition(org)
+	return string([]byte{'0' + byte(p/1000), '0' + byte(p/100%10), '0' + byte(p/10%10), '0' + byte(p%10)})
+}
+
+// ParseSubject reads a subject and checks that it is one the ledger writes:
+// a known aggregate, well-formed ids, and the organization's own partition.
+func ParseSubject(text string) (Subject, error) {
+	parts := strings.Split(text, ".")
+	if len(parts) != 5 || parts[0] != "ledger" {
+		return Subject{}, fmt.Errorf("%w: subject is not of the form ledger.<partition>.<org>.<aggregate>.<id>", ErrMalformed)
+	}
+	org, err := ParseOrgID(parts[2])
+	if err != nil {
+		return Subject{}, fmt.Errorf("%w: subject: %w", ErrMalformed, err)
+	}
+	if parts[1] != partitionText(org) {
+		return Subject{}, fmt.Errorf("%w: subject names a partition that is not its organization's", ErrMalformed)
+	}
+	s := Subject{Org: org, Aggregate: Aggregate(parts[3]), ID: parts[4]}
+	if err := s.checkID(); err != nil {
+		return Subject{}, err
+	}
+	return s, nil
+}
+
+func (s Subject) checkID() error {
+	ok := false
+	switch s.Aggregate {
+	case AggregateInstallation:
+		ok = s.Org == System && s.ID == InstallationSelf
+	case AggregateOrganization:
+		ok = s.ID == string(s.Org)
+	case AggregateWorkspace, AggregateProfile:
+		ok = slug(s.ID)
+	case AggregateCatalog:
+		ok = s.ID == CatalogPermissions
+	case AggregateQuota:
+		ok = s.ID == QuotaKeys
+	case AggregateKey:
+		_, err := ParseKeyID(s.ID)
+		ok = err == nil
+	case AggregateRevoked:
+		_, err := ParseKeyID(s.ID)
+		ok = err == nil || s.ID == RevokedAll
+	default:
+		// An aggregate that a later version added: its facts are unknown, not
+		// corrupt, as long as its id could stand in a subject.
+		ok = s.ID != "" && s.Aggregate != ""
+	}
+	if !ok {
+		return fmt.Errorf("%w: subject has no valid id for aggregate %q", ErrMalformed, s.Aggregate)
+	}
+	return nil
+}
+
+// MarshalText writes the subject as the broker sees it.
+func (s Subject) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (s *Subject) UnmarshalText(b []byte) error {
+	v, err := ParseSubject(string(b))
+	if err == nil {
+		*s = v
+	}
+	return err
+}
