@@ -1,0 +1,74 @@
+# Every task of this repository. CI calls the same targets (.ci/run).
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# What the tests need beyond Go, as command:package. The race detector wants a
+# C compiler; scripts that show the HTTP surface want curl and jq.
+NEEDS    := curl:curl jq:jq gcc:gcc
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TIMEOUT  ?= 15m
+FUZZTIME ?= 30s
+BENCH    ?= .
+COUNT    ?= 1
+PKG      ?= ./...
+
+# Tools are pinned in a module of their own, so that go.mod stays the product's.
+TOOL     := go tool -modfile=tools/go.mod
+
+.PHONY: help run build setup test check fmt fuzz bench
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## the guided tour, on an empty ledger in a temporary folder
+	go run ./cmd/keyledger quickstart
+
+build: ## bin/keyledger, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyledger ./cmd/keyledger
+
+setup: ## install what the tests need beyond Go, or say what is missing
+	@missing=(); \
+	for need in $(NEEDS); do \
+		command -v "$${need%%:*}" >/dev/null || missing+=("$${need##*:}"); \
+	done; \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$${missing[@]}"; \
+	else \
+		echo "The tests need these packages; please install them: $${missing[*]}" >&2; \
+		exit 1; \
+	fi
+
+test: setup ## all tests, with the race detector
+	go test -race -timeout $(TIMEOUT) ./...
+
+check: ## format, vet, lint, the rooms and doors, and a tidy go.mod
+	@unformatted="$$($(TOOL) gofumpt -l .)"; \
+	if [ -n "$$unformatted" ]; then \
+		echo "Not formatted (make fmt does it):" >&2; echo "$$unformatted" >&2; exit 1; \
+	fi
+	go vet ./...
+	$(TOOL) golangci-lint run
+	go test ./integration/house
+	go mod tidy -diff
+
+fmt: ## format every file
+	$(TOOL) gofumpt -w .
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@{ grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . || true; } | \
+	while IFS=: read -r file _ decl; do \
+		target="$${decl#func }"; \
+		echo "$$target in $$(dirname "$$file")"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+	done
+
+bench: ## benchmarks (BENCH=regexp COUNT=n PKG=path), compared with the run before
+	@mkdir -p bin
+	@if [ -s bin/bench.txt ]; then mv bin/bench.txt bin/bench.old.txt; fi
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG) | tee bin/bench.txt
+	@if [ -s bin/bench.old.txt ]; then $(TOOL) benchstat bin/bench.old.txt bin/bench.txt; fi
