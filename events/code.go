@@ -79,3 +79,14 @@ func (c *Code) UnmarshalText(b []byte) error {
 	*c = v
 	return nil
 }
+
+// Status is the state of a key's life as people see it.
+type Status string
+
+// The statuses. INACTIVE can come back; EXPIRED and REVOKED are for ever.
+const (
+	StatusActive   Status = "ACTIVE"
+	StatusInactive Status = "INACTIVE"
+	StatusExpired  Status = "EXPIRED"
+	StatusRevoked  Status = "REVOKED"
+)

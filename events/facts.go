@@ -230,9 +230,12 @@ type KeyCreated struct {
 	Permissions Permissions `json:"permissions"`
 	Scope       Scope       `json:"scope"`
 	Profile     ProfileID   `json:"profile,omitzero"`
-	ExpiresAt   Time        `json:"expires_at,omitzero"`
-	Metadata    Metadata    `json:"metadata,omitzero"`
-	ExternalID  Text        `json:"external_id,omitzero"`
+	// CreatedAt is the time of the wish, so that a successor can be given the
+	// same lifetime.
+	CreatedAt  Time     `json:"created_at"`
+	ExpiresAt  Time     `json:"expires_at,omitzero"`
+	Metadata   Metadata `json:"metadata,omitzero"`
+	ExternalID Text     `json:"external_id,omitzero"`
 	// RotatedFrom is the key that this one succeeds.
 	RotatedFrom KeyID `json:"rotated_from,omitzero"`
 }
