@@ -1,0 +1,391 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// DefaultAskEvery is how often the ledger's head is asked for.
+const DefaultAskEvery = time.Second
+
+// aheadAsks is how often a head that lies behind the view is asked for again
+// before the view is said to be ahead: a leader that was just deposed answers
+// with an old head for some seconds.
+const aheadAsks = 10
+
+// Config says what a runner runs.
+type Config struct {
+	// Source is the ledger. Required.
+	Source Source
+	// View is what its facts are applied to. Required.
+	View View
+	// Logger takes what happens to the view. Nothing is logged without one.
+	Logger *slog.Logger
+	// AskEvery is how often the ledger is asked for its head, which is what
+	// [Runner.Fresh] rests on. 0 is [DefaultAskEvery].
+	AskEvery time.Duration
+}
+
+// Validate reports every fault of the configuration at once.
+func (c Config) Validate() error {
+	var faults []error
+	if c.Source == nil {
+		faults = append(faults, errors.New("projections: no source"))
+	}
+	if c.View == nil {
+		faults = append(faults, errors.New("projections: no view"))
+	}
+	if c.AskEvery < 0 {
+		faults = append(faults, errors.New("projections: AskEvery is negative"))
+	}
+	return errors.Join(faults...)
+}
+
+// State is what a runner is at.
+type State int
+
+// What a runner may be at.
+const (
+	// StateIdle is before Run.
+	StateIdle State = iota
+	// StateReplaying is before the last position that was known at the start.
+	StateReplaying
+	// StateLive is after it.
+	StateLive
+	// StateStopped is after Run, for whatever reason.
+	StateStopped
+)
+
+func (s State) String() string {
+	switch s {
+	case StateIdle:
+		return "idle"
+	case StateReplaying:
+		return "replaying"
+	case StateLive:
+		return "live"
+	case StateStopped:
+		return "stopped"
+	default:
+		return "unknown"
+	}
+}
+
+// Status tells how a view is doing.
+type Status struct {
+	View  string
+	State State
+	// Applied is the last position applied.
+	Applied events.Position
+	// Goal is the head that was known at the start: replay ends there.
+	Goal events.Position
+	// Err is why the view stopped, nil if it was asked to; FailedAt is where,
+	// 0 if it was not over a fact.
+	Err      error
+	FailedAt events.Position
+}
+
+// Runner feeds one view with the facts of one ledger.
+type Runner struct {
+	source   Source
+	view     View
+	log      *slog.Logger
+	askEvery time.Duration
+
+	applied atomic.Uint64
+	fresh   atomic.Pointer[time.Time]
+	waiters waiters
+	ready   chan struct{}
+
+	mu       sync.Mutex // guards the following
+	state    State
+	goal     events.Position
+	err      error
+	failedAt events.Position
+}
+
+// NewRunner returns a runner that waits for its Run.
+func NewRunner(c Config) (*Runner, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Runner{source: c.Source, view: c.View, log: c.Logger, askEvery: c.AskEvery, ready: make(chan struct{})}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	r.log = r.log.With("view", r.view.Name())
+	if r.askEvery == 0 {
+		r.askEvery = DefaultAskEvery
+	}
+	r.waiters.init()
+	return r, nil
+}
+
+// Run replays what the view has not seen and then follows the ledger until the
+// context ends; it returns nil then. Any other return means that the view has
+// stopped for good and tells why, and so does Status from then on. A stopped
+// view is no reason to stop others: see [RunAll].
+func (r *Runner) Run(ctx context.Context) error {
+	if !r.begin() {
+		return ErrUsed
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	err := r.run(ctx)
+	if ctx.Err() != nil && !errors.Is(err, events.ErrCorrupt) {
+		err = nil
+	}
+	cancel()
+	r.end(err)
+	return err
+}
+
+func (r *Runner) run(ctx context.Context) error {
+	start, err := r.view.Position(ctx)
+	if err != nil {
+		return fmt.Errorf("projections: position of view %s: %w", r.view.Name(), err)
+	}
+	r.applied.Store(uint64(start))
+	goal, err := r.head(ctx, start)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.goal = goal
+	r.mu.Unlock()
+	r.log.LogAttrs(ctx, slog.LevelInfo, "replay begins",
+		slog.Uint64("after", uint64(start)), slog.Uint64("goal", uint64(goal)))
+
+	asking, cancel := context.WithCancel(ctx)
+	var asker sync.WaitGroup
+	asker.Go(func() { r.keepAsking(asking) })
+	defer asker.Wait()
+	defer cancel()
+
+	f := &feed{runner: r, goal: goal, next: start + 1}
+	f.arrived(ctx)
+	err = r.source.Follow(ctx, start, func(facts []events.Recorded) error { return f.apply(ctx, facts) })
+	if err == nil && ctx.Err() == nil {
+		err = errors.New("projections: source ended without a reason")
+	}
+	return err
+}
+
+// head returns the ledger's last position. It waits for a ledger that does not
+// answer, since nothing can be replayed before it does.
+func (r *Runner) head(ctx context.Context, applied events.Position) (events.Position, error) {
+	behind := 0
+	for {
+		head, err := r.source.Last(ctx)
+		switch {
+		case err == nil && head >= applied:
+			return head, nil
+		case err == nil:
+			if behind++; behind == aheadAsks {
+				return 0, fmt.Errorf("%w: view %s is at %d, the ledger ends at %d", ErrAhead, r.view.Name(), applied, head)
+			}
+		case errors.Is(err, events.ErrCorrupt):
+			return 0, err
+		default:
+			r.log.LogAttrs(ctx, slog.LevelWarn, "ledger does not tell its last position", slog.Any("error", err))
+		}
+		if !pause(ctx, r.askEvery) {
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// keepAsking proves freshness: once the view has applied all that the ledger
+// held when it was asked, the view is as fresh as that instant. The instant is
+// taken before asking, and the next question waits for the proof of the last.
+func (r *Runner) keepAsking(ctx context.Context) {
+	for {
+		asked, known := time.Now(), r.Applied()
+		head, err := r.source.Last(ctx)
+		switch {
+		case err != nil:
+			if ctx.Err() == nil {
+				r.log.LogAttrs(ctx, slog.LevelWarn, "ledger does not tell its last position", slog.Any("error", err))
+			}
+		case head < known:
+			// Whoever answered knows less than we do: it proves nothing.
+			r.log.LogAttrs(ctx, slog.LevelWarn, "ledger tells a last position from before",
+				slog.Uint64("head", uint64(head)), slog.Uint64("applied", uint64(known)))
+		case r.WaitFor(ctx, head) == nil:
+			r.fresh.Store(&asked)
+		}
+		if !pause(ctx, r.askEvery-time.Since(asked)) {
+			return
+		}
+	}
+}
+
+// feed is the way of the facts into the view; only Follow's goroutine uses it.
+type feed struct {
+	runner *Runner
+	goal   events.Position
+	next   events.Position
+	live   bool
+}
+
+func (f *feed) apply(ctx context.Context, facts []events.Recorded) error {
+	if len(facts) == 0 {
+		return nil
+	}
+	for i := range facts {
+		if want := f.next + events.Position(i); facts[i].Position != want {
+			return At(facts[i], fmt.Errorf("%w: expected %d", ErrOutOfOrder, want))
+		}
+	}
+	last := facts[len(facts)-1]
+	if !last.Last() {
+		return At(last, fmt.Errorf("%w: facts that were appended as one came apart", ErrOutOfOrder))
+	}
+	if err := f.runner.applyView(ctx, facts); err != nil {
+		return err
+	}
+	f.next = last.Position + 1
+	f.runner.applied.Store(uint64(last.Position))
+	f.runner.waiters.reached(last.Position)
+	f.arrived(ctx)
+	return nil
+}
+
+// arrived notes the end of the replay.
+func (f *feed) arrived(ctx context.Context) {
+	if f.live || f.next <= f.goal {
+		return
+	}
+	f.live = true
+	r := f.runner
+	r.mu.Lock()
+	r.state = StateLive
+	r.mu.Unlock()
+	close(r.ready)
+	r.log.LogAttrs(ctx, slog.LevelInfo, "replay is over", slog.Uint64("applied", uint64(r.Applied())))
+}
+
+// applyView turns a panic into an error: a fact that panics once would do so
+// after every restart.
+func (r *Runner) applyView(ctx context.Context, facts []events.Recorded) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v\n%s", ErrPanicked, p, debug.Stack())
+		}
+		var where *FactError
+		if err != nil && !errors.As(err, &where) {
+			err = At(facts[0], err)
+		}
+	}()
+	return r.view.Apply(ctx, facts)
+}
+
+func (r *Runner) begin() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state != StateIdle {
+		return false
+	}
+	r.state = StateReplaying
+	return true
+}
+
+func (r *Runner) end(err error) {
+	var where *FactError
+	errors.As(err, &where)
+	r.mu.Lock()
+	r.state, r.err = StateStopped, err
+	if where != nil {
+		r.failedAt = where.Position
+	}
+	r.mu.Unlock()
+	stopped := ErrStopped
+	if err != nil {
+		stopped = fmt.Errorf("%w: %s: %w", ErrStopped, r.view.Name(), err)
+		r.log.Error("view has stopped", slog.Any("error", err), slog.Uint64("applied", uint64(r.Applied())))
+	}
+	r.waiters.stop(stopped)
+}
+
+// Applied returns the last position applied.
+func (r *Runner) Applied() events.Position { return events.Position(r.applied.Load()) }
+
+// WaitFor returns nil as soon as the view has applied a position; at once, for
+// the price of one atomic load, when it has already. It returns ErrStopped when
+// it never will, or the context's error.
+func (r *Runner) WaitFor(ctx context.Context, pos events.Position) error {
+	if r.Applied() >= pos {
+		return nil
+	}
+	return r.waiters.wait(ctx, pos, r.Applied)
+}
+
+// Ready is closed once the view has applied everything that the ledger held
+// when Run began.
+func (r *Runner) Ready() <-chan struct{} { return r.ready }
+
+// Lag returns how many facts the view is behind the ledger's head as it is now.
+func (r *Runner) Lag(ctx context.Context) (uint64, error) {
+	head, err := r.source.Last(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("projections: lag of view %s: %w", r.view.Name(), err)
+	}
+	if applied := r.Applied(); applied < head {
+		return uint64(head - applied), nil
+	}
+	return 0, nil
+}
+
+// Fresh returns the latest instant at which, as far as the ledger's leader can
+// be trusted about its own head, nothing existed that the view does not hold by
+// now. It is the zero time before the first proof.
+func (r *Runner) Fresh() time.Time {
+	if t := r.fresh.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
+
+// Status tells how the view is doing.
+func (r *Runner) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Status{
+		View: r.view.Name(), State: r.state, Applied: r.Applied(), Goal: r.goal,
+		Err: r.err, FailedAt: r.failedAt,
+	}
+}
+
+// RunAll runs runners beside each other until the context ends, and returns
+// what stopped any of them before. One that stops leaves the others running.
+func RunAll(ctx context.Context, runners ...*Runner) error {
+	errs := make([]error, len(runners))
+	var running sync.WaitGroup
+	for i, r := range runners {
+		running.Go(func() { errs[i] = r.Run(ctx) })
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// pause reports whether it was allowed to last.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
