@@ -1,46 +1,12 @@
 package events
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-)
-
-// envelope is the CloudEvents document. The order of its members is the order
-// on the wire. Extensions follow CloudEvents' naming: lower case, no separators.
-type envelope struct {
-	SpecVersion     string         `json:"specversion"`
-	ID              EventID        `json:"id"`
-	Source          string         `json:"source"`
-	Type            string         `json:"type"`
-	Subject         string         `json:"subject"`
-	Time            Time           `json:"time"`
-	DataContentType string         `json:"datacontenttype"`
-	RecordedTime    Time           `json:"recordedtime"`
-	Revision        Revision       `json:"revision"`
-	Bears           bool           `json:"bearsonverdict"`
-	Actor           Actor          `json:"actor"`
-	Role            Role           `json:"actorrole,omitzero"`
-	Scope           string         `json:"actorscope,omitzero"`
-	Reason          string         `json:"reason,omitzero"`
-	SealedReason    string         `json:"sealedreason,omitzero"`
-	RequestID       string         `json:"requestid,omitzero"`
-	Command         CommandID      `json:"commandid"`
-	Digest          CommandDigest  `json:"commanddigest,omitzero"`
-	Causation       EventID        `json:"causationid,omitzero"`
-	ConfigPosition  uint64         `json:"configposition,omitzero,string"`
-	BatchIndex      int            `json:"batchindex,omitzero"`
-	BatchSize       int            `json:"batchsize,omitzero"`
-	Data            jsontext.Value `json:"data"`
-}
-
-const (
-	specVersion  = "1.0"
-	contentType  = "application/json"
-	sourcePrefix = "urn:keyledger:"
 )
 
 var (
@@ -48,39 +14,33 @@ var (
 	decodeOptions = json.JoinOptions(json.RejectUnknownMembers(true))
 )
 
-// Encode writes the body that is stored for a fact under its subject.
+// Encode writes the body that is stored for a fact under its subject: compact
+// JSON, members in the order of their structs, what is not set left out. It
+// refuses whatever Decode would.
+//
+// A list or map that is nil and one that is empty are the same: left out where
+// it is optional, `[]` or `{}` where it is required (the holders of a quota, the
+// permissions of a catalog, the metadata of a change), and nil when read again.
 func Encode(subject Subject, event Event, meta Meta) ([]byte, error) {
-	info, ok := kinds[event.Kind()]
+	kind := event.Kind()
+	info, ok := kinds[kind]
 	if !ok {
-		return nil, fmt.Errorf("events: kind %q is not one to be written", event.Kind())
+		return nil, fmt.Errorf("events: kind %q is not one to be written", kind)
 	}
 	if info.aggregate != subject.Aggregate {
-		return nil, fmt.Errorf("events: kind %q does not belong on aggregate %q", event.Kind(), subject.Aggregate)
+		return nil, fmt.Errorf("events: kind %q does not belong on aggregate %q", kind, subject.Aggregate)
+	}
+	if err := errors.Join(subject.check(), meta.check(), fits(subject, &meta, event)); err != nil {
+		return nil, fmt.Errorf("events: encode %s: %w", kind, err)
 	}
 	data, err := json.Marshal(event, encodeOptions)
 	if err != nil {
-		return nil, fmt.Errorf("events: encode %s: %w", event.Kind(), err)
+		return nil, fmt.Errorf("events: encode %s: %s", kind, reason(err))
 	}
-	env := envelope{
-		SpecVersion: specVersion, ID: meta.ID, Source: sourcePrefix + meta.Ledger.String(),
-		Type: event.Kind().Type(), Subject: subject.String(), Time: meta.Time,
-		DataContentType: contentType, RecordedTime: meta.RecordedTime, Revision: meta.Revision,
-		Bears: info.bears, Actor: meta.Actor, Role: meta.Role, Scope: meta.Scope,
-		Reason: meta.Reason.Clear, RequestID: meta.RequestID, Command: meta.Command,
-		Digest: meta.Digest, Causation: meta.Causation, ConfigPosition: uint64(meta.ConfigPosition),
-		BatchIndex: meta.BatchIndex, BatchSize: meta.BatchSize, Data: data,
-	}
-	if !meta.Reason.Sealed.IsZero() {
-		env.Reason = ""
-		sealed, err := json.Marshal(meta.Reason.Sealed)
-		if err != nil {
-			return nil, fmt.Errorf("events: encode sealed reason: %w", err)
-		}
-		env.SealedReason = string(sealed)
-	}
-	body, err := json.Marshal(env, encodeOptions)
+	h := header{meta: meta, kind: kind, bears: info.bears, data: data}
+	body, err := appendEnvelope(make([]byte, 0, 1024+len(data)), subject, &h)
 	if err != nil {
-		return nil, fmt.Errorf("events: encode %s: %w", event.Kind(), err)
+		return nil, fmt.Errorf("events: encode %s: %s", kind, reason(err))
 	}
 	if len(body) > MaxFactBytes {
 		return nil, fmt.Errorf("%w: a fact of %d bytes, at most %d are possible", ErrTooLarge, len(body), MaxFactBytes)
@@ -92,12 +52,17 @@ func Encode(subject Subject, event Event, meta Meta) ([]byte, error) {
 // return something to act on: a body that is no fact comes back as [Malformed]
 // together with an error that wraps [ErrMalformed]; a fact of a kind this
 // program does not know comes back as [Unknown] and no error.
+//
+// It takes any spelling that JSON allows (spaces, escapes, order) of what Encode
+// could have written, and nothing else: no unknown, repeated, missing or null
+// member. No error repeats what the body says, since that may be anything.
 func Decode(subject Subject, body []byte) (Meta, Event, error) {
 	return codec{}.decode(subject, body)
 }
 
 // Upcaster turns the data of an old kind into that of the kind which took its
-// place. It sees stored bytes and must keep working for ever.
+// place. It sees stored bytes and must keep working for ever. The new kind
+// stands on the same aggregate and bears on verdicts exactly if the old one did.
 type Upcaster struct {
 	To   Kind
 	Data func(Document) (Document, error)
@@ -110,34 +75,64 @@ var upcasters = map[Kind]Upcaster{}
 // codec is Decode with the tables it reads; tests put others in their place.
 type codec struct {
 	upcasters map[Kind]Upcaster
+	// thorough leaves the short cut of scan.go out, which must change nothing.
+	thorough bool
 }
 
 func (c codec) decode(subject Subject, body []byte) (Meta, Event, error) {
-	bad := func(meta Meta, format string, args ...any) (Meta, Event, error) {
-		err := fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
-		return meta, Malformed{Reason: err.Error()}, err
-	}
-	if len(body) > MaxFactBytes {
-		return bad(Meta{}, "body of %d bytes", len(body))
-	}
-	var env envelope
-	// Unknown extensions are refused like unknown members: nothing that a later
-	// version says about a fact may be read around.
-	if err := json.Unmarshal(body, &env, decodeOptions); err != nil {
-		return bad(Meta{}, "envelope: %s", reason(err))
-	}
-	meta, err := env.meta()
+	h, event, err := c.read(subject, body)
 	if err != nil {
-		return bad(meta, "envelope: %s", reason(err))
+		// Whatever it was made of, the text names no value of the body.
+		err = fmt.Errorf("%w: %s", ErrMalformed, reason(err))
+		return h.meta, Malformed{Reason: err.Error()}, err
 	}
-	if env.Subject != subject.String() {
-		return bad(meta, "fact belongs to subject %q", env.Subject)
+	return h.meta, event, nil
+}
+
+func (c codec) read(subject Subject, body []byte) (header, Event, error) {
+	if len(body) > MaxFactBytes {
+		return header{}, nil, fmt.Errorf("body of %d bytes", len(body))
 	}
-	name, ok := strings.CutPrefix(env.Type, TypePrefix)
-	if !ok || env.SpecVersion != specVersion || env.DataContentType != contentType {
-		return bad(meta, "envelope is not one of this ledger")
+	if err := subject.check(); err != nil {
+		return header{}, nil, err
 	}
-	kind, data := Kind(name), env.Data
+	var h header
+	if c.thorough || !scanEnvelope(subject, body, &h) {
+		var err error
+		if h, err = parseEnvelope(subject, body); err != nil {
+			return h, nil, err
+		}
+	}
+	kind, data, err := c.upcast(h.kind, h.data)
+	if err != nil {
+		return h, nil, fmt.Errorf("upcast: %w", err)
+	}
+	info, known := kinds[kind]
+	if !known {
+		if !data.IsValid() {
+			return h, nil, errors.New("invalid JSON")
+		}
+		return h, Unknown{Name: h.kind, Bears: h.bears, Data: data}, nil
+	}
+	if info.aggregate != subject.Aggregate {
+		return h, nil, fmt.Errorf("%s on aggregate %q", kind, subject.Aggregate)
+	}
+	if h.bears != info.bears {
+		return h, nil, fmt.Errorf("%s says of itself that it bears on verdicts: %t", kind, h.bears)
+	}
+	var event Event
+	if !c.thorough {
+		event = scanData(kind, data)
+	}
+	if event == nil {
+		if event, err = parseData(info, data); err != nil {
+			return h, nil, err
+		}
+	}
+	return h, event, fits(subject, &h.meta, event)
+}
+
+func (c codec) upcast(kind Kind, data Document) (Kind, Document, error) {
 	table := c.upcasters
 	if table == nil {
 		table = upcasters
@@ -145,63 +140,30 @@ func (c codec) decode(subject Subject, body []byte) (Meta, Event, error) {
 	for {
 		up, ok := table[kind]
 		if !ok {
-			break
+			return kind, data, nil
 		}
-		if data, err = up.Data(data); err != nil {
-			return bad(meta, "%s: upcast: %s", kind, reason(err))
+		next, err := up.Data(data)
+		if err != nil {
+			return kind, nil, err
 		}
-		kind = up.To
+		kind, data = up.To, next
 	}
-	info, known := kinds[kind]
-	if !known {
-		return meta, Unknown{Name: Kind(name), Bears: env.Bears, Data: data}, nil
-	}
-	if info.aggregate != subject.Aggregate {
-		return bad(meta, "%s on aggregate %q", kind, subject.Aggregate)
-	}
-	if env.Bears != info.bears {
-		return bad(meta, "%s says of itself that it bears on verdicts: %t", kind, env.Bears)
-	}
-	event, err := info.decode(data)
-	if err != nil {
-		return bad(meta, "%s: %s", kind, reason(err))
-	}
-	return meta, event, nil
 }
 
-func (e *envelope) meta() (Meta, error) {
-	m := Meta{
-		ID: e.ID, Time: e.Time, RecordedTime: e.RecordedTime, Revision: e.Revision,
-		Actor: e.Actor, Role: e.Role, Scope: e.Scope, Reason: ClearText(e.Reason),
-		RequestID: e.RequestID, Command: e.Command, Digest: e.Digest, Causation: e.Causation,
-		ConfigPosition: Position(e.ConfigPosition), BatchIndex: e.BatchIndex, BatchSize: e.BatchSize,
+// parseData reads a fact's data in whatever spelling JSON allows.
+func parseData(info kindInfo, data Document) (Event, error) {
+	event, err := info.decode(data)
+	if err != nil {
+		return nil, err
 	}
-	if e.SealedReason != "" {
-		if e.Reason != "" {
-			return m, errors.New("reason stands in clear and sealed")
-		}
-		m.Reason = Text{}
-		if err := json.Unmarshal([]byte(e.SealedReason), &m.Reason.Sealed, decodeOptions); err != nil {
-			return m, err
-		}
+	again, err := json.Marshal(event, encodeOptions)
+	if err != nil {
+		return nil, err
 	}
-	ledger, ok := strings.CutPrefix(e.Source, sourcePrefix)
-	if !ok {
-		return m, errors.New("source is no ledger")
+	if !sameJSON(again, data) {
+		return nil, errSpelling
 	}
-	var err error
-	if m.Ledger, err = ParseLedgerID(ledger); err != nil {
-		return m, err
-	}
-	switch {
-	case e.Revision == 0:
-		return m, errors.New("no revision")
-	case e.ID.IsZero() || e.Command.IsZero() || e.Time.IsZero() || e.RecordedTime.IsZero():
-		return m, errors.New("no id, command id or time")
-	case e.BatchIndex < 0 || e.BatchIndex > e.BatchSize || e.BatchSize > MaxBatch || (e.BatchIndex == 0) != (e.BatchSize == 0) || e.BatchSize == 1:
-		return m, errors.New("impossible place in a batch")
-	}
-	return m, nil
+	return event, nil
 }
 
 func decodeAs[E Event](data Document) (Event, error) {
@@ -209,22 +171,92 @@ func decodeAs[E Event](data Document) (Event, error) {
 	if err := json.Unmarshal(data, &e, decodeOptions); err != nil {
 		return nil, err
 	}
-	return e, nil
+	return withoutEmpty(e), nil
 }
 
-// reason shortens an error to what may be shown: values of stored bodies are
-// left out, since a foreign body may hold anything.
+// withoutEmpty makes the required lists and maps of a fact nil when they are
+// empty, so that one meaning has one value.
+func withoutEmpty(e Event) Event {
+	switch e := e.(type) {
+	case QuotaChanged:
+		if len(e.Holders) == 0 {
+			e.Holders = nil
+			return e
+		}
+	case CatalogReplaced:
+		if len(e.Permissions) == 0 {
+			e.Permissions = nil
+			return e
+		}
+	case KeyMetadataChanged:
+		if len(e.Metadata) == 0 {
+			e.Metadata = nil
+			return e
+		}
+	default:
+	}
+	return e
+}
+
+// fits holds a fact to its place: what it says of itself is what its subject
+// says, and a document is an object.
+func fits(s Subject, m *Meta, e Event) error {
+	ok := true
+	switch e := e.(type) {
+	case InstallationCreated:
+		ok = e.Ledger == m.Ledger
+	case OrganizationCreated:
+		ok = string(e.ID) == s.ID
+	case OrganizationDeleted:
+		ok = s.ID == RevokedAll
+	case WorkspaceCreated:
+		ok = string(e.ID) == s.ID
+	case ProfileCreated:
+		if ok = string(e.ID) == s.ID; ok && e.Settings.Kind() != '{' {
+			return fmt.Errorf("%w: settings are no object", ErrMalformed)
+		}
+	case ProfileSettingsChanged:
+		if e.Settings.Kind() != '{' {
+			return fmt.Errorf("%w: settings are no object", ErrMalformed)
+		}
+	case KeyCreated:
+		id, isKey := s.Key()
+		ok = isKey && e.ID == id
+	case KeyRevoked:
+		ok = s.ID != RevokedAll
+	default:
+	}
+	if !ok {
+		return fmt.Errorf("%w: fact is about something else than its subject", ErrMalformed)
+	}
+	return nil
+}
+
+// sameJSON reports whether two texts say the same in JSON, however they spell it.
+func sameJSON(a, b Document) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	a, b = a.Clone(), b.Clone()
+	return a.Canonicalize() == nil && b.Canonicalize() == nil && bytes.Equal(a, b)
+}
+
+// reason shortens an error to what may be shown. Names and values of stored
+// bodies are left out, since a foreign body may hold anything: of the JSON
+// package's errors only their place remains.
 func reason(err error) string {
 	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
-		if semantic.Err != nil {
-			return fmt.Sprintf("at %q: %s", semantic.JSONPointer, semantic.Err)
-		}
-		return fmt.Sprintf("at %q: unfit JSON %v", semantic.JSONPointer, semantic.JSONKind)
-	}
 	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
+	switch {
+	case errors.As(err, &syntactic):
 		return fmt.Sprintf("invalid JSON at byte %d", syntactic.ByteOffset)
+	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
+		return fmt.Sprintf("unknown member at byte %d", semantic.ByteOffset)
+	case errors.As(err, &semantic) && (errors.Is(err, ErrMalformed) || errors.Is(err, ErrInvalidID)):
+		return fmt.Sprintf("at byte %d: %s", semantic.ByteOffset, semantic.Err)
+	case errors.As(err, &semantic):
+		return fmt.Sprintf("unfit %v at byte %d", semantic.JSONKind, semantic.ByteOffset)
+	default:
+		return err.Error()
 	}
-	return err.Error()
 }

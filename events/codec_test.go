@@ -22,7 +22,7 @@ func sample() (Subject, Event, Meta) {
 		ID: id, KeyKind: KindAPI, Name: ClearText("interview service"), Prefix: "kl_live", LastFour: "a1B2",
 		Digest:      Digest{Alg: SHA256, Value: DigestValue{1, 2, 3}},
 		Permissions: Permissions{Level: LevelRestricted, Grants: []string{"interview:read", "interview:start"}},
-		Scope:       Scope{Workspaces: []WorkspaceID{"hiring"}}, Profile: "strict", ExpiresAt: 1_826_776_000_000_000,
+		Scope:       Scope{Workspaces: []WorkspaceID{"hiring"}}, Profile: "strict", CreatedAt: meta.Time, ExpiresAt: 1_826_776_000_000_000,
 		Metadata: Metadata{"team": ClearText("platform")},
 	}
 	return KeySubject(org, id), e, meta

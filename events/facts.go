@@ -58,7 +58,7 @@ type CatalogPermission struct {
 	Name        string   `json:"name"`
 	Access      Access   `json:"access"`
 	Description string   `json:"description,omitzero"`
-	Routes      []string `json:"routes,omitzero"`
+	Routes      []string `json:"routes,omitempty"`
 }
 
 // Level is a grant level. Its zero value grants nothing.
@@ -76,13 +76,13 @@ type Permissions struct {
 	Level Level `json:"level"`
 	// Grants are the permissions of a restricted key, sorted: `resource:action`
 	// or `resource:*`.
-	Grants []string `json:"grants,omitzero"`
+	Grants []string `json:"grants,omitempty"`
 }
 
 // Scope is where a key may be used. Its zero value is nowhere.
 type Scope struct {
 	AllWorkspaces bool          `json:"all_workspaces,omitzero"`
-	Workspaces    []WorkspaceID `json:"workspaces,omitzero"`
+	Workspaces    []WorkspaceID `json:"workspaces,omitempty"`
 }
 
 // KeyKind tells a customer's key from one that manages this ledger.
@@ -234,7 +234,7 @@ type KeyCreated struct {
 	// same lifetime.
 	CreatedAt  Time     `json:"created_at"`
 	ExpiresAt  Time     `json:"expires_at,omitzero"`
-	Metadata   Metadata `json:"metadata,omitzero"`
+	Metadata   Metadata `json:"metadata,omitempty"`
 	ExternalID Text     `json:"external_id,omitzero"`
 	// RotatedFrom is the key that this one succeeds.
 	RotatedFrom KeyID `json:"rotated_from,omitzero"`

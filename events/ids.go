@@ -1,6 +1,7 @@
 package events
 
 import (
+	"encoding/hex"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -81,12 +82,53 @@ func ParseKeyID(s string) (KeyID, error) { return parseUUID[KeyID]("key", s) }
 func ParseLedgerID(s string) (LedgerID, error) { return parseUUID[LedgerID]("ledger", s) }
 
 // parseUUID takes lower case with hyphens alone, so that one id has one text.
-func parseUUID[T ~[16]byte](what, s string) (T, error) {
-	id, err := uuid.Parse(s)
-	if err != nil || len(s) != 36 || id.String() != s {
+func parseUUID[T ~[16]byte, S ~string | ~[]byte](what string, s S) (T, error) {
+	var id T
+	ok := len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' &&
+		unhex(id[0:4], s[0:8]) && unhex(id[4:6], s[9:13]) && unhex(id[6:8], s[14:18]) &&
+		unhex(id[8:10], s[19:23]) && unhex(id[10:16], s[24:36])
+	if !ok {
 		return T{}, fmt.Errorf("%w: %s id must be a UUID in lower case", ErrInvalidID, what)
 	}
-	return T(id), nil
+	return id, nil
+}
+
+// nibbles holds 16 more than the value of a lower-case hex digit, and 0 for
+// everything else.
+var nibbles = func() (t [256]byte) {
+	for i, c := range []byte("0123456789abcdef") {
+		t[c] = 16 + byte(i)
+	}
+	return t
+}()
+
+// unhex takes lower-case hex digits of exactly the length of dst alone.
+func unhex[S ~string | ~[]byte](dst []byte, src S) bool {
+	if len(src) != 2*len(dst) {
+		return false
+	}
+	for i := range dst {
+		hi, lo := nibbles[src[2*i]], nibbles[src[2*i+1]]
+		if hi == 0 || lo == 0 {
+			return false
+		}
+		dst[i] = (hi-16)<<4 | (lo - 16)
+	}
+	return true
+}
+
+func uuidText(id [16]byte) string {
+	var buf [36]byte
+	return string(appendUUID(buf[:0], id))
+}
+
+// appendUUID writes what parseUUID reads.
+func appendUUID(dst []byte, id [16]byte) []byte {
+	dst = append(hex.AppendEncode(dst, id[0:4]), '-')
+	dst = append(hex.AppendEncode(dst, id[4:6]), '-')
+	dst = append(hex.AppendEncode(dst, id[6:8]), '-')
+	dst = append(hex.AppendEncode(dst, id[8:10]), '-')
+	return hex.AppendEncode(dst, id[10:16])
 }
 
 // IsZero reports whether there is no id.
@@ -95,15 +137,15 @@ func (id LedgerID) IsZero() bool  { return id == LedgerID{} }
 func (id EventID) IsZero() bool   { return id == EventID{} }
 func (id CommandID) IsZero() bool { return id == CommandID{} }
 
-func (id KeyID) String() string     { return uuid.UUID(id).String() }
-func (id LedgerID) String() string  { return uuid.UUID(id).String() }
-func (id EventID) String() string   { return uuid.UUID(id).String() }
-func (id CommandID) String() string { return uuid.UUID(id).String() }
+func (id KeyID) String() string     { return uuidText(id) }
+func (id LedgerID) String() string  { return uuidText(id) }
+func (id EventID) String() string   { return uuidText(id) }
+func (id CommandID) String() string { return uuidText(id) }
 
-func (id KeyID) MarshalText() ([]byte, error)     { return uuid.UUID(id).MarshalText() }
-func (id LedgerID) MarshalText() ([]byte, error)  { return uuid.UUID(id).MarshalText() }
-func (id EventID) MarshalText() ([]byte, error)   { return uuid.UUID(id).MarshalText() }
-func (id CommandID) MarshalText() ([]byte, error) { return uuid.UUID(id).MarshalText() }
+func (id KeyID) MarshalText() ([]byte, error)     { return appendUUID(nil, id), nil }
+func (id LedgerID) MarshalText() ([]byte, error)  { return appendUUID(nil, id), nil }
+func (id EventID) MarshalText() ([]byte, error)   { return appendUUID(nil, id), nil }
+func (id CommandID) MarshalText() ([]byte, error) { return appendUUID(nil, id), nil }
 
 func (id *KeyID) UnmarshalText(b []byte) error     { return setUUID(id, "key", b) }
 func (id *LedgerID) UnmarshalText(b []byte) error  { return setUUID(id, "ledger", b) }
@@ -111,7 +153,7 @@ func (id *EventID) UnmarshalText(b []byte) error   { return setUUID(id, "event",
 func (id *CommandID) UnmarshalText(b []byte) error { return setUUID(id, "command", b) }
 
 func setUUID[T ~[16]byte](id *T, what string, b []byte) error {
-	v, err := parseUUID[T](what, string(b))
+	v, err := parseUUID[T](what, b)
 	if err == nil {
 		*id = v
 	}

@@ -43,6 +43,7 @@ const (
 
 // kindInfo is what the codec knows of a kind.
 type kindInfo struct {
+	kind Kind
 	// bears says whether a verdict may depend on the fact. It is written into
 	// every fact, so that readers who do not know the kind know that much.
 	bears bool
@@ -53,35 +54,35 @@ type kindInfo struct {
 
 // kinds is the closed set. Nothing writes to it.
 var kinds = map[Kind]kindInfo{
-	KindInstallationCreated:       {false, AggregateInstallation, decodeAs[InstallationCreated]},
-	KindOrganizationCreated:       {true, AggregateOrganization, decodeAs[OrganizationCreated]},
-	KindOrganizationRenamed:       {false, AggregateOrganization, decodeAs[OrganizationRenamed]},
-	KindOrganizationPlanChanged:   {false, AggregateOrganization, decodeAs[OrganizationPlanChanged]},
-	KindOrganizationLimitsChanged: {false, AggregateOrganization, decodeAs[OrganizationLimitsChanged]},
-	KindOrganizationPolicyChanged: {false, AggregateOrganization, decodeAs[OrganizationPolicyChanged]},
-	KindOrganizationDeleted:       {true, AggregateRevoked, decodeAs[OrganizationDeleted]},
-	KindWorkspaceCreated:          {true, AggregateWorkspace, decodeAs[WorkspaceCreated]},
-	KindWorkspaceRenamed:          {false, AggregateWorkspace, decodeAs[WorkspaceRenamed]},
-	KindWorkspaceDeleted:          {true, AggregateWorkspace, decodeAs[WorkspaceDeleted]},
-	KindCatalogReplaced:           {true, AggregateCatalog, decodeAs[CatalogReplaced]},
-	KindProfileCreated:            {true, AggregateProfile, decodeAs[ProfileCreated]},
-	KindProfileRenamed:            {false, AggregateProfile, decodeAs[ProfileRenamed]},
-	KindProfileSettingsChanged:    {true, AggregateProfile, decodeAs[ProfileSettingsChanged]},
-	KindProfileDeleted:            {true, AggregateProfile, decodeAs[ProfileDeleted]},
-	KindQuotaChanged:              {false, AggregateQuota, decodeAs[QuotaChanged]},
-	KindKeyCreated:                {true, AggregateKey, decodeAs[KeyCreated]},
-	KindKeyRenamed:                {false, AggregateKey, decodeAs[KeyRenamed]},
-	KindKeyPermissionsChanged:     {true, AggregateKey, decodeAs[KeyPermissionsChanged]},
-	KindKeyScopeChanged:           {true, AggregateKey, decodeAs[KeyScopeChanged]},
-	KindKeyProfileChanged:         {true, AggregateKey, decodeAs[KeyProfileChanged]},
-	KindKeyMetadataChanged:        {false, AggregateKey, decodeAs[KeyMetadataChanged]},
-	KindKeyDisabled:               {true, AggregateKey, decodeAs[KeyDisabled]},
-	KindKeyEnabled:                {true, AggregateKey, decodeAs[KeyEnabled]},
-	KindKeyExpiryChanged:          {true, AggregateKey, decodeAs[KeyExpiryChanged]},
-	KindKeyRotated:                {true, AggregateKey, decodeAs[KeyRotated]},
-	KindKeyGraceChanged:           {true, AggregateKey, decodeAs[KeyGraceChanged]},
-	KindKeyExpired:                {true, AggregateKey, decodeAs[KeyExpired]},
-	KindKeyRevoked:                {true, AggregateRevoked, decodeAs[KeyRevoked]},
+	KindInstallationCreated:       {KindInstallationCreated, false, AggregateInstallation, decodeAs[InstallationCreated]},
+	KindOrganizationCreated:       {KindOrganizationCreated, true, AggregateOrganization, decodeAs[OrganizationCreated]},
+	KindOrganizationRenamed:       {KindOrganizationRenamed, false, AggregateOrganization, decodeAs[OrganizationRenamed]},
+	KindOrganizationPlanChanged:   {KindOrganizationPlanChanged, false, AggregateOrganization, decodeAs[OrganizationPlanChanged]},
+	KindOrganizationLimitsChanged: {KindOrganizationLimitsChanged, false, AggregateOrganization, decodeAs[OrganizationLimitsChanged]},
+	KindOrganizationPolicyChanged: {KindOrganizationPolicyChanged, false, AggregateOrganization, decodeAs[OrganizationPolicyChanged]},
+	KindOrganizationDeleted:       {KindOrganizationDeleted, true, AggregateRevoked, decodeAs[OrganizationDeleted]},
+	KindWorkspaceCreated:          {KindWorkspaceCreated, true, AggregateWorkspace, decodeAs[WorkspaceCreated]},
+	KindWorkspaceRenamed:          {KindWorkspaceRenamed, false, AggregateWorkspace, decodeAs[WorkspaceRenamed]},
+	KindWorkspaceDeleted:          {KindWorkspaceDeleted, true, AggregateWorkspace, decodeAs[WorkspaceDeleted]},
+	KindCatalogReplaced:           {KindCatalogReplaced, true, AggregateCatalog, decodeAs[CatalogReplaced]},
+	KindProfileCreated:            {KindProfileCreated, true, AggregateProfile, decodeAs[ProfileCreated]},
+	KindProfileRenamed:            {KindProfileRenamed, false, AggregateProfile, decodeAs[ProfileRenamed]},
+	KindProfileSettingsChanged:    {KindProfileSettingsChanged, true, AggregateProfile, decodeAs[ProfileSettingsChanged]},
+	KindProfileDeleted:            {KindProfileDeleted, true, AggregateProfile, decodeAs[ProfileDeleted]},
+	KindQuotaChanged:              {KindQuotaChanged, false, AggregateQuota, decodeAs[QuotaChanged]},
+	KindKeyCreated:                {KindKeyCreated, true, AggregateKey, decodeAs[KeyCreated]},
+	KindKeyRenamed:                {KindKeyRenamed, false, AggregateKey, decodeAs[KeyRenamed]},
+	KindKeyPermissionsChanged:     {KindKeyPermissionsChanged, true, AggregateKey, decodeAs[KeyPermissionsChanged]},
+	KindKeyScopeChanged:           {KindKeyScopeChanged, true, AggregateKey, decodeAs[KeyScopeChanged]},
+	KindKeyProfileChanged:         {KindKeyProfileChanged, true, AggregateKey, decodeAs[KeyProfileChanged]},
+	KindKeyMetadataChanged:        {KindKeyMetadataChanged, false, AggregateKey, decodeAs[KeyMetadataChanged]},
+	KindKeyDisabled:               {KindKeyDisabled, true, AggregateKey, decodeAs[KeyDisabled]},
+	KindKeyEnabled:                {KindKeyEnabled, true, AggregateKey, decodeAs[KeyEnabled]},
+	KindKeyExpiryChanged:          {KindKeyExpiryChanged, true, AggregateKey, decodeAs[KeyExpiryChanged]},
+	KindKeyRotated:                {KindKeyRotated, true, AggregateKey, decodeAs[KeyRotated]},
+	KindKeyGraceChanged:           {KindKeyGraceChanged, true, AggregateKey, decodeAs[KeyGraceChanged]},
+	KindKeyExpired:                {KindKeyExpired, true, AggregateKey, decodeAs[KeyExpired]},
+	KindKeyRevoked:                {KindKeyRevoked, true, AggregateRevoked, decodeAs[KeyRevoked]},
 }
 
 // Kinds returns every known kind, in no order.
@@ -102,6 +103,16 @@ func (k Kind) Name() string {
 		return string(k)[:i]
 	}
 	return string(k)
+}
+
+// wellFormed reports whether a kind of another version could read so.
+func (k Kind) wellFormed() bool {
+	for i := range len(k) {
+		if c := k[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return len(k) > 0 && len(k) <= MaxKindLength
 }
 
 // Bears reports whether a fact bears on verdicts.

@@ -16,6 +16,10 @@ const (
 	// so that an id fits host names, file names and subjects alike.
 	MaxIDLength = 63
 
+	// MaxKindLength bounds a fact's kind: an unknown one stands in metrics and
+	// tables, and the longest known one has 30 characters.
+	MaxKindLength = 64
+
 	// MaxNameLength bounds display names, in bytes. Longer ones break tables.
 	MaxNameLength = 200
 

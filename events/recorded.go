@@ -1,9 +1,11 @@
 package events
 
 import (
+	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"strings"
+	"math"
 )
 
 // Revision counts the facts of one subject: 1, 2, 3, … A reader refuses a fact
@@ -47,24 +49,34 @@ func (a Actor) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText reads what MarshalText writes.
 func (a *Actor) UnmarshalText(b []byte) error {
-	kind, rest, _ := strings.Cut(string(b), "/")
-	switch ActorType(kind) {
+	kind, rest, _ := bytes.Cut(b, []byte{'/'})
+	v := Actor{Type: ActorType(kind), Name: string(rest)}
+	if v.Type == ActorKey {
+		org, key, _ := bytes.Cut(rest, []byte{'/'})
+		id, err := parseUUID[KeyID]("key", key)
+		if err != nil {
+			return fmt.Errorf("%w: actor: %w", ErrMalformed, err)
+		}
+		v = Actor{Type: ActorKey, Org: OrgID(org), Key: id}
+	}
+	if err := v.check(); err != nil {
+		return err
+	}
+	*a = v
+	return nil
+}
+
+// check tells an actor that can be written and read again from any other.
+func (a Actor) check() error {
+	switch a.Type {
 	case ActorKey:
-		o, k, _ := strings.Cut(rest, "/")
-		org, err := ParseOrgID(o)
-		if err != nil {
+		if _, err := ParseOrgID(string(a.Org)); err != nil {
 			return fmt.Errorf("%w: actor: %w", ErrMalformed, err)
 		}
-		id, err := ParseKeyID(k)
-		if err != nil {
-			return fmt.Errorf("%w: actor: %w", ErrMalformed, err)
-		}
-		*a = Actor{Type: ActorKey, Org: org, Key: id}
 	case ActorSystem, ActorVerifier:
-		if !slug(rest) {
+		if !slug(a.Name) {
 			return fmt.Errorf("%w: actor has no valid name", ErrMalformed)
 		}
-		*a = Actor{Type: ActorType(kind), Name: rest}
 	default:
 		return fmt.Errorf("%w: actor of unknown type", ErrMalformed)
 	}
@@ -87,11 +99,8 @@ func (v DigestValue) String() string                  { return hex.EncodeToStrin
 
 // setHex takes lower case of the exact length alone: one value, one text.
 func setHex(dst, src []byte) error {
-	if len(src) != hex.EncodedLen(len(dst)) || strings.ToLower(string(src)) != string(src) {
+	if !unhex(dst, src) {
 		return fmt.Errorf("%w: digest is not %d lower-case hex digits", ErrMalformed, hex.EncodedLen(len(dst)))
-	}
-	if _, err := hex.Decode(dst, src); err != nil {
-		return fmt.Errorf("%w: digest is not hex", ErrMalformed)
 	}
 	return nil
 }
@@ -128,6 +137,25 @@ type Meta struct {
 	// 2 of 3, 3 of 3, at adjacent positions. Both are 0 for a fact alone.
 	BatchIndex int
 	BatchSize  int
+}
+
+// check holds a fact's envelope to what every reader may rely on. It is asked
+// before a fact is written and when one is read, so that nothing is written
+// that would be malformed later.
+func (m *Meta) check() error {
+	switch {
+	case m.ID.IsZero() || m.Ledger.IsZero() || m.Command.IsZero():
+		return errors.New("no id, ledger or command id")
+	case m.Time.IsZero() || m.RecordedTime.IsZero():
+		return errors.New("no time or recorded time")
+	case m.Revision == 0 || m.Revision > math.MaxInt32:
+		// A CloudEvents integer has 32 bits with a sign.
+		return errors.New("no revision, or an impossible one")
+	case m.BatchIndex < 0 || m.BatchIndex > m.BatchSize || m.BatchSize > MaxBatch,
+		(m.BatchIndex == 0) != (m.BatchSize == 0) || m.BatchSize == 1:
+		return errors.New("impossible place in a batch")
+	}
+	return m.Actor.check()
 }
 
 // Recorded is a fact in its place in the ledger.

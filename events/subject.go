@@ -126,8 +126,13 @@ func UsesSubject(org OrgID, verifier VerifierID) string {
 }
 
 func partitionText(org OrgID) string {
+	d := partitionDigits(org)
+	return string(d[:])
+}
+
+func partitionDigits(org OrgID) [4]byte {
 	p := Partition(org)
-	return string([]byte{'0' + byte(p/1000), '0' + byte(p/100%10), '0' + byte(p/10%10), '0' + byte(p%10)})
+	return [4]byte{'0' + byte(p/1000), '0' + byte(p/100%10), '0' + byte(p/10%10), '0' + byte(p%10)}
 }
 
 // ParseSubject reads a subject and checks that it is one the ledger writes:
@@ -137,18 +142,22 @@ func ParseSubject(text string) (Subject, error) {
 	if len(parts) != 5 || parts[0] != "ledger" {
 		return Subject{}, fmt.Errorf("%w: subject is not of the form ledger.<partition>.<org>.<aggregate>.<id>", ErrMalformed)
 	}
-	org, err := ParseOrgID(parts[2])
-	if err != nil {
-		return Subject{}, fmt.Errorf("%w: subject: %w", ErrMalformed, err)
-	}
-	if parts[1] != partitionText(org) {
-		return Subject{}, fmt.Errorf("%w: subject names a partition that is not its organization's", ErrMalformed)
-	}
-	s := Subject{Org: org, Aggregate: Aggregate(parts[3]), ID: parts[4]}
-	if err := s.checkID(); err != nil {
+	s := Subject{Org: OrgID(parts[2]), Aggregate: Aggregate(parts[3]), ID: parts[4]}
+	if err := s.check(); err != nil {
 		return Subject{}, err
 	}
+	if d := partitionDigits(s.Org); parts[1] != string(d[:]) {
+		return Subject{}, fmt.Errorf("%w: subject names a partition that is not its organization's", ErrMalformed)
+	}
 	return s, nil
+}
+
+// check tells a subject that the ledger could write from any other.
+func (s Subject) check() error {
+	if _, err := ParseOrgID(string(s.Org)); err != nil {
+		return fmt.Errorf("%w: subject: %w", ErrMalformed, err)
+	}
+	return s.checkID()
 }
 
 func (s Subject) checkID() error {
@@ -172,13 +181,24 @@ func (s Subject) checkID() error {
 		ok = err == nil || s.ID == RevokedAll
 	default:
 		// An aggregate that a later version added: its facts are unknown, not
-		// corrupt, as long as its id could stand in a subject.
-		ok = s.ID != "" && s.Aggregate != ""
+		// corrupt, as long as it could stand in a subject.
+		ok = token(string(s.Aggregate)) && token(s.ID)
 	}
 	if !ok {
-		return fmt.Errorf("%w: subject has no valid id for aggregate %q", ErrMalformed, s.Aggregate)
+		return fmt.Errorf("%w: subject has no valid id for its aggregate", ErrMalformed)
 	}
 	return nil
+}
+
+// token reports whether a text may be one part of a subject: no dot, wildcard,
+// space or control, and no longer than an id may be.
+func token(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '.' || c == '*' || c == '>' {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= MaxIDLength
 }
 
 // MarshalText writes the subject as the broker sees it.

@@ -67,11 +67,15 @@ func (t Time) MarshalText() ([]byte, error) {
 	if t == 0 {
 		return nil, nil
 	}
+	return t.append(make([]byte, 0, len(timeLayout)))
+}
+
+func (t Time) append(dst []byte) ([]byte, error) {
 	std := t.Std()
 	if y := std.Year(); y < 1970 || y > 9999 {
-		return nil, fmt.Errorf("events: time outside the years 1970 to 9999")
+		return dst, fmt.Errorf("events: time outside the years 1970 to 9999")
 	}
-	return std.AppendFormat(nil, timeLayout), nil
+	return std.AppendFormat(dst, timeLayout), nil
 }
 
 // UnmarshalText reads exactly what MarshalText writes: a fact's bytes have one
@@ -81,10 +85,38 @@ func (t *Time) UnmarshalText(b []byte) error {
 		*t = 0
 		return nil
 	}
-	std, err := time.Parse(time.RFC3339Nano, string(b))
-	if err != nil || len(b) != len(timeLayout) || b[len(b)-1] != 'Z' || std.Year() < 1970 {
+	v, ok := parseTime(b)
+	if !ok {
 		return fmt.Errorf("%w: time is not RFC 3339 in UTC with microseconds", ErrMalformed)
 	}
-	*t = TimeOf(std)
+	*t = v
 	return nil
+}
+
+// parseTime reads timeLayout and nothing else. The very first instant of 1970
+// is refused, because as a Time it means that there is none.
+func parseTime(b []byte) (Time, bool) {
+	if len(b) != len(timeLayout) || b[4] != '-' || b[7] != '-' || b[10] != 'T' ||
+		b[13] != ':' || b[16] != ':' || b[19] != '.' || b[26] != 'Z' {
+		return 0, false
+	}
+	ok := true
+	number := func(from, to int) (n int) {
+		for _, c := range b[from:to] {
+			ok = ok && c >= '0' && c <= '9'
+			n = n*10 + int(c-'0')
+		}
+		return n
+	}
+	year, month, day := number(0, 4), number(5, 7), number(8, 10)
+	hour, minute, second, micro := number(11, 13), number(14, 16), number(17, 19), number(20, 26)
+	if !ok || year < 1970 || hour > 23 || minute > 59 || second > 59 {
+		return 0, false
+	}
+	std := time.Date(year, time.Month(month), day, hour, minute, second, micro*1000, time.UTC)
+	if int(std.Month()) != month || std.Day() != day {
+		return 0, false
+	}
+	t := Time(std.UnixMicro())
+	return t, t != 0
 }
