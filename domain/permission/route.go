@@ -193,6 +193,15 @@ func validMethod(m string) bool {
 
 // isLiteralByte is pchar of RFC 3986 without '%', '*' and ';'. Some servers cut
 // a segment at ';'.
-func isLiteralByte(c byte) bool {
-	return isAlnum(lower(c)) || strings.IndexByte("-._~!$&'()+,=@:", c) >= 0
-}
+func isLiteralByte(c byte) bool { return literalBytes[c] }
+
+// literalBytes is only read.
+var literalBytes = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isAlnum(lower(byte(c)))
+	}
+	for _, c := range "-._~!$&'()+,=@:" {
+		t[c] = true
+	}
+	return t
+}()

@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	// MaxRoutes is the most routes a Router takes. Each new one is compared
-	// with all that overlap it, so that the work of building grows with the
-	// square at worst: some tenths of a second here.
-	MaxRoutes = 4096
+	// MaxRoutes is the most routes a Router takes: more than fit into the one
+	// event that a catalog is. Each new one is compared with all that overlap it,
+	// so that the work of building grows with the square at worst; for this many
+	// that is a fraction of a second.
+	MaxRoutes = 2048
 
 	// MaxPathLen is the longest path a Router looks at; it is also what
 	// checking its escapes takes of the stack.

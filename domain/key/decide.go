@@ -1,0 +1,499 @@
+package key
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/configuration"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/period"
+	"github.com/keyledger/keyledger/events"
+)
+
+// Command is a wish about a key: [Create], [Update], [Rotate], [Revoke] or
+// [Expire]. The time, the random bytes (as a digest) and the configuration
+// arrive inside it.
+type Command interface{ command() }
+
+// Expiry is when a new key ends: at an instant, after a period, or, when
+// neither is set, as the organization's policy says.
+type Expiry struct {
+	At events.Time
+	In events.Period
+}
+
+// Issued is what is known of the secret that was drawn for a new key.
+type Issued struct {
+	ID       events.KeyID
+	Prefix   string
+	LastFour string
+	Digest   events.Digest
+}
+
+// Create begins a key.
+type Create struct {
+	Now         events.Time
+	Config      configuration.State
+	Issued      Issued
+	Kind        events.KeyKind
+	Role        events.Role
+	Name        events.Text
+	Permissions events.Permissions
+	Scope       events.Scope
+	Profile     events.ProfileID
+	Expiry      Expiry
+	Metadata    events.Metadata
+	ExternalID  events.Text
+}
+
+// Update changes what is set. Metadata is the whole of it: merging is done by
+// whoever read the patch, on the state that the decision is made on.
+type Update struct {
+	Now         events.Time
+	Config      configuration.State
+	Name        domain.Optional[events.Text]
+	Permissions domain.Optional[events.Permissions]
+	Scope       domain.Optional[events.Scope]
+	Profile     domain.Optional[events.ProfileID]
+	// Status is ACTIVE or INACTIVE.
+	Status domain.Optional[events.Status]
+	// Expiry without an instant or a period is never.
+	Expiry domain.Optional[Expiry]
+	// Metadata are the members to set; an empty text removes one.
+	Metadata domain.Optional[events.Metadata]
+	// Grace cuts the grace of a rotated key to this long from now.
+	Grace domain.Optional[time.Duration]
+}
+
+// Rotate gives a key a successor and a grace to live beside it.
+type Rotate struct {
+	Now    events.Time
+	Config configuration.State
+	Issued Issued
+	Grace  time.Duration
+	// Expiry of the successor; left out, it gets its predecessor's lifetime.
+	Expiry Expiry
+}
+
+// Revoke ends a key for ever.
+type Revoke struct{}
+
+// Expire records that a key's time has come.
+type Expire struct {
+	Now events.Time
+}
+
+func (Create) command() {}
+func (Update) command() {}
+func (Rotate) command() {}
+func (Revoke) command() {}
+func (Expire) command() {}
+
+// Decide turns a wish into facts. [events.KeyRevoked] belongs on the revocation
+// subject, the [events.KeyCreated] of a rotation on the successor's, all others
+// on the key's own. A wish that changes nothing gives no fact.
+func Decide(s State, c Command) ([]events.Event, error) {
+	switch c := c.(type) {
+	case Create:
+		return create(s, c)
+	case Update:
+		return update(s, c)
+	case Rotate:
+		return rotate(s, c)
+	case Revoke:
+		if !s.Exists && !s.Doubtful {
+			return nil, domain.Refuse(domain.ErrNotFound, "", "there is no such key")
+		}
+		if s.Revoked {
+			return nil, nil
+		}
+		return []events.Event{events.KeyRevoked{}}, nil
+	case Expire:
+		if !s.Exists {
+			return nil, domain.Refuse(domain.ErrNotFound, "", "there is no such key")
+		}
+		if s.Revoked || s.Expired || !s.EndsAt().Passed(c.Now) {
+			return nil, nil
+		}
+		return []events.Event{events.KeyExpired{ExpiredAt: s.EndsAt()}}, nil
+	default:
+		return nil, domain.Refuse(domain.ErrInvalid, "", "unknown command")
+	}
+}
+
+func create(s State, c Create) ([]events.Event, error) {
+	if s.Exists || s.Revoked || s.Doubtful {
+		return nil, domain.Refuse(domain.ErrExists, "", "there is a key of this id")
+	}
+	if err := refuseConfig(c.Config); err != nil {
+		return nil, err
+	}
+	if c.Kind == "" {
+		c.Kind = events.KindAPI
+	}
+	if err := checkKind(c.Config, c.Kind, c.Role); err != nil {
+		return nil, err
+	}
+	if err := keystring.ValidPrefix(c.Issued.Prefix); err != nil {
+		return nil, domain.Refuse(domain.ErrInvalid, "prefix", "must be 1 to 15 characters of a-z, 0-9 and '_', beginning with a letter or digit and not ending with '_'")
+	}
+	if err := domain.CheckName("name", c.Name, false); err != nil {
+		return nil, err
+	}
+	permissions, err := checkPermissions(c.Config, c.Kind, c.Permissions)
+	if err != nil {
+		return nil, err
+	}
+	scope, err := checkScope(c.Config, c.Scope, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkProfile(c.Config, c.Kind, c.Profile); err != nil {
+		return nil, err
+	}
+	if err := checkMetadata(c.Metadata); err != nil {
+		return nil, err
+	}
+	if c.ExternalID.Sealed.IsZero() {
+		if err := domain.CheckText("external_id", c.ExternalID.Clear, events.MaxExternalIDLength); err != nil {
+			return nil, err
+		}
+	}
+	expires, err := resolve(c.Now, c.Config, c.Expiry)
+	if err != nil {
+		return nil, err
+	}
+	return []events.Event{events.KeyCreated{
+		ID: c.Issued.ID, KeyKind: c.Kind, Role: c.Role, Name: c.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
+		Digest: c.Issued.Digest, Permissions: permissions, Scope: scope, Profile: c.Profile, CreatedAt: c.Now,
+		ExpiresAt: expires, Metadata: c.Metadata, ExternalID: c.ExternalID,
+	}}, nil
+}
+
+func update(s State, c Update) ([]events.Event, error) {
+	if err := s.refuseEnded(c.Now); err != nil {
+		return nil, err
+	}
+	if err := refuseConfig(c.Config); err != nil {
+		return nil, err
+	}
+	var out []events.Event
+	for _, part := range []func(State, Update) (events.Event, error){
+		updateName, updatePermissions, updateScope, updateProfile, updateMetadata, updateStatus, updateExpiry, updateGrace,
+	} {
+		e, err := part(s, c)
+		if err != nil {
+			return nil, err
+		}
+		if e != nil {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+func updateName(s State, c Update) (events.Event, error) {
+	if !c.Name.Set || c.Name.Value == s.Name {
+		return nil, nil
+	}
+	return events.KeyRenamed{Name: c.Name.Value}, domain.CheckName("name", c.Name.Value, false)
+}
+
+func updatePermissions(s State, c Update) (events.Event, error) {
+	if !c.Permissions.Set || samePermissions(c.Permissions.Value, s.Permissions) {
+		return nil, nil
+	}
+	p, err := checkPermissions(c.Config, s.Kind, c.Permissions.Value)
+	if err != nil || samePermissions(p, s.Permissions) {
+		return nil, err
+	}
+	return events.KeyPermissionsChanged{Permissions: p}, nil
+}
+
+func updateScope(s State, c Update) (events.Event, error) {
+	if !c.Scope.Set || sameScope(c.Scope.Value, s.Scope) {
+		return nil, nil
+	}
+	scope, err := checkScope(c.Config, c.Scope.Value, s.Scope.Workspaces)
+	if err != nil || sameScope(scope, s.Scope) {
+		return nil, err
+	}
+	return events.KeyScopeChanged{Scope: scope}, nil
+}
+
+func updateProfile(s State, c Update) (events.Event, error) {
+	if !c.Profile.Set || c.Profile.Value == s.Profile {
+		return nil, nil
+	}
+	return events.KeyProfileChanged{Profile: c.Profile.Value}, checkProfile(c.Config, s.Kind, c.Profile.Value)
+}
+
+func updateMetadata(s State, c Update) (events.Event, error) {
+	if !c.Metadata.Set {
+		return nil, nil
+	}
+	next := events.Metadata{}
+	maps.Copy(next, s.Metadata)
+	for k, v := range c.Metadata.Value {
+		if v.IsZero() {
+			delete(next, k)
+			continue
+		}
+		next[k] = v
+	}
+	if maps.Equal(next, s.Metadata) {
+		return nil, nil
+	}
+	return events.KeyMetadataChanged{Metadata: next}, checkMetadata(next)
+}
+
+func updateStatus(s State, c Update) (events.Event, error) {
+	if !c.Status.Set {
+		return nil, nil
+	}
+	switch c.Status.Value {
+	case events.StatusActive:
+		if s.Disabled {
+			return events.KeyEnabled{}, nil
+		}
+	case events.StatusInactive:
+		if !s.Disabled {
+			return events.KeyDisabled{}, nil
+		}
+	default:
+		return nil, domain.Refuse(domain.ErrInvalid, "status", "can be set to ACTIVE or INACTIVE; to end a key for ever, revoke it")
+	}
+	return nil, nil
+}
+
+func updateExpiry(s State, c Update) (events.Event, error) {
+	if !c.Expiry.Set {
+		return nil, nil
+	}
+	wish := c.Expiry.Value
+	if wish == (Expiry{}) {
+		wish.In = period.Never
+	}
+	at, err := resolve(c.Now, c.Config, wish)
+	if err != nil || at == s.ExpiresAt {
+		return nil, err
+	}
+	return events.KeyExpiryChanged{ExpiresAt: at}, nil
+}
+
+func updateGrace(s State, c Update) (events.Event, error) {
+	if !c.Grace.Set {
+		return nil, nil
+	}
+	if s.RotatedTo.IsZero() {
+		return nil, domain.Refuse(domain.ErrConflict, "grace", "the key was not rotated, it has no grace to cut short")
+	}
+	at := c.Now.Add(c.Grace.Value).WholeSecond()
+	if at > s.GraceEndsAt {
+		return nil, domain.Refuse(domain.ErrInvalid, "grace", "can only be cut short; it ends at %s already", s.GraceEndsAt)
+	}
+	if at == s.GraceEndsAt {
+		return nil, nil
+	}
+	return events.KeyGraceChanged{GraceEndsAt: at}, nil
+}
+
+func rotate(s State, c Rotate) ([]events.Event, error) {
+	if err := s.refuseEnded(c.Now); err != nil {
+		return nil, err
+	}
+	if err := refuseConfig(c.Config); err != nil {
+		return nil, err
+	}
+	if !s.RotatedTo.IsZero() {
+		return nil, domain.Refuse(domain.ErrAlreadyRotated, "", "the key was rotated to %s; rotate that one", s.RotatedTo)
+	}
+	if c.Grace < 0 || c.Grace > events.MaxGrace {
+		return nil, domain.Refuse(domain.ErrInvalid, "grace", "must be 0 to 366d")
+	}
+	expires, err := successorExpiry(s, c)
+	if err != nil {
+		return nil, err
+	}
+	return []events.Event{
+		events.KeyRotated{Successor: c.Issued.ID, GraceEndsAt: c.Now.Add(c.Grace).WholeSecond()},
+		events.KeyCreated{
+			ID: c.Issued.ID, KeyKind: s.Kind, Role: s.Role, Name: s.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
+			Digest: c.Issued.Digest, Permissions: s.Permissions, Scope: s.Scope, Profile: s.Profile, CreatedAt: c.Now,
+			ExpiresAt: expires, Metadata: s.Metadata, ExternalID: s.ExternalID, RotatedFrom: s.ID,
+		},
+	}, nil
+}
+
+func successorExpiry(s State, c Rotate) (events.Time, error) {
+	if c.Expiry != (Expiry{}) {
+		return resolve(c.Now, c.Config, c.Expiry)
+	}
+	if s.ExpiresAt == 0 {
+		return resolve(c.Now, c.Config, Expiry{In: longest(c.Config)})
+	}
+	at := (c.Now + (s.ExpiresAt - s.CreatedAt)).WholeSecond()
+	if end := lifetimeEnd(c.Now, c.Config); end != 0 && at > end {
+		at = end
+	}
+	return at, nil
+}
+
+func refuseConfig(config configuration.State) error {
+	switch {
+	case config.Doubtful:
+		return domain.Refuse(domain.ErrConflict, "", "the organization's configuration holds a fact that this version does not understand; update the server")
+	case !config.Organization.Exists:
+		return domain.Refuse(domain.ErrNotFound, "", "there is no such organization")
+	case config.Organization.Ended:
+		return domain.Refuse(domain.ErrEnded, "", "the organization has ended")
+	default:
+		return nil
+	}
+}
+
+func checkKind(config configuration.State, kind events.KeyKind, role events.Role) error {
+	switch kind {
+	case events.KindAPI:
+		if role != "" {
+			return domain.Refuse(domain.ErrInvalid, "role", "belongs to keys of kind management")
+		}
+		if config.Organization.ID == events.System {
+			return domain.Refuse(domain.ErrInvalid, "kind", "the installation's own organization has management keys only")
+		}
+	case events.KindManagement:
+		switch role {
+		case events.RoleOwner, events.RoleAdmin, events.RoleMember, events.RoleAuditor, events.RoleVerifier, events.RoleResolver:
+		default:
+			return domain.Refuse(domain.ErrInvalid, "role", "must be owner, admin, member, auditor, verifier or resolver")
+		}
+	default:
+		return domain.Refuse(domain.ErrInvalid, "kind", "must be api or management")
+	}
+	return nil
+}
+
+func checkPermissions(config configuration.State, kind events.KeyKind, p events.Permissions) (events.Permissions, error) {
+	if kind == events.KindManagement {
+		if p.Level != "" || len(p.Grants) != 0 {
+			return p, domain.Refuse(domain.ErrInvalid, "permissions", "belong to keys of kind api; a management key has a role")
+		}
+		return events.Permissions{}, nil
+	}
+	switch p.Level {
+	case events.LevelAll, events.LevelReadOnly:
+		if len(p.Grants) != 0 {
+			return p, domain.Refuse(domain.ErrInvalid, "permissions.grants", "are listed with level restricted only")
+		}
+		return events.Permissions{Level: p.Level}, nil
+	case events.LevelRestricted:
+		grants, err := config.Catalog.CheckGrants("permissions.grants", p.Grants)
+		return events.Permissions{Level: p.Level, Grants: grants}, err
+	default:
+		return p, domain.Refuse(domain.ErrInvalid, "permissions.level", "must be all, read_only or restricted")
+	}
+}
+
+// checkScope lets workspaces stay that the key already had, gone or not: an
+// edit must not be blocked by what it does not touch.
+func checkScope(config configuration.State, s events.Scope, had []events.WorkspaceID) (events.Scope, error) {
+	if s.AllWorkspaces {
+		if len(s.Workspaces) != 0 {
+			return s, domain.Refuse(domain.ErrInvalid, "scope", "takes all_workspaces or workspaces, not both")
+		}
+		return s, nil
+	}
+	if len(s.Workspaces) == 0 {
+		return s, domain.Refuse(domain.ErrInvalid, "scope", "needs all_workspaces: true, or at least one of workspaces")
+	}
+	if len(s.Workspaces) > events.MaxScopeWorkspaces {
+		return s, domain.Refuse(domain.ErrInvalid, "scope.workspaces", "holds %d workspaces, at most %d are allowed", len(s.Workspaces), events.MaxScopeWorkspaces)
+	}
+	for _, id := range s.Workspaces {
+		if !config.Workspaces[id].Live() && !slices.Contains(had, id) {
+			return s, domain.Refuse(domain.ErrUnknownWorkspace, "scope.workspaces", "the organization has no workspace %q", id)
+		}
+	}
+	out := slices.Clone(s.Workspaces)
+	slices.Sort(out)
+	return events.Scope{Workspaces: slices.Compact(out)}, nil
+}
+
+func checkProfile(config configuration.State, kind events.KeyKind, id events.ProfileID) error {
+	if id == "" {
+		return nil
+	}
+	if kind == events.KindManagement {
+		return domain.Refuse(domain.ErrInvalid, "profile", "belongs to keys of kind api")
+	}
+	if !config.Profiles[id].Live() {
+		return domain.Refuse(domain.ErrUnknownProfile, "profile", "the organization has no profile %q", id)
+	}
+	return nil
+}
+
+func checkMetadata(m events.Metadata) error {
+	if len(m) > events.MaxMetadataEntries {
+		return domain.Refuse(domain.ErrInvalid, "metadata", "holds %d entries, at most %d are allowed", len(m), events.MaxMetadataEntries)
+	}
+	for k, v := range m {
+		if k == "" {
+			return domain.Refuse(domain.ErrInvalid, "metadata", "must not have an empty key")
+		}
+		if err := domain.CheckText("metadata", k, events.MaxMetadataKeyLength); err != nil {
+			return err
+		}
+		if len(v.Clear) > events.MaxMetadataValueLength {
+			return domain.Refuse(domain.ErrInvalid, "metadata", "a value is %d bytes long, at most %d are allowed", len(v.Clear), events.MaxMetadataValueLength)
+		}
+	}
+	return nil
+}
+
+// resolve turns a wish for an expiry into an instant by the whole second, or
+// none for never.
+func resolve(now events.Time, config configuration.State, wish Expiry) (events.Time, error) {
+	if wish.At != 0 && wish.In != "" {
+		return 0, domain.Refuse(domain.ErrInvalid, "expires_in", "takes the place of expires_at; give one of them")
+	}
+	if wish == (Expiry{}) {
+		wish.In = config.Organization.Policy.DefaultExpiresIn
+		if wish.In == "" {
+			wish.In = longest(config)
+		}
+	}
+	if err := period.Check("expires_in", wish.In); err != nil {
+		return 0, err
+	}
+	at := wish.At.WholeSecond()
+	if wish.In != "" {
+		at = period.Add(now, wish.In)
+	}
+	if wish.At != 0 && at <= now {
+		return 0, domain.Refuse(domain.ErrPastExpiry, "expires_at", "must lie in the future; it is %s now", now)
+	}
+	if at > now.Add(events.MaxPeriod) {
+		return 0, domain.Refuse(domain.ErrInvalid, "expires_at", "lies more than 100 years ahead")
+	}
+	if end := lifetimeEnd(now, config); end != 0 && (at == 0 || at > end) {
+		return 0, domain.Refuse(domain.ErrLifetimeTooLong, "expires_at",
+			"keys of this organization may live %s at most, until %s", config.Organization.Limits.MaxKeyLifetime, end)
+	}
+	return at, nil
+}
+
+// longest is the longest lifetime that the organization allows.
+func longest(config configuration.State) events.Period {
+	if p := config.Organization.Limits.MaxKeyLifetime; p != "" {
+		return p
+	}
+	return period.Never
+}
+
+// lifetimeEnd is the last instant at which a key that is decided on now may
+// expire, or none.
+func lifetimeEnd(now events.Time, config configuration.State) events.Time {
+	return period.Add(now, config.Organization.Limits.MaxKeyLifetime)
+}

@@ -1,0 +1,169 @@
+// Package organization decides over organizations: the tenants with their plan,
+// limits and policy. An organization's end is absorbing, and with it all its
+// keys are denied at once.
+package organization
+
+import (
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/period"
+	"github.com/keyledger/keyledger/events"
+)
+
+// State is an organization as its facts tell it.
+type State struct {
+	Exists bool
+	ID     events.OrgID
+	Name   events.Text
+	Plan   events.Plan
+	Limits events.Limits
+	Policy events.Policy
+	// Ended is told by the one fact on [events.EndSubject], whatever the order.
+	Ended bool
+}
+
+// Live reports whether the organization is there and has not ended.
+func (s State) Live() bool { return s.Exists && !s.Ended }
+
+// Command is a wish about an organization: [Create], [Update] or [Delete].
+type Command interface{ command() }
+
+// Create begins an organization.
+type Create struct {
+	ID     events.OrgID
+	Name   events.Text
+	Plan   events.Plan
+	Limits events.Limits
+	Policy events.Policy
+}
+
+// Update changes what is set.
+type Update struct {
+	Name   domain.Optional[events.Text]
+	Plan   domain.Optional[events.Plan]
+	Limits domain.Optional[events.Limits]
+	Policy domain.Optional[events.Policy]
+}
+
+// Delete ends an organization for ever.
+type Delete struct{}
+
+func (Create) command() {}
+func (Update) command() {}
+func (Delete) command() {}
+
+// Decide turns a wish into facts. A wish that changes nothing gives none.
+func Decide(s State, c Command) ([]events.Event, error) {
+	switch c := c.(type) {
+	case Create:
+		return create(s, c)
+	case Update:
+		return update(s, c)
+	case Delete:
+		if !s.Exists {
+			return nil, domain.Refuse(domain.ErrNotFound, "", "there is no such organization")
+		}
+		if s.ID == events.System {
+			return nil, domain.Refuse(domain.ErrForbidden, "", "the installation's own organization cannot be deleted")
+		}
+		if s.Ended {
+			return nil, nil
+		}
+		return []events.Event{events.OrganizationDeleted{}}, nil
+	default:
+		return nil, domain.Refuse(domain.ErrInvalid, "", "unknown command")
+	}
+}
+
+func create(s State, c Create) ([]events.Event, error) {
+	if s.Ended {
+		return nil, domain.Refuse(domain.ErrExists, "id", "an organization of this id has ended; ids are never used again, choose another")
+	}
+	if s.Exists {
+		return nil, domain.Refuse(domain.ErrExists, "id", "there is an organization of this id")
+	}
+	if c.Plan == "" {
+		c.Plan = events.PlanGrowth
+	}
+	if err := check(c.Name, c.Plan, c.Limits, c.Policy); err != nil {
+		return nil, err
+	}
+	return []events.Event{events.OrganizationCreated(c)}, nil
+}
+
+func update(s State, c Update) ([]events.Event, error) {
+	if !s.Exists {
+		return nil, domain.Refuse(domain.ErrNotFound, "", "there is no such organization")
+	}
+	if s.Ended {
+		return nil, domain.Refuse(domain.ErrEnded, "", "the organization has ended")
+	}
+	next := s
+	var out []events.Event
+	if c.Name.Set && c.Name.Value != s.Name {
+		next.Name = c.Name.Value
+		out = append(out, events.OrganizationRenamed{Name: next.Name})
+	}
+	if c.Plan.Set && c.Plan.Value != s.Plan {
+		next.Plan = c.Plan.Value
+		out = append(out, events.OrganizationPlanChanged{Plan: next.Plan})
+	}
+	if c.Limits.Set && c.Limits.Value != s.Limits {
+		next.Limits = c.Limits.Value
+		out = append(out, events.OrganizationLimitsChanged{Limits: next.Limits})
+	}
+	if c.Policy.Set && c.Policy.Value != s.Policy {
+		next.Policy = c.Policy.Value
+		out = append(out, events.OrganizationPolicyChanged{Policy: next.Policy})
+	}
+	if err := check(next.Name, next.Plan, next.Limits, next.Policy); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func check(name events.Text, plan events.Plan, limits events.Limits, policy events.Policy) error {
+	if err := domain.CheckName("name", name, true); err != nil {
+		return err
+	}
+	switch plan {
+	case events.PlanStarter, events.PlanGrowth, events.PlanEnterprise:
+	default:
+		return domain.Refuse(domain.ErrInvalid, "plan", "must be starter, growth or enterprise")
+	}
+	if limits.MaxActiveKeys < 0 || limits.MaxActiveKeys > events.MaxActiveKeysLimit {
+		return domain.Refuse(domain.ErrInvalid, "limits.max_active_keys", "must be 1 to %d, or left out for none", events.MaxActiveKeysLimit)
+	}
+	if err := period.Check("limits.max_key_lifetime", limits.MaxKeyLifetime); err != nil {
+		return err
+	}
+	if policy.DefaultPrefix != "" {
+		if err := keystring.ValidPrefix(policy.DefaultPrefix); err != nil {
+			return domain.Refuse(domain.ErrInvalid, "policy.default_prefix", "must be 1 to 15 characters of a-z, 0-9 and '_', beginning with a letter or digit and not ending with '_'")
+		}
+	}
+	if err := period.Check("policy.default_expires_in", policy.DefaultExpiresIn); err != nil {
+		return err
+	}
+	return period.Check("policy.rotation_due_after", policy.RotationDueAfter)
+}
+
+// Evolve applies a fact.
+func Evolve(s State, e events.Event) State {
+	switch e := e.(type) {
+	case events.OrganizationCreated:
+		ended := s.Ended
+		s = State{Exists: true, ID: e.ID, Name: e.Name, Plan: e.Plan, Limits: e.Limits, Policy: e.Policy, Ended: ended}
+	case events.OrganizationRenamed:
+		s.Name = e.Name
+	case events.OrganizationPlanChanged:
+		s.Plan = e.Plan
+	case events.OrganizationLimitsChanged:
+		s.Limits = e.Limits
+	case events.OrganizationPolicyChanged:
+		s.Policy = e.Policy
+	case events.OrganizationDeleted:
+		s.Ended = true
+	}
+	return s
+}

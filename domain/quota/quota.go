@@ -1,0 +1,94 @@
+// Package quota decides who holds a place under an organization's limit on
+// active keys. Its facts are the guard that creates are appended with: whoever
+// takes a place expects the last of them, and so the limit is exact.
+package quota
+
+import (
+	"slices"
+
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/events"
+)
+
+// State is the guard as its facts tell it.
+type State struct {
+	Limit   int
+	Holders []events.KeyID
+}
+
+// Holds reports whether a key holds a place.
+func (s State) Holds(id events.KeyID) bool { return slices.Contains(s.Holders, id) }
+
+// Command is a wish about places: [Take], [Replace] or [Reset].
+type Command interface{ command() }
+
+// Take asks for a place. Ended are the holders known to have ended; they are
+// released by the same fact, and need to be given only when the guard is full.
+type Take struct {
+	Key   events.KeyID
+	Limit int
+	Ended []events.KeyID
+}
+
+// Replace hands the place of a rotated key to its successor.
+type Replace struct {
+	Old, New events.KeyID
+	Limit    int
+	Ended    []events.KeyID
+}
+
+// Reset writes the holders as they are, when a limit is set.
+type Reset struct {
+	Limit   int
+	Holders []events.KeyID
+}
+
+func (Take) command()    {}
+func (Replace) command() {}
+func (Reset) command()   {}
+
+// Decide turns a wish into the guard's next fact.
+func Decide(s State, c Command) ([]events.Event, error) {
+	switch c := c.(type) {
+	case Take:
+		return take(s, c.Key, c.Limit, c.Ended)
+	case Replace:
+		return take(State{Limit: s.Limit, Holders: without(s.Holders, []events.KeyID{c.Old})}, c.New, c.Limit, c.Ended)
+	case Reset:
+		if len(c.Holders) > events.MaxActiveKeysLimit {
+			return nil, domain.Refuse(domain.ErrConflict, "limits.max_active_keys",
+				"the organization has %d active keys; an exact limit is possible up to %d, revoke some first", len(c.Holders), events.MaxActiveKeysLimit)
+		}
+		if c.Limit == s.Limit && slices.Equal(c.Holders, s.Holders) {
+			return nil, nil
+		}
+		return []events.Event{events.QuotaChanged{Limit: c.Limit, Holders: append([]events.KeyID{}, c.Holders...)}}, nil
+	default:
+		return nil, domain.Refuse(domain.ErrInvalid, "", "unknown command")
+	}
+}
+
+func take(s State, id events.KeyID, limit int, ended []events.KeyID) ([]events.Event, error) {
+	holders := s.Holders
+	if len(holders) >= limit {
+		holders = without(holders, ended)
+	}
+	if len(holders) >= limit {
+		return nil, domain.Refuse(domain.ErrKeyLimitReached, "",
+			"the organization may have %d active keys and has %d; revoke one, or raise limits.max_active_keys", limit, len(holders))
+	}
+	next := append(slices.Clone(holders), id)
+	return []events.Event{events.QuotaChanged{Limit: limit, Holders: next}}, nil
+}
+
+func without(holders, gone []events.KeyID) []events.KeyID {
+	return slices.DeleteFunc(slices.Clone(holders), func(id events.KeyID) bool { return slices.Contains(gone, id) })
+}
+
+// Evolve applies a fact.
+func Evolve(s State, e events.Event) State {
+	if e, ok := e.(events.QuotaChanged); ok {
+		return State{Limit: e.Limit, Holders: e.Holders}
+	}
+	return s
+}
