@@ -1,0 +1,205 @@
+package index
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/keyledger/keyledger/domain/permission"
+	"github.com/keyledger/keyledger/events"
+)
+
+const (
+	grantBits  = 24
+	chunkBits  = 12
+	chunkSize  = 1 << chunkBits
+	grantLimit = 1 << grantBits
+)
+
+// grant is what many keys share: everything about a key that is neither its
+// own nor a flag. It is immutable; a key that changes points to another.
+type grant struct {
+	org         *organization
+	kind        events.KeyKind
+	role        events.Role
+	permissions events.Permissions
+	scope       events.Scope
+	profile     events.ProfileID
+	// effective is what the grant amounts to under the organization's catalog,
+	// workspaces and profiles of the moment.
+	effective atomic.Pointer[effective]
+	// tuple is the text by which equal grants are found.
+	tuple string
+}
+
+// effective is immutable.
+type effective struct {
+	bits []uint64
+	// workspaces are those of the list that exist, sorted.
+	workspaces []events.WorkspaceID
+	// somewhere says that the key may be used at all: a list whose last
+	// workspace has gone is nowhere, never everywhere.
+	somewhere bool
+	profile   *Profile
+}
+
+// allows reports whether a permission's bit is set.
+func (e *effective) allows(bit uint32) bool {
+	i := int(bit >> 6)
+	return i < len(e.bits) && e.bits[i]&(1<<(bit&63)) != 0
+}
+
+type chunk [chunkSize]atomic.Pointer[grant]
+
+// grants interns grants under ids of 24 bits. Ids whose last key has gone are
+// used again; see [Index.Lookup] for why readers cannot be misled by that.
+type grants struct {
+	chunks [grantLimit / chunkSize]atomic.Pointer[chunk]
+
+	// The writer's. References are not counted in the grants, where every new
+	// key would take the cache line away from all readers.
+	limit   uint32
+	next    uint32
+	free    []uint32
+	refs    []uint32
+	byTuple map[string]uint32
+	scratch []byte
+}
+
+func newGrants() *grants {
+	return &grants{limit: grantLimit, byTuple: map[string]uint32{}}
+}
+
+// get returns the grant under an id, nil when there is none by now.
+func (g *grants) get(id uint32) *grant {
+	c := g.chunks[id>>chunkBits].Load()
+	if c == nil {
+		return nil
+	}
+	return c[id&(chunkSize-1)].Load()
+}
+
+// intern returns the id of a grant that equals want and takes a reference to
+// it. It fails only when all ids are taken.
+func (g *grants) intern(want *grant) (uint32, bool) {
+	g.scratch = want.appendTuple(g.scratch[:0])
+	if id, ok := g.byTuple[string(g.scratch)]; ok {
+		g.refs[id]++
+		return id, true
+	}
+	var id uint32
+	switch {
+	case len(g.free) > 0:
+		id = g.free[len(g.free)-1]
+		g.free = g.free[:len(g.free)-1]
+	case g.next < g.limit:
+		id = g.next
+		g.next++
+		g.refs = append(g.refs, 0)
+	default:
+		return 0, false
+	}
+	fresh := want.owned(string(g.scratch))
+	c := g.chunks[id>>chunkBits].Load()
+	if c == nil {
+		c = new(chunk)
+		g.chunks[id>>chunkBits].Store(c)
+	}
+	fresh.org.adopt(fresh)
+	c[id&(chunkSize-1)].Store(fresh)
+	g.byTuple[fresh.tuple] = id
+	g.refs[id] = 1
+	return id, true
+}
+
+// release gives a reference back. The caller has published a state without it.
+func (g *grants) release(id uint32) {
+	if g.refs[id]--; g.refs[id] > 0 {
+		return
+	}
+	old := g.get(id)
+	old.org.abandon(old)
+	delete(g.byTuple, old.tuple)
+	g.chunks[id>>chunkBits].Load()[id&(chunkSize-1)].Store(nil)
+	g.free = append(g.free, id)
+}
+
+// appendTuple writes everything that tells grants apart, each part with its
+// length.
+func (g *grant) appendTuple(b []byte) []byte {
+	text := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	b = binary.AppendUvarint(b, uint64(g.org.index))
+	text(string(g.kind))
+	text(string(g.role))
+	text(string(g.profile))
+	text(string(g.permissions.Level))
+	b = binary.AppendUvarint(b, uint64(len(g.permissions.Grants)))
+	for _, s := range g.permissions.Grants {
+		text(s)
+	}
+	if g.scope.AllWorkspaces {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	for _, w := range g.scope.Workspaces {
+		text(string(w))
+	}
+	return b
+}
+
+// owned copies a grant, texts included, so that it keeps no stored body alive
+// and shares nothing with its caller.
+func (g *grant) owned(tuple string) *grant {
+	fresh := &grant{
+		org: g.org, kind: events.KeyKind(strings.Clone(string(g.kind))), role: events.Role(strings.Clone(string(g.role))),
+		profile: events.ProfileID(strings.Clone(string(g.profile))), tuple: tuple,
+		permissions: events.Permissions{Level: events.Level(strings.Clone(string(g.permissions.Level)))},
+		scope:       events.Scope{AllWorkspaces: g.scope.AllWorkspaces},
+	}
+	for _, s := range g.permissions.Grants {
+		fresh.permissions.Grants = append(fresh.permissions.Grants, strings.Clone(s))
+	}
+	for _, w := range g.scope.Workspaces {
+		fresh.scope.Workspaces = append(fresh.scope.Workspaces, events.WorkspaceID(strings.Clone(string(w))))
+	}
+	return fresh
+}
+
+// resolve works out what a grant amounts to now and publishes it.
+func (g *grant) resolve() {
+	v := g.org.view.Load()
+	e := &effective{somewhere: g.scope.AllWorkspaces}
+	listed := make([]permission.Grant, 0, len(g.permissions.Grants))
+	for _, s := range g.permissions.Grants {
+		listed = append(listed, permission.Grant(s))
+	}
+	for name, c := range v.catalog {
+		if !permission.Allowed(permission.Level(g.permissions.Level), listed, permission.Name(name), permission.Access(c.access)) {
+			continue
+		}
+		if need := int(c.bit>>6) + 1; need > len(e.bits) {
+			e.bits = append(e.bits, make([]uint64, need-len(e.bits))...)
+		}
+		e.bits[c.bit>>6] |= 1 << (c.bit & 63)
+	}
+	if !g.scope.AllWorkspaces {
+		for _, w := range g.scope.Workspaces {
+			if v.workspaces.get(w) {
+				e.workspaces = append(e.workspaces, w)
+			}
+		}
+		slices.Sort(e.workspaces)
+		e.somewhere = len(e.workspaces) > 0
+	}
+	if g.profile != "" {
+		if e.profile = v.profiles.get(g.profile); e.profile == nil {
+			e.profile = &Profile{ID: g.profile, Gone: true}
+		}
+	}
+	g.effective.Store(e)
+}
