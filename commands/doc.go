@@ -1,0 +1,45 @@
+// Package commands turns wishes into facts: it loads an aggregate, folds it,
+// lets the domain decide, appends what was decided under the expected position,
+// and tries again when somebody else was faster.
+//
+// # One wish, one outcome
+//
+// Every wish has a command id, drawn at random or derived from the caller's
+// idempotency key. Each fact carries it, and it names the broker's message.
+// Whoever meets a conflict first looks through the aggregate for its own
+// command; a repeated wish thus meets its own first outcome on the aggregate's
+// own subject, with no view asked, after a restart as after a lost answer.
+//
+// # Who may
+//
+// Every wish comes with a [Principal]. The rules stand in authorize.go; they
+// are checked before anything is loaded and again for the aggregate found.
+//
+// # What it never does
+//
+// A decision is made on the aggregate's own facts, never on a view. The one
+// thing that is followed and not loaded is [Configuration], and each fact
+// records the position it stood at.
+package commands
+
+import (
+	"context"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// Log is the ledger as commands need it. Both methods go to the leader.
+type Log interface {
+	// Load returns the facts of one subject after a position, in order.
+	Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error)
+
+	// Append stores all facts as one, adjacent and in order, or none of them.
+	// When it returns them they are on disk. Errors:
+	//   - [events.ErrConflict]: nothing stored by this call; an expectation did
+	//     not hold, or a message of this command was stored before.
+	//   - [events.ErrUnavailable]: nothing stored; safe to retry.
+	//   - [events.ErrOutcomeUnknown]: all stored or none; only a retry under
+	//     the same command id can tell.
+	//   - [events.ErrTooLarge]: never to be stored.
+	Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error)
+}

@@ -1,0 +1,484 @@
+package commands
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/key"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/quota"
+	"github.com/keyledger/keyledger/events"
+)
+
+// DefaultPrefix begins keys where neither the wish nor the organization names a
+// prefix, ManagementPrefix those that manage this ledger.
+const (
+	DefaultPrefix    = "kl_live"
+	ManagementPrefix = "kl_mgmt"
+)
+
+// maxChain bounds how many successors a cascading revocation follows.
+const maxChain = events.MaxBatch - 1
+
+// Key is a key as its own facts tell it, with who and when.
+type Key struct {
+	key.State
+	Org              events.OrgID
+	Revision         events.Revision
+	Position         events.Position
+	CreatedBy        events.Actor
+	RevokedAt        events.Time
+	RevokedBy        events.Actor
+	RevocationReason events.Text
+}
+
+// apply folds a fact of either of the key's subjects.
+func (k Key) apply(f events.Recorded) Key {
+	if f.Subject.Aggregate != events.AggregateKey && f.Subject.Aggregate != events.AggregateRevoked {
+		return k
+	}
+	k.State = key.Evolve(k.State, f.Event)
+	k.Org = f.Subject.Org
+	k.Position = max(k.Position, f.Position)
+	k.Revision++
+	switch f.Event.(type) {
+	case events.KeyCreated:
+		k.CreatedBy = f.Meta.Actor
+	case events.KeyRevoked:
+		k.RevokedAt, k.RevokedBy, k.RevocationReason = f.Meta.Time, f.Meta.Actor, f.Meta.Reason
+	}
+	return k
+}
+
+// loadedKey is a key with the histories of its two subjects.
+type loadedKey struct {
+	Key
+	own, revoked history
+}
+
+func (s *Service) loadKey(ctx context.Context, org events.OrgID, id events.KeyID) (loadedKey, error) {
+	var (
+		k   loadedKey
+		err error
+	)
+	if k.own, err = s.cfg.Log.Load(ctx, events.KeySubject(org, id), 0); err != nil {
+		return k, err
+	}
+	if k.revoked, err = s.cfg.Log.Load(ctx, events.RevokedSubject(org, id), 0); err != nil {
+		return k, err
+	}
+	for _, h := range []history{k.own, k.revoked} {
+		for _, f := range h {
+			k.Key = k.apply(f)
+		}
+	}
+	return k, nil
+}
+
+// Key reads a key from its own facts, as they are now.
+func (s *Service) Key(ctx context.Context, org events.OrgID, id events.KeyID) (Key, error) {
+	k, err := s.loadKey(ctx, org, id)
+	if err == nil && !k.Exists {
+		err = notFound("key")
+	}
+	return k.Key, err
+}
+
+func (k loadedKey) attempt(org events.OrgID, o order) (attempt, error) {
+	a := attempt{
+		histories: map[events.Subject]history{
+			events.KeySubject(org, k.ID): k.own, events.RevokedSubject(org, k.ID): k.revoked,
+		},
+		revision: k.Revision, position: k.Position,
+	}
+	for _, h := range []history{k.own, k.revoked} {
+		done, err := h.own(o)
+		if err != nil {
+			return a, err
+		}
+		a.done = append(a.done, done...)
+	}
+	return a, nil
+}
+
+// KeyOutcome tells what a wish did to a key.
+type KeyOutcome struct {
+	Outcome
+	// Key is the key after it.
+	Key Key
+	// Previous is the key that was rotated, after it.
+	Previous Key
+	// Secret is the new key's; a replayed outcome has none.
+	Secret keystring.Secret
+}
+
+// CreateKey is the wish for a new key. Prefix is empty for the organization's.
+type CreateKey struct {
+	key.Create
+	Prefix string
+}
+
+// CreateKey begins a key. Its secret is in the outcome and nowhere else.
+func (s *Service) CreateKey(ctx context.Context, w Wish, org events.OrgID, c CreateKey) (KeyOutcome, error) {
+	if err := w.Principal.authorizeKeys(org); err != nil {
+		return KeyOutcome{}, err
+	}
+	if err := s.requireOrg(org); err != nil {
+		return KeyOutcome{}, err
+	}
+	if err := w.Principal.authorizeGrant(c.Kind, c.Role, c.Scope); err != nil {
+		return KeyOutcome{}, err
+	}
+	o, err := s.order(w)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	id, err := o.newKeyID()
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	secret, err := s.issue(org, id, c.Kind, c.Prefix, &c.Issued)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	leave, err := s.enterLimited(ctx, org, c.Kind)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	defer leave()
+
+	first := true
+	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		k := loadedKey{Key: Key{Org: org}}
+		// A random id is new; a derived one may have met its outcome before.
+		if w.IdempotencyKey != "" || !first {
+			if k, err = s.loadKey(ctx, org, id); err != nil {
+				return attempt{}, err
+			}
+		}
+		first = false
+		k.ID = id
+		a, err := k.attempt(org, o)
+		if err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		c.Now = o.now
+		c.Config, a.config = s.cfg.Configuration.Of(org)
+		facts, err := key.Decide(k.State, c.Create)
+		if err != nil {
+			return a, err
+		}
+		a.facts = []placed{{subject: events.KeySubject(org, id), event: facts[0]}}
+		if limit := c.Config.Organization.Limits.MaxActiveKeys; limit > 0 && facts[0].(events.KeyCreated).KeyKind == events.KindAPI {
+			return a, s.guard(ctx, org, o.now, &a, func(ended []events.KeyID) quota.Command {
+				return quota.Take{Key: id, Limit: limit, Ended: ended}
+			})
+		}
+		return a, nil
+	})
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	return s.created(ctx, org, id, out, secret)
+}
+
+// created builds the answer to a wish that begins a key. A repeated wish gets
+// the key as it is by now, and no secret.
+func (s *Service) created(ctx context.Context, org events.OrgID, id events.KeyID, out Outcome, secret keystring.Secret) (KeyOutcome, error) {
+	if out.Replayed {
+		k, err := s.Key(ctx, org, id)
+		return KeyOutcome{Outcome: out, Key: k}, err
+	}
+	k := Key{Org: org}
+	for _, f := range out.Facts {
+		if f.Subject == events.KeySubject(org, id) {
+			k = k.apply(f)
+		}
+	}
+	return KeyOutcome{Outcome: out, Key: k, Secret: secret}, nil
+}
+
+// issue draws the secret of a new key.
+func (s *Service) issue(org events.OrgID, id events.KeyID, kind events.KeyKind, prefix string, issued *key.Issued) (keystring.Secret, error) {
+	if prefix == "" {
+		prefix = DefaultPrefix
+		if config, _ := s.cfg.Configuration.Of(org); kind == events.KindManagement {
+			prefix = ManagementPrefix
+		} else if p := config.Organization.Policy.DefaultPrefix; p != "" {
+			prefix = p
+		}
+	}
+	secret, digest, err := draw(prefix)
+	if err != nil {
+		return secret, err
+	}
+	*issued = key.Issued{ID: id, Prefix: prefix, LastFour: keystring.LastFour(secret.Reveal()), Digest: digest}
+	return secret, nil
+}
+
+// enterLimited queues what would only collide: creates under a limit.
+func (s *Service) enterLimited(ctx context.Context, org events.OrgID, kind events.KeyKind) (func(), error) {
+	config, _ := s.cfg.Configuration.Of(org)
+	if config.Organization.Limits.MaxActiveKeys == 0 || kind == events.KindManagement {
+		return func() {}, nil
+	}
+	return s.lanes.enter(ctx, org)
+}
+
+// loadQuota reads the guard. Each of its facts holds the whole of it.
+func (s *Service) loadQuota(ctx context.Context, org events.OrgID) (quota.State, history, error) {
+	return load(ctx, s, events.QuotaSubject(org), quota.State{}, quota.Evolve)
+}
+
+// guard adds the quota's next fact to an attempt. When the guard is full it
+// releases the holders that have ended, and asks again.
+func (s *Service) guard(ctx context.Context, org events.OrgID, now events.Time, a *attempt, command func(ended []events.KeyID) quota.Command) error {
+	state, h, err := s.loadQuota(ctx, org)
+	if err != nil {
+		return err
+	}
+	facts, err := quota.Decide(state, command(nil))
+	if err != nil {
+		ended, endedErr := s.ended(ctx, org, now, state.Holders)
+		if endedErr != nil {
+			return endedErr
+		}
+		if facts, err = quota.Decide(state, command(ended)); err != nil {
+			return err
+		}
+	}
+	subject := events.QuotaSubject(org)
+	a.histories[subject] = h
+	for _, e := range facts {
+		a.facts = append(a.facts, placed{subject: subject, event: e})
+	}
+	return nil
+}
+
+// ended returns the holders that have ended, each judged by its own facts. The
+// view of holders only says where to look: whom it still lists is not asked.
+func (s *Service) ended(ctx context.Context, org events.OrgID, now events.Time, holders []events.KeyID) ([]events.KeyID, error) {
+	live, err := s.cfg.Holders(ctx, org)
+	if err != nil {
+		s.cfg.Logger.WarnContext(ctx, "holders are looked up one by one", "error", err)
+		live = nil
+	}
+	var out []events.KeyID
+	for _, id := range holders {
+		if slices.Contains(live, id) {
+			continue
+		}
+		k, err := s.loadKey(ctx, org, id)
+		if err != nil {
+			return nil, err
+		}
+		if !k.HoldsPlace(now) {
+			out = append(out, id)
+		}
+	}
+	return out, nil
+}
+
+// UpdateKey changes a key. It holds from the next verdict on.
+func (s *Service) UpdateKey(ctx context.Context, w Wish, org events.OrgID, id events.KeyID, c key.Update) (KeyOutcome, error) {
+	if err := w.Principal.authorizeKeys(org); err != nil {
+		return KeyOutcome{}, err
+	}
+	o, err := s.order(w)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	var k loadedKey
+	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		if k, err = s.loadKey(ctx, org, id); err != nil {
+			return attempt{}, err
+		}
+		if err := s.authorizeLoaded(w, k); err != nil {
+			return attempt{}, err
+		}
+		if c.Scope.Set && !w.Principal.Covers(c.Scope.Value) {
+			return attempt{}, w.Principal.authorizeGrant(k.Kind, k.Role, c.Scope.Value)
+		}
+		if c.Status.Value == events.StatusInactive && s.self(w, org, id) {
+			return attempt{}, forbidden("a management key cannot switch itself off; use another")
+		}
+		a, err := k.attempt(org, o)
+		if err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		c.Now = o.now
+		c.Config, a.config = s.cfg.Configuration.Of(org)
+		facts, err := key.Decide(k.State, c)
+		for _, e := range facts {
+			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})
+		}
+		return a, err
+	})
+	return KeyOutcome{Outcome: out, Key: k.after(out)}, err
+}
+
+// after is the key with what was appended.
+func (k loadedKey) after(out Outcome) Key {
+	next := k.Key
+	if out.Replayed {
+		return next
+	}
+	for _, f := range out.Facts {
+		if id, ok := f.Subject.Key(); ok && id == k.ID {
+			next = next.apply(f)
+		}
+	}
+	return next
+}
+
+func (s *Service) self(w Wish, org events.OrgID, id events.KeyID) bool {
+	return w.Principal.Org == org && w.Principal.Actor.Key == id
+}
+
+// authorizeLoaded checks the key that was found. What the principal may not see
+// is not there.
+func (s *Service) authorizeLoaded(w Wish, k loadedKey) error {
+	if !k.Exists {
+		return notFound("key")
+	}
+	return w.Principal.authorizeKey(k.Kind, k.Role, k.Scope)
+}
+
+// RotateKey is the wish for a successor.
+type RotateKey struct {
+	Grace  time.Duration
+	Expiry key.Expiry
+}
+
+// RotateKey gives a key a successor. Both live until the grace ends.
+func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id events.KeyID, c RotateKey) (KeyOutcome, error) {
+	if err := w.Principal.authorizeKeys(org); err != nil {
+		return KeyOutcome{}, err
+	}
+	o, err := s.order(w)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	successor, err := o.newKeyID()
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	leave, err := s.enterLimited(ctx, org, events.KindAPI)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	defer leave()
+	var (
+		k      loadedKey
+		secret keystring.Secret
+	)
+	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		if k, err = s.loadKey(ctx, org, id); err != nil {
+			return attempt{}, err
+		}
+		if err := s.authorizeLoaded(w, k); err != nil {
+			return attempt{}, err
+		}
+		a, err := k.attempt(org, o)
+		if err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		command := key.Rotate{Now: o.now, Grace: c.Grace, Expiry: c.Expiry}
+		command.Config, a.config = s.cfg.Configuration.Of(org)
+		if secret, err = s.issue(org, successor, k.Kind, k.Prefix, &command.Issued); err != nil {
+			return a, err
+		}
+		facts, err := key.Decide(k.State, command)
+		if err != nil {
+			return a, err
+		}
+		a.facts = []placed{
+			{subject: events.KeySubject(org, id), event: facts[0]},
+			// No successor is born after its predecessor's revocation.
+			{subject: events.KeySubject(org, successor), event: facts[1], expect: events.Expect(events.RevokedSubject(org, id), 0)},
+		}
+		if limit := command.Config.Organization.Limits.MaxActiveKeys; limit > 0 && k.HoldsPlace(o.now) {
+			return a, s.guard(ctx, org, o.now, &a, func(ended []events.KeyID) quota.Command {
+				return quota.Replace{Old: id, New: successor, Limit: limit, Ended: ended}
+			})
+		}
+		return a, nil
+	})
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	answer, err := s.created(ctx, org, successor, out, secret)
+	answer.Previous = k.after(out)
+	return answer, err
+}
+
+// RevokeKey ends a key for ever. With cascade its successors end with it.
+func (s *Service) RevokeKey(ctx context.Context, w Wish, org events.OrgID, id events.KeyID, cascade bool) (KeyOutcome, error) {
+	if err := w.Principal.authorizeKeys(org); err != nil {
+		return KeyOutcome{}, err
+	}
+	o, err := s.order(w)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	var k loadedKey
+	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		if k, err = s.loadKey(ctx, org, id); err != nil {
+			return attempt{}, err
+		}
+		if err := s.authorizeLoaded(w, k); err != nil {
+			return attempt{}, err
+		}
+		if s.self(w, org, id) {
+			return attempt{}, forbidden("a management key cannot revoke itself, so that nobody is locked out; use another")
+		}
+		a, err := k.attempt(org, o)
+		if err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		a.absorbing = true
+		_, a.config = s.cfg.Configuration.Of(org)
+		if err := revoke(&a, org, k); err != nil || !cascade {
+			return a, err
+		}
+		return a, s.cascade(ctx, w, org, k, &a)
+	})
+	return KeyOutcome{Outcome: out, Key: k.after(out)}, err
+}
+
+func revoke(a *attempt, org events.OrgID, k loadedKey) error {
+	facts, err := key.Decide(k.State, key.Revoke{})
+	subject := events.RevokedSubject(org, k.ID)
+	a.histories[subject] = k.revoked
+	for _, e := range facts {
+		a.facts = append(a.facts, placed{subject: subject, event: e})
+	}
+	return err
+}
+
+// cascade follows a key's successors. They are revoked in one batch, which
+// holds nothing but revocations: whoever reads only those reads all of it.
+func (s *Service) cascade(ctx context.Context, w Wish, org events.OrgID, k loadedKey, a *attempt) error {
+	for n := 0; !k.RotatedTo.IsZero(); n++ {
+		if n == maxChain {
+			return domain.Refuse(domain.ErrConflict, "cascade", "the key has more than %d successors; revoke a later one with cascade first", maxChain)
+		}
+		next, err := s.loadKey(ctx, org, k.RotatedTo)
+		if err != nil {
+			return err
+		}
+		if err := s.authorizeLoaded(w, next); err != nil {
+			return err
+		}
+		if s.self(w, org, next.ID) {
+			return forbidden("cascade would revoke the management key of this request; use another")
+		}
+		if err := revoke(a, org, next); err != nil {
+			return err
+		}
+		k = next
+	}
+	return nil
+}

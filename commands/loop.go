@@ -1,0 +1,402 @@
+package commands
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+)
+
+// Bounds of the loop. Conflicts are rare beside the quota's, which are queued;
+// whoever loses this often is told so and may try again.
+const (
+	maxAttempts  = 12
+	firstBackoff = time.Millisecond
+	maxBackoff   = 50 * time.Millisecond
+)
+
+// MaxIdempotencyKey bounds an idempotency key: it is hashed, never stored, and
+// a UUID is what most callers send.
+const MaxIdempotencyKey = 255
+
+// ErrIdempotencyKeyReused says that the same idempotency key came with another wish.
+var ErrIdempotencyKeyReused = fmt.Errorf("%w: idempotency key reused", domain.ErrInvalid)
+
+// Wish is what every command comes with.
+type Wish struct {
+	Principal Principal
+	// Reason is why, in the caller's words.
+	Reason string
+	// RequestID is the caller's id of the request.
+	RequestID string
+	// IdempotencyKey makes a repetition of the same Route and Body meet its
+	// first outcome. Without one every wish is a new one.
+	IdempotencyKey string
+	Route          string
+	Body           []byte
+	// IfMatch is the revision that the caller decided on; 0 is any.
+	IfMatch events.Revision
+	// DryRun decides and appends nothing.
+	DryRun bool
+}
+
+// Outcome tells what a wish did.
+type Outcome struct {
+	// Facts are what was appended, or would be in a dry run (then without
+	// positions). None says that nothing had to change.
+	Facts []events.Recorded
+	// Position is that of the last fact of the aggregate.
+	Position events.Position
+	// Replayed says that an earlier request with the same idempotency key did it.
+	Replayed bool
+}
+
+// Config is what a Service works with.
+type Config struct {
+	// Log is the ledger.
+	Log Log
+	// Ledger is its id, as its first fact says.
+	Ledger events.LedgerID
+	// Configuration is followed by the caller.
+	Configuration *Configuration
+	// Holders lists who holds a place under an organization's limit now. It is
+	// asked when a limit is set, and may lag.
+	Holders func(ctx context.Context, org events.OrgID) ([]events.KeyID, error)
+	// Await returns when this server's own index and configuration have applied
+	// a position, so that an answered change decides the very next verdict here.
+	Await func(ctx context.Context, pos events.Position) error
+	// Now is the clock; time.Now unless set.
+	Now func() time.Time
+	// Logger takes what operators should know.
+	Logger *slog.Logger
+}
+
+// Validate reports everything that is missing.
+func (c Config) Validate() error {
+	var errs []error
+	for what, missing := range map[string]bool{
+		"Log": c.Log == nil, "Ledger": c.Ledger.IsZero(), "Configuration": c.Configuration == nil,
+		"Holders": c.Holders == nil, "Await": c.Await == nil, "Logger": c.Logger == nil,
+	} {
+		if missing {
+			errs = append(errs, fmt.Errorf("commands: config: %s is needed", what))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Service carries wishes out. It is safe for concurrent use, and any number of
+// them run side by side on one ledger.
+type Service struct {
+	cfg   Config
+	lanes lanes
+}
+
+// New returns a service.
+func New(cfg Config) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg: cfg}, nil
+}
+
+// order is a wish on its way: what stays the same over all attempts.
+type order struct {
+	wish    Wish
+	command events.CommandID
+	digest  events.CommandDigest
+	now     events.Time
+}
+
+func (s *Service) order(w Wish) (order, error) {
+	o := order{wish: w, now: events.TimeOf(s.cfg.Now())}
+	if err := domain.CheckText("reason", w.Reason, events.MaxReasonLength); err != nil {
+		return o, err
+	}
+	if err := domain.CheckText("request id", w.RequestID, events.MaxRequestIDLength); err != nil {
+		return o, err
+	}
+	if w.IdempotencyKey == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return o, fmt.Errorf("commands: draw a command id: %w", err)
+		}
+		o.command = events.CommandID(id)
+		return o, nil
+	}
+	if len(w.IdempotencyKey) > MaxIdempotencyKey {
+		return o, domain.Refuse(domain.ErrInvalid, "Idempotency-Key", "is %d bytes long, at most %d are allowed", len(w.IdempotencyKey), MaxIdempotencyKey)
+	}
+	o.command = events.CommandID(o.derive("command"))
+	mac := hmac.New(sha256.New, []byte(w.IdempotencyKey))
+	mac.Write(w.Body)
+	o.digest = events.CommandDigest(mac.Sum(nil))
+	return o, nil
+}
+
+// derive makes an id of the organization, actor, route and idempotency key, so
+// that no one's wish can be taken for another's. It is a UUID of version 8.
+func (o order) derive(label string) [16]byte {
+	h := sha256.New()
+	for _, part := range []string{label, string(o.wish.Principal.Org), o.wish.Principal.Actor.String(), o.wish.Route, o.wish.IdempotencyKey} {
+		var n [4]byte
+		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
+		h.Write(n[:])
+		h.Write([]byte(part))
+	}
+	var id [16]byte
+	copy(id[:], h.Sum(nil))
+	id[6] = id[6]&0x0f | 0x80
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// newKeyID returns the id for a key that the wish creates.
+func (o order) newKeyID() (events.KeyID, error) {
+	if o.wish.IdempotencyKey != "" {
+		return events.KeyID(o.derive("key")), nil
+	}
+	id, err := uuid.NewV7()
+	return events.KeyID(id), err
+}
+
+// history is the facts of one subject, loaded.
+type history []events.Recorded
+
+func (h history) last() events.Position {
+	if len(h) == 0 {
+		return 0
+	}
+	return h[len(h)-1].Position
+}
+
+func (h history) revision() events.Revision {
+	if len(h) == 0 {
+		return 0
+	}
+	return h[len(h)-1].Meta.Revision
+}
+
+// own returns the facts of this very wish.
+func (h history) own(o order) ([]events.Recorded, error) {
+	var out []events.Recorded
+	for _, f := range h {
+		if f.Meta.Command != o.command {
+			continue
+		}
+		if f.Meta.Digest != o.digest {
+			return nil, domain.Refuse(ErrIdempotencyKeyReused, "Idempotency-Key", "was used with another request body; use a new key for a new request")
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// placed is a fact and where it belongs.
+type placed struct {
+	subject events.Subject
+	event   events.Event
+	// expect is a second expectation, on a subject that the fact is not on.
+	expect events.Expectation
+}
+
+// attempt is one turn of the loop: it loads, folds and decides. It returns the
+// facts to append with the histories of their subjects, or own facts when the
+// wish was fulfilled before.
+type attempt struct {
+	facts     []placed
+	histories map[events.Subject]history
+	// done are the facts of this wish that are recorded already.
+	done []events.Recorded
+	// revision and position are the aggregate's, for If-Match and the answer.
+	revision events.Revision
+	position events.Position
+	config   events.Position
+	// absorbing says that If-Match does not apply: nothing blocks a revocation.
+	absorbing bool
+}
+
+// run is the one loop.
+func (s *Service) run(ctx context.Context, o order, decide func(context.Context) (attempt, error)) (Outcome, error) {
+	backoff := firstBackoff
+	for n := 1; ; n++ {
+		a, err := decide(ctx)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if len(a.done) > 0 {
+			return s.answer(ctx, Outcome{Facts: a.done, Position: max(a.position, history(a.done).last()), Replayed: true})
+		}
+		if o.wish.IfMatch != 0 && o.wish.IfMatch != a.revision && !a.absorbing {
+			return Outcome{}, domain.Refuse(domain.ErrStale, "If-Match", "names revision %d, the current one is %d; read it again", o.wish.IfMatch, a.revision)
+		}
+		if len(a.facts) == 0 {
+			return s.answer(ctx, Outcome{Position: a.position})
+		}
+		entries, err := s.entries(o, a)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if o.wish.DryRun {
+			return Outcome{Facts: preview(entries), Position: a.position}, nil
+		}
+		facts, err := s.cfg.Log.Append(ctx, entries)
+		switch {
+		case err == nil:
+			return s.answer(ctx, Outcome{Facts: facts, Position: history(facts).last()})
+		case !errors.Is(err, events.ErrConflict):
+			return Outcome{}, err
+		case n == maxAttempts:
+			return Outcome{}, fmt.Errorf("%w: gave up after %d attempts, nothing was changed", events.ErrUnavailable, n)
+		}
+		if err := sleep(ctx, backoff); err != nil {
+			return Outcome{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// answer waits until this server's own index has applied what is answered. A
+// wait that fails does not take back what is recorded; it is logged, and the
+// verdicts of this server tell how far they are.
+func (s *Service) answer(ctx context.Context, out Outcome) (Outcome, error) {
+	if err := s.cfg.Await(ctx, out.Position); err != nil {
+		s.cfg.Logger.WarnContext(ctx, "own index lags behind an answered change", "position", uint64(out.Position), "error", err)
+	}
+	return out, nil
+}
+
+// entries gives each fact its envelope, revision and expectation.
+func (s *Service) entries(o order, a attempt) ([]events.Entry, error) {
+	revisions := map[events.Subject]events.Revision{}
+	out := make([]events.Entry, 0, len(a.facts))
+	for _, f := range a.facts {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("commands: draw an event id: %w", err)
+		}
+		h := a.histories[f.subject]
+		if _, seen := revisions[f.subject]; !seen {
+			revisions[f.subject] = h.revision()
+			if f.expect.Subject.IsZero() {
+				f.expect = events.Expect(f.subject, h.last())
+			}
+		}
+		revisions[f.subject]++
+		meta := events.Meta{
+			ID: events.EventID(id), Ledger: s.cfg.Ledger, Time: o.now, Revision: revisions[f.subject],
+			Actor: o.wish.Principal.Actor, Role: o.wish.Principal.Role, Scope: o.wish.Principal.scopeText(),
+			Reason: events.ClearText(o.wish.Reason), RequestID: o.wish.RequestID,
+			Command: o.command, Digest: o.digest, ConfigPosition: a.config,
+		}
+		if err := refuseSecret(f.subject, f.event, meta); err != nil {
+			return nil, err
+		}
+		out = append(out, events.Entry{Subject: f.subject, Event: f.event, Meta: meta, Expect: f.expect})
+	}
+	return out, nil
+}
+
+// refuseSecret is the last door before the ledger: whatever field a key was
+// pasted into, it would stay there for ever.
+func refuseSecret(subject events.Subject, event events.Event, meta events.Meta) error {
+	meta.RecordedTime = meta.Time
+	body, err := events.Encode(subject, event, meta)
+	if err != nil {
+		return err
+	}
+	if _, _, found := keystring.Find(body); found {
+		return domain.Refuse(domain.ErrSecretInField, "", "a field holds what looks like an API key; a secret belongs in no field of this request")
+	}
+	return nil
+}
+
+func preview(entries []events.Entry) []events.Recorded {
+	out := make([]events.Recorded, 0, len(entries))
+	for _, e := range entries {
+		out = append(out, events.Recorded{Subject: e.Subject, Meta: e.Meta, Event: e.Event})
+	}
+	return out
+}
+
+// sleep waits for a random part of d: those who collided must not meet again.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(mathrand.N(d) + d/8)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// lanes queue the commands of an organization that would only collide.
+type lanes struct {
+	mu   sync.Mutex
+	busy map[events.OrgID]*lane
+}
+
+type lane struct {
+	turn    chan struct{}
+	waiting int
+}
+
+// enter waits for the organization's turn and returns what ends it.
+func (l *lanes) enter(ctx context.Context, org events.OrgID) (func(), error) {
+	l.mu.Lock()
+	if l.busy == nil {
+		l.busy = map[events.OrgID]*lane{}
+	}
+	ln := l.busy[org]
+	if ln == nil {
+		ln = &lane{turn: make(chan struct{}, 1)}
+		l.busy[org] = ln
+	}
+	ln.waiting++
+	l.mu.Unlock()
+
+	leave := func() {
+		l.mu.Lock()
+		if ln.waiting--; ln.waiting == 0 {
+			delete(l.busy, org)
+		}
+		l.mu.Unlock()
+	}
+	select {
+	case ln.turn <- struct{}{}:
+		return func() { <-ln.turn; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, fmt.Errorf("%w: %w", events.ErrUnavailable, ctx.Err())
+	}
+}
+
+// draw fills in a new key's secret.
+func draw(prefix string) (keystring.Secret, events.Digest, error) {
+	var random [24]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return keystring.Secret{}, events.Digest{}, fmt.Errorf("commands: draw a secret: %w", err)
+	}
+	secret, err := keystring.New(prefix, random)
+	if err != nil {
+		return keystring.Secret{}, events.Digest{}, domain.Refuse(domain.ErrInvalid, "prefix", "must be 1 to 15 characters of a-z, 0-9 and '_', beginning with a letter or digit and not ending with '_'")
+	}
+	return secret, events.Digest{Alg: events.SHA256, Value: events.DigestValue(keystring.Digest(secret.Reveal()))}, nil
+}

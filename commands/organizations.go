@@ -1,0 +1,268 @@
+package commands
+
+import (
+	"context"
+
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/catalog"
+	"github.com/keyledger/keyledger/domain/organization"
+	"github.com/keyledger/keyledger/domain/profile"
+	"github.com/keyledger/keyledger/domain/quota"
+	"github.com/keyledger/keyledger/domain/workspace"
+	"github.com/keyledger/keyledger/events"
+)
+
+// load reads one subject and folds it. Facts that nobody here understands and
+// that bear on verdicts refuse every decision.
+func load[S any](ctx context.Context, s *Service, subject events.Subject, state S, evolve func(S, events.Event) S) (S, history, error) {
+	h, err := s.cfg.Log.Load(ctx, subject, 0)
+	if err != nil {
+		return state, nil, err
+	}
+	for _, f := range h {
+		switch f.Event.(type) {
+		case events.Unknown, events.Malformed:
+			if events.Bears(f.Event) {
+				return state, nil, domain.Refuse(domain.ErrConflict, "",
+					"a fact at %s is not understood by this version; update the server", subject.Aggregate)
+			}
+		}
+		state = evolve(state, f.Event)
+	}
+	return state, h, nil
+}
+
+// single runs a wish whose facts all belong on one subject.
+func single[S, C any](ctx context.Context, s *Service, w Wish, subject events.Subject, evolve func(S, events.Event) S,
+	decide func(S, C) ([]events.Event, error), command C,
+) (Outcome, error) {
+	o, err := s.order(w)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		var zero S
+		state, h, err := load(ctx, s, subject, zero, evolve)
+		if err != nil {
+			return attempt{}, err
+		}
+		a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
+		if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		facts, err := decide(state, command)
+		for _, e := range facts {
+			a.facts = append(a.facts, placed{subject: subject, event: e})
+		}
+		_, a.config = s.cfg.Configuration.Of(subject.Org)
+		return a, err
+	})
+}
+
+// requireOrg refuses wishes inside an organization that is not there.
+func (s *Service) requireOrg(org events.OrgID) error {
+	config, _ := s.cfg.Configuration.Of(org)
+	switch {
+	case !config.Organization.Exists:
+		return notFound("organization")
+	case config.Organization.Ended:
+		return domain.Refuse(domain.ErrEnded, "", "the organization has ended")
+	case config.Doubtful:
+		return domain.Refuse(domain.ErrConflict, "", "the organization's configuration holds a fact that this version does not understand; update the server")
+	default:
+		return nil
+	}
+}
+
+// CreateOrganization begins an organization.
+func (s *Service) CreateOrganization(ctx context.Context, w Wish, c organization.Create) (Outcome, error) {
+	if err := w.Principal.authorizeInstallation("creating an organization"); err != nil {
+		return Outcome{}, err
+	}
+	if c.ID == events.System {
+		return Outcome{}, domain.Refuse(domain.ErrExists, "id", "is the installation's own")
+	}
+	return single(ctx, s, w, events.OrganizationSubject(c.ID), organization.Evolve, organization.Decide, organization.Command(c))
+}
+
+// UpdateOrganization changes an organization. Its plan and limits are the
+// installation's to change, its name and policy its own as well.
+func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.OrgID, c organization.Update) (Outcome, error) {
+	if err := w.Principal.authorizeOrg(org); err != nil {
+		return Outcome{}, err
+	}
+	if c.Plan.Set || c.Limits.Set {
+		if err := w.Principal.authorizeInstallation("changing plan or limits"); err != nil {
+			return Outcome{}, err
+		}
+	}
+	o, err := s.order(w)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if c.Limits.Set {
+		leave, err := s.lanes.enter(ctx, org)
+		if err != nil {
+			return Outcome{}, err
+		}
+		defer leave()
+	}
+	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		subject := events.OrganizationSubject(org)
+		state, h, err := s.loadOrganization(ctx, org)
+		if err != nil {
+			return attempt{}, err
+		}
+		a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
+		if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		facts, err := organization.Decide(state, c)
+		if err != nil {
+			return a, err
+		}
+		for _, e := range facts {
+			a.facts = append(a.facts, placed{subject: subject, event: e})
+			if e, ok := e.(events.OrganizationLimitsChanged); ok && e.Limits.MaxActiveKeys > 0 && state.Limits.MaxActiveKeys == 0 {
+				if err := s.resetQuota(ctx, org, e.Limits.MaxActiveKeys, &a); err != nil {
+					return a, err
+				}
+			}
+		}
+		_, a.config = s.cfg.Configuration.Of(org)
+		return a, nil
+	})
+}
+
+// loadOrganization folds an organization with its end, and returns the history
+// of its own subject.
+func (s *Service) loadOrganization(ctx context.Context, org events.OrgID) (organization.State, history, error) {
+	state, h, err := load(ctx, s, events.OrganizationSubject(org), organization.State{}, organization.Evolve)
+	if err != nil {
+		return state, nil, err
+	}
+	state, _, err = load(ctx, s, events.EndSubject(org), state, organization.Evolve)
+	return state, h, err
+}
+
+// resetQuota writes the holders as they are, for a limit where there was none.
+func (s *Service) resetQuota(ctx context.Context, org events.OrgID, limit int, a *attempt) error {
+	subject := events.QuotaSubject(org)
+	guard, h, err := s.loadQuota(ctx, org)
+	if err != nil {
+		return err
+	}
+	holders, err := s.cfg.Holders(ctx, org)
+	if err != nil {
+		return err
+	}
+	facts, err := quota.Decide(guard, quota.Reset{Limit: limit, Holders: holders})
+	a.histories[subject] = h
+	for _, e := range facts {
+		a.facts = append(a.facts, placed{subject: subject, event: e})
+	}
+	return err
+}
+
+// DeleteOrganization ends an organization: one fact that denies all its keys.
+func (s *Service) DeleteOrganization(ctx context.Context, w Wish, org events.OrgID) (Outcome, error) {
+	if err := w.Principal.authorizeOrg(org); err != nil {
+		return Outcome{}, err
+	}
+	if w.Principal.Role != events.RoleOwner {
+		return Outcome{}, forbidden("deleting an organization needs role owner; the key has role %s", w.Principal.Role)
+	}
+	o, err := s.order(w)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		subject := events.EndSubject(org)
+		state, h, err := s.loadOrganization(ctx, org)
+		if err != nil {
+			return attempt{}, err
+		}
+		state, end, err := load(ctx, s, subject, state, organization.Evolve)
+		if err != nil {
+			return attempt{}, err
+		}
+		a := attempt{
+			histories: map[events.Subject]history{subject: end},
+			revision:  h.revision() + end.revision(), position: max(h.last(), end.last()), absorbing: true,
+		}
+		if a.done, err = end.own(o); err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		facts, err := organization.Decide(state, organization.Delete{})
+		for _, e := range facts {
+			a.facts = append(a.facts, placed{subject: subject, event: e})
+		}
+		_, a.config = s.cfg.Configuration.Of(org)
+		return a, err
+	})
+}
+
+// CreateWorkspace begins a workspace.
+func (s *Service) CreateWorkspace(ctx context.Context, w Wish, org events.OrgID, c workspace.Create) (Outcome, error) {
+	return s.workspace(ctx, w, org, c.ID, c)
+}
+
+// UpdateWorkspace changes a workspace.
+func (s *Service) UpdateWorkspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID, c workspace.Update) (Outcome, error) {
+	return s.workspace(ctx, w, org, id, c)
+}
+
+// DeleteWorkspace ends a workspace for ever.
+func (s *Service) DeleteWorkspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID) (Outcome, error) {
+	return s.workspace(ctx, w, org, id, workspace.Delete{})
+}
+
+func (s *Service) workspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID, c workspace.Command) (Outcome, error) {
+	if err := s.authorizeWithin(w, org); err != nil {
+		return Outcome{}, err
+	}
+	return single(ctx, s, w, events.WorkspaceSubject(org, id), workspace.Evolve, workspace.Decide, c)
+}
+
+// ReplaceCatalog puts a whole permission catalog in the place of the one before.
+func (s *Service) ReplaceCatalog(ctx context.Context, w Wish, org events.OrgID, c catalog.Replace) (Outcome, error) {
+	if err := s.authorizeWithin(w, org); err != nil {
+		return Outcome{}, err
+	}
+	return single(ctx, s, w, events.CatalogSubject(org), catalog.Evolve, catalog.Decide, catalog.Command(c))
+}
+
+// CreateProfile begins a profile.
+func (s *Service) CreateProfile(ctx context.Context, w Wish, org events.OrgID, c profile.Create) (Outcome, error) {
+	return s.profile(ctx, w, org, c.ID, c)
+}
+
+// UpdateProfile changes a profile.
+func (s *Service) UpdateProfile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID, c profile.Update) (Outcome, error) {
+	return s.profile(ctx, w, org, id, c)
+}
+
+// DeleteProfile ends a profile for ever. Whether keys use it is the caller's to
+// ask first: the answer of a view is advisory.
+func (s *Service) DeleteProfile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID) (Outcome, error) {
+	return s.profile(ctx, w, org, id, profile.Delete{})
+}
+
+func (s *Service) profile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID, c profile.Command) (Outcome, error) {
+	if err := s.authorizeWithin(w, org); err != nil {
+		return Outcome{}, err
+	}
+	return single(ctx, s, w, events.ProfileSubject(org, id), profile.Evolve, profile.Decide, c)
+}
+
+// authorizeWithin checks that the principal may change what belongs to the
+// whole of a live organization other than the installation's own.
+func (s *Service) authorizeWithin(w Wish, org events.OrgID) error {
+	if err := w.Principal.authorizeOrg(org); err != nil {
+		return err
+	}
+	if org == events.System {
+		return domain.Refuse(domain.ErrInvalid, "", "the installation's own organization has management keys only")
+	}
+	return s.requireOrg(org)
+}
