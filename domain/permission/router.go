@@ -58,6 +58,8 @@ type Rule struct {
 //   - with a segment that is '.' or '..', escaped or not;
 //   - with an invalid escape, or one of '/', '\', ';', '%' or a control character,
 //     or escapes that are not UTF-8;
+//   - that ends where the {name...} of a route would begin, and has no route of
+//     its own: some servers take it for that route, or redirect to it;
 //   - with a segment that equals a literal only once unescaped or in other case
 //     where that literal was to be expected: some servers match it, some do not.
 //
@@ -286,7 +288,11 @@ const (
 // precise branch first, or noRule or doubtful. It visits a node at most once.
 func (r *Router) find(n *node, method, left string) int {
 	if left == "" {
-		return r.byMethod(n.here, method)
+		rule := r.byMethod(n.here, method)
+		if rule == noRule && r.byMethod(n.rest, method) != noRule {
+			return doubtful
+		}
+		return rule
 	}
 	segment, tail, _ := strings.Cut(left, "/")
 	if len(n.literals) > 0 {
