@@ -1,0 +1,283 @@
+// Package jetstream is the ledger on NATS JetStream: facts are appended to the
+// stream LEDGER under literal expectations, alone or as an atomic batch, read
+// back from the stream's leader for a decision, and followed in order and
+// without a gap by everyone else. Blocks of uses go to the stream USES.
+//
+// # What an answer means
+//
+// Append returns facts only when the broker acknowledged them; with
+// `sync_interval: always` they are on disk by then. Every error tells what is
+// known of the outcome: [events.ErrConflict], [events.ErrUnavailable] and
+// [events.ErrTooLarge] say that this call stored nothing,
+// [events.ErrOutcomeUnknown] that it stored all or nothing. Where the broker
+// leaves doubt, the answer is "unknown", never "nothing".
+//
+// # What it does not do
+//
+// It never creates, changes or repairs a stream on its own: [EnsureStreams] is
+// called once, at an installation's beginning, and [Ledger.CheckStreams] at every
+// start after that.
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/batch"
+)
+
+// The streams.
+const (
+	StreamLedger = "LEDGER"
+	StreamUses   = "USES"
+)
+
+// Config says which ledger it is and how to reach it.
+type Config struct {
+	// Conn is a connection to the account that holds the streams. It stays the
+	// caller's to close, and should reconnect for ever (nats.MaxReconnects(-1)).
+	Conn *nats.Conn
+	// Ledger is the installation's ledger; facts of another are refused.
+	Ledger events.LedgerID
+	// Replicas is how many servers hold each stream: 1 embedded, 3 on a cluster.
+	Replicas int
+	// Logger hears of reconnects and restarted readers. Default: nowhere.
+	Logger *slog.Logger
+	// AppendTimeout bounds the wait for one answer to an append. After it the
+	// outcome is unknown. Default 10 s: a leader's loss takes 4 to 9 s to heal.
+	AppendTimeout time.Duration
+	// LoadTimeout bounds the wait for one answer to a read. Default 5 s.
+	LoadTimeout time.Duration
+	// Heartbeat is how often the broker shows a follower that it is there when
+	// there is nothing to hand over. A follower that missed two begins again.
+	// Default 1 s.
+	Heartbeat time.Duration
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(bad bool, text string) {
+		if bad {
+			faults = append(faults, errors.New("jetstream: "+text))
+		}
+	}
+	fault(c.Conn == nil, "Conn is missing")
+	fault(c.Ledger.IsZero(), "Ledger is missing")
+	fault(c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5, "Replicas must be 1, 3 or 5")
+	fault(c.AppendTimeout < 0, "AppendTimeout is negative")
+	fault(c.LoadTimeout < 0, "LoadTimeout is negative")
+	fault(c.Heartbeat < 0 || c.Heartbeat > 10*time.Second, "Heartbeat is not within 0 and 10 s")
+	return errors.Join(faults...)
+}
+
+// Ledger is the ledger on JetStream. All methods may be called concurrently.
+type Ledger struct {
+	conn     *nats.Conn
+	id       events.LedgerID
+	replicas int
+	log      *slog.Logger
+	config   Config
+}
+
+// New returns the ledger behind a connection. It asks the broker nothing.
+func New(config Config) (*Ledger, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.AppendTimeout == 0 {
+		config.AppendTimeout = 10 * time.Second
+	}
+	if config.LoadTimeout == 0 {
+		config.LoadTimeout = 5 * time.Second
+	}
+	if config.Heartbeat == 0 {
+		config.Heartbeat = time.Second
+	}
+	return &Ledger{conn: config.Conn, id: config.Ledger, replicas: config.Replicas, log: config.Logger, config: config}, nil
+}
+
+// Last returns the position of the last fact, 0 if there is none. The stream's
+// leader answers.
+func (l *Ledger) Last(ctx context.Context) (events.Position, error) {
+	return l.lastOf(ctx, StreamLedger)
+}
+
+// LastUses returns the position of the last block of uses, 0 if there is none.
+func (l *Ledger) LastUses(ctx context.Context) (events.Position, error) {
+	return l.lastOf(ctx, StreamUses)
+}
+
+func (l *Ledger) lastOf(ctx context.Context, stream string) (events.Position, error) {
+	info, err := l.info(ctx, stream)
+	return events.Position(info.State.Last), err
+}
+
+// At returns the fact at a position. It wraps [events.ErrInvalidPosition] if the
+// ledger does not reach that far, and [events.ErrCorrupt] if it does and the
+// fact is missing.
+func (l *Ledger) At(ctx context.Context, pos events.Position) (events.Recorded, error) {
+	if pos == 0 {
+		return events.Recorded{}, fmt.Errorf("%w: no fact stands at position 0", events.ErrInvalidPosition)
+	}
+	m, err := l.get(ctx, StreamLedger, getRequest{Seq: uint64(pos)})
+	switch {
+	case errors.Is(err, errNoMessage):
+		last, err := l.Last(ctx)
+		if err != nil {
+			return events.Recorded{}, err
+		}
+		if pos > last {
+			return events.Recorded{}, fmt.Errorf("%w: no fact stands at position %d", events.ErrInvalidPosition, pos)
+		}
+		return events.Recorded{}, fmt.Errorf("%w: position %d is missing", events.ErrCorrupt, pos)
+	case err != nil:
+		return events.Recorded{}, err
+	}
+	return decode(m), nil
+}
+
+// Load returns the facts of one subject after a position, in order, for a
+// decision. It asks the stream's leader (a direct get may be answered by a
+// follower that lags behind the caller's own last append) and makes no consumer.
+//
+// A history that is not whole wraps [events.ErrCorrupt]. A fact of a kind that
+// this program does not know, or a body that is none, is returned as it is: the
+// caller refuses to decide on it.
+func (l *Ledger) Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error) {
+	if _, err := events.ParseSubject(subject.String()); err != nil {
+		return nil, err
+	}
+	name := subject.String()
+	var facts []events.Recorded
+	for next := uint64(after) + 1; ; {
+		m, err := l.get(ctx, StreamLedger, getRequest{Seq: next, Next: name})
+		if errors.Is(err, errNoMessage) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m.subject != name || m.seq < next {
+			return nil, fmt.Errorf("%w: position %d was answered when %d or later on %s was asked for", events.ErrCorrupt, m.seq, next, name)
+		}
+		facts = append(facts, decode(m))
+		next = m.seq + 1
+	}
+	if err := batch.CheckRevisions(facts, after); err != nil {
+		return nil, err
+	}
+	return facts, nil
+}
+
+// message is a stored message, whichever way it was read.
+type message struct {
+	seq     uint64
+	stored  events.Time
+	subject string
+	body    []byte
+}
+
+// decode never fails: what is no fact of this ledger comes back as
+// [events.Malformed], in the place where it stands.
+func decode(m message) events.Recorded {
+	r := events.Recorded{Position: events.Position(m.seq), Stored: m.stored, Raw: m.body}
+	subject, err := events.ParseSubject(m.subject)
+	if err != nil {
+		r.Event = events.Malformed{Reason: err.Error()}
+		return r
+	}
+	r.Subject = subject
+	// The error repeats what the Malformed event in its place says.
+	r.Meta, r.Event, _ = events.Decode(subject, m.body)
+	return r
+}
+
+type getRequest struct {
+	Seq  uint64 `json:"seq,omitzero"`
+	Next string `json:"next_by_subj,omitzero"`
+	// Headers carry no meaning of ours.
+	NoHeaders bool `json:"no_hdr"`
+}
+
+var errNoMessage = errors.New("jetstream: no message found")
+
+// get reads one message from the stream's leader.
+func (l *Ledger) get(ctx context.Context, stream string, req getRequest) (message, error) {
+	req.NoHeaders = true
+	var answer struct {
+		Error   *apiError `json:"error"`
+		Message struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := l.ask(ctx, "$JS.API.STREAM.MSG.GET."+stream, req, &answer); err != nil {
+		return message{}, err
+	}
+	if e := answer.Error; e != nil {
+		if e.Code == codeNoMessage {
+			return message{}, errNoMessage
+		}
+		return message{}, e.read(stream)
+	}
+	m := answer.Message
+	return message{seq: m.Seq, stored: events.TimeOf(m.Time), subject: m.Subject, body: m.Data}, nil
+}
+
+// streamInfo is what is needed of a stream's state.
+type streamInfo struct {
+	Error  *apiError `json:"error"`
+	Config rawConfig `json:"config"`
+	State  struct {
+		Messages uint64 `json:"messages"`
+		First    uint64 `json:"first_seq"`
+		Last     uint64 `json:"last_seq"`
+		Deleted  uint64 `json:"num_deleted"`
+	} `json:"state"`
+}
+
+func (l *Ledger) info(ctx context.Context, stream string) (streamInfo, error) {
+	var info streamInfo
+	if err := l.ask(ctx, "$JS.API.STREAM.INFO."+stream, nil, &info); err != nil {
+		return info, err
+	}
+	if info.Error != nil {
+		return info, info.Error.read(stream)
+	}
+	return info, nil
+}
+
+// ask sends a request that changes nothing and reads its answer. No answer is
+// [events.ErrUnavailable], whatever the reason.
+func (l *Ledger) ask(ctx context.Context, subject string, request, answer any) error {
+	var body []byte
+	if request != nil {
+		var err error
+		if body, err = json.Marshal(request); err != nil {
+			return fmt.Errorf("jetstream: encode request: %w", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.config.LoadTimeout)
+	defer cancel()
+	msg, err := l.conn.RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	if err := json.Unmarshal(msg.Data, answer); err != nil {
+		return fmt.Errorf("%w: unreadable answer to %s", events.ErrUnavailable, subject)
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/batch"
+)
+
+// aloneUpTo is up to how many blocks of uses are published one by one. A batch
+// has a fixed price on one server (a file of its own, about 2 ms) and one sync;
+// single messages have a sync each.
+const aloneUpTo = 4
+
+// PublishUses stores blocks of uses, in order. Many go as atomic batches, only
+// for speed: each block stands alone, and after an error some may be stored and
+// others not. A block that was stored before, by an attempt whose outcome was
+// unknown, is not stored again, as long as it is retried under its id within the
+// two minutes that the broker remembers ids; readers go by the numbers that a
+// verifier gave its blocks.
+//
+// It is retried, with the same ids, after [events.ErrUnavailable] and
+// [events.ErrOutcomeUnknown].
+func (l *Ledger) PublishUses(ctx context.Context, blocks []events.UsesMessage) error {
+	if err := batch.CheckUses(blocks); err != nil {
+		return err
+	}
+	for len(blocks) > 0 {
+		n := min(len(blocks), events.MaxBatch)
+		if err := l.publishUses(ctx, blocks[:n]); err != nil {
+			return err
+		}
+		blocks = blocks[n:]
+	}
+	return nil
+}
+
+func (l *Ledger) publishUses(ctx context.Context, blocks []events.UsesMessage) error {
+	if len(blocks) > aloneUpTo {
+		msgs := make([]*nats.Msg, len(blocks))
+		for i, b := range blocks {
+			msgs[i] = usesMsg(b)
+		}
+		_, err := l.publish(ctx, StreamUses, msgs)
+		var refused *apiError
+		if !errors.As(err, &refused) || refused.Code != codeBatchDuplicate {
+			return err
+		}
+		// Some were stored before, and the broker does not say which: one by one
+		// it does.
+	}
+	for _, b := range blocks {
+		// A duplicate is acknowledged like any other.
+		_, err := l.publish(ctx, StreamUses, []*nats.Msg{usesMsg(b)})
+		var refused *apiError
+		if errors.As(err, &refused) && refused.Code == codeDuplicateInFlight {
+			return fmt.Errorf("%w: an earlier attempt is still on its way: %w", events.ErrOutcomeUnknown, refused)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func usesMsg(b events.UsesMessage) *nats.Msg {
+	m := nats.NewMsg(b.Subject)
+	m.Data = b.Body
+	set(m, headerMessageID, b.ID)
+	return m
+}

@@ -1,0 +1,258 @@
+// Package memory is the ledger in memory: the same contract as the one on
+// JetStream, held to it by the same suite (events/ledgertest), for tests that
+// need a ledger and no broker. It forgets everything when it is dropped.
+//
+// It is stricter than the broker in one point: a message id that was stored once
+// is refused for ever, where the broker forgets it after two minutes and the
+// expectations take over.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/batch"
+)
+
+// Ledger is a ledger in memory. All methods may be called concurrently. What it
+// hands out is shared and must not be changed.
+type Ledger struct {
+	id events.LedgerID
+
+	mu      sync.Mutex
+	facts   []events.Recorded
+	last    map[string]events.Position
+	ids     map[string]struct{}
+	uses    []events.UsesMessage
+	useIDs  map[string]struct{}
+	changed chan struct{} // closed and replaced whenever something was stored
+	fail    []failure
+}
+
+type failure struct {
+	err    error
+	stored bool
+}
+
+// New returns an empty ledger.
+func New(id events.LedgerID) *Ledger {
+	return &Ledger{
+		id: id, last: make(map[string]events.Position), ids: make(map[string]struct{}),
+		useIDs: make(map[string]struct{}), changed: make(chan struct{}),
+	}
+}
+
+// FailNext makes the next Append or PublishUses that nothing else refuses fail
+// with err, after storing (an answer that was lost) or before (a broker that is
+// not there). Called again, it is the one after that.
+func (l *Ledger) FailNext(err error, stored bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail = append(l.fail, failure{err, stored})
+}
+
+// Plant stores a body under a subject unseen, as whoever holds the broker's
+// credentials could.
+func (l *Ledger) Plant(subject string, body []byte) events.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := events.Recorded{Raw: body}
+	s, err := events.ParseSubject(subject)
+	if err != nil {
+		r.Event = events.Malformed{Reason: err.Error()}
+	} else {
+		r.Subject = s
+		// A body that is no fact comes back as events.Malformed.
+		r.Meta, r.Event, _ = events.Decode(s, body)
+	}
+	return l.store(subject, r)
+}
+
+// Append stores facts as one, or nothing.
+func (l *Ledger) Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	parts, err := batch.Prepare(l.id, entries, events.TimeOf(time.Now()))
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range parts {
+		if _, ok := l.ids[p.MessageID]; ok {
+			return nil, fmt.Errorf("%w: message id was stored before", events.ErrConflict)
+		}
+		if x := p.Expect; !x.Subject.IsZero() && l.last[x.Subject.String()] != x.Last {
+			return nil, fmt.Errorf("%w: last position is %d", events.ErrConflict, l.last[x.Subject.String()])
+		}
+	}
+	fault := l.fault()
+	if fault.err != nil && !fault.stored {
+		return nil, fault.err
+	}
+	out := make([]events.Recorded, len(parts))
+	for i, p := range parts {
+		l.ids[p.MessageID] = struct{}{}
+		out[i] = p.Recorded
+		out[i].Position = l.store(p.Recorded.Subject.String(), p.Recorded)
+	}
+	if fault.err != nil {
+		return nil, fault.err
+	}
+	return out, nil
+}
+
+func (l *Ledger) fault() failure {
+	if len(l.fail) == 0 {
+		return failure{}
+	}
+	f := l.fail[0]
+	l.fail = l.fail[1:]
+	return f
+}
+
+// store appends one fact. The caller holds the lock.
+func (l *Ledger) store(subject string, r events.Recorded) events.Position {
+	r.Position = events.Position(len(l.facts) + 1)
+	r.Stored = events.TimeOf(time.Now())
+	l.facts = append(l.facts, r)
+	l.last[subject] = r.Position
+	l.wake()
+	return r.Position
+}
+
+func (l *Ledger) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// Load returns the facts of one subject after a position, in order.
+func (l *Ledger) Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []events.Recorded
+	if after < events.Position(len(l.facts)) {
+		for _, r := range l.facts[after:] {
+			if r.Subject == subject {
+				out = append(out, r)
+			}
+		}
+	}
+	if err := batch.CheckRevisions(out, after); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// At returns the fact at a position.
+func (l *Ledger) At(ctx context.Context, pos events.Position) (events.Recorded, error) {
+	if err := ctx.Err(); err != nil {
+		return events.Recorded{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if pos == 0 || pos > events.Position(len(l.facts)) {
+		return events.Recorded{}, fmt.Errorf("%w: no fact stands at position %d", events.ErrInvalidPosition, pos)
+	}
+	return l.facts[pos-1], nil
+}
+
+// Last returns the position of the last fact, 0 if there is none.
+func (l *Ledger) Last(ctx context.Context) (events.Position, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return events.Position(len(l.facts)), nil
+}
+
+// Follow hands every fact after a position to apply, in order and without a gap,
+// until the context ends or apply fails. A batch is never split.
+func (l *Ledger) Follow(ctx context.Context, after events.Position, apply func([]events.Recorded) error) error {
+	var holder batch.Holder
+	return follow(ctx, l, after, func() []events.Recorded { return l.facts }, func(facts []events.Recorded) error {
+		whole, err := holder.Add(facts)
+		if err != nil {
+			return err
+		}
+		return batch.Each(whole, apply)
+	})
+}
+
+// FollowUses hands every block of uses after a position to apply.
+func (l *Ledger) FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error {
+	return follow(ctx, l, after, func() []events.UsesMessage { return l.uses }, apply)
+}
+
+func follow[T any](ctx context.Context, l *Ledger, after events.Position, all func() []T, hand func([]T) error) error {
+	for first := true; ; first = false {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		held, changed := all(), l.changed
+		l.mu.Unlock()
+		if first && after > events.Position(len(held)) {
+			return fmt.Errorf("%w: it ends at position %d, and %d was seen", events.ErrCorrupt, len(held), after)
+		}
+		// What was stored never changes, so it is read without the lock.
+		if end := min(int(after)+batch.Slice, len(held)); end > int(after) {
+			if err := hand(held[after:end:end]); err != nil {
+				return err
+			}
+			after = events.Position(end)
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// PublishUses stores blocks of uses. A block that was stored before is not
+// stored again, and that is no error.
+func (l *Ledger) PublishUses(ctx context.Context, blocks []events.UsesMessage) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	if err := batch.CheckUses(blocks); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fault := l.fault()
+	if fault.err != nil && !fault.stored {
+		return fault.err
+	}
+	for _, b := range blocks {
+		if _, ok := l.useIDs[b.ID]; ok {
+			continue
+		}
+		l.useIDs[b.ID] = struct{}{}
+		l.uses = append(l.uses, events.UsesMessage{
+			Position: events.Position(len(l.uses) + 1), Subject: b.Subject,
+			Body: append([]byte(nil), b.Body...), Stored: events.TimeOf(time.Now()),
+		})
+	}
+	l.wake()
+	return fault.err
+}
+
+// LastUses returns the position of the last block of uses, 0 if there is none.
+func (l *Ledger) LastUses(ctx context.Context) (events.Position, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return events.Position(len(l.uses)), nil
+}
