@@ -50,12 +50,14 @@ func keyWords(id events.KeyID) (uint64, uint64) {
 	return binary.LittleEndian.Uint64(id[0:]), binary.LittleEndian.Uint64(id[8:])
 }
 
-func (s *slot) state() uint64         { return atomic.LoadUint64(&s[wordState]) }
-func (s *slot) setState(w uint64)     { atomic.StoreUint64(&s[wordState], w) }
-func (s *slot) owner() uint64         { return atomic.LoadUint64(&s[wordOwner]) }
-func (s *slot) org() uint32           { return uint32(s.owner() >> 32) }
-func (s *slot) revision() uint32      { return uint32(s.owner()) }
-func (s *slot) setRevision(rev uint32) { atomic.StoreUint64(&s[wordOwner], s.owner()&^uint64(1<<32-1)|uint64(rev)) }
+func (s *slot) state() uint64     { return atomic.LoadUint64(&s[wordState]) }
+func (s *slot) setState(w uint64) { atomic.StoreUint64(&s[wordState], w) }
+func (s *slot) owner() uint64     { return atomic.LoadUint64(&s[wordOwner]) }
+func (s *slot) org() uint32       { return uint32(s.owner() >> 32) }
+func (s *slot) revision() uint32  { return uint32(s.owner()) }
+func (s *slot) setRevision(rev uint32) {
+	atomic.StoreUint64(&s[wordOwner], s.owner()&^uint64(1<<32-1)|uint64(rev))
+}
 
 func (s *slot) key() (id events.KeyID) {
 	binary.LittleEndian.PutUint64(id[0:], s[wordKey])

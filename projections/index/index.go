@@ -1,0 +1,315 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// Config says how an index is made. Its zero value is fine.
+type Config struct {
+	// Logger takes facts that could not be applied. Nothing is logged without.
+	Logger *slog.Logger
+	// Keys is how many keys to make room for at once, at 100 bytes each. With
+	// fewer the index has grown early, with more it grows as they come.
+	Keys int
+}
+
+// Validate reports every fault of the configuration at once.
+func (c Config) Validate() error {
+	if c.Keys < 0 {
+		return errors.New("index: Keys is negative")
+	}
+	return nil
+}
+
+// ref is a key as the ledger names it. The organization is part of it: whoever
+// repeats a key's id in another organization makes another key.
+type ref struct {
+	org uint32
+	id  events.KeyID
+}
+
+// grace is both ends of a key that was rotated; its slot holds the first.
+type grace struct{ expires, ends uint32 }
+
+// Index is the verification index. Apply has one caller at a time, everything
+// else any number.
+type Index struct {
+	log     *slog.Logger
+	table   *table
+	grants  *grants
+	applied atomic.Uint64
+	keys    atomic.Int64
+	// directory finds organizations by id for readers.
+	directory atomic.Pointer[overlay[events.OrgID, *organization]]
+	problems  problems
+
+	// writing guards what follows, the tables against a second writer, and
+	// nothing that readers need.
+	writing sync.Mutex
+	ids     *ids
+	orgs    map[events.OrgID]*organization
+	// early holds the flags of keys that something happened to before they
+	// were created.
+	early map[ref]uint64
+	// unreachable are the keys without a slot.
+	unreachable map[ref]struct{}
+	graces      map[ref]grace
+}
+
+// New returns an index that has seen nothing.
+func New(c Config) (*Index, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	x := &Index{
+		log: c.Logger, table: newTable(c.Keys), grants: newGrants(), ids: newIDs(c.Keys),
+		orgs: map[events.OrgID]*organization{}, early: map[ref]uint64{},
+		unreachable: map[ref]struct{}{}, graces: map[ref]grace{},
+	}
+	if x.log == nil {
+		x.log = slog.New(slog.DiscardHandler)
+	}
+	x.directory.Store(&overlay[events.OrgID, *organization]{})
+	return x, nil
+}
+
+// Name names the view.
+func (x *Index) Name() string { return "index" }
+
+// Position returns the last position applied: 0 after every start, since the
+// index lives in memory.
+func (x *Index) Position(context.Context) (events.Position, error) { return x.Applied(), nil }
+
+// Applied returns the last position applied, for one atomic load. A look-up
+// that begins after it has returned sees every fact up to there.
+func (x *Index) Applied() events.Position { return events.Position(x.applied.Load()) }
+
+// Len returns how many keys a digest leads to, those that ended included.
+func (x *Index) Len() int { return int(x.keys.Load()) }
+
+// Apply applies facts in order. Facts up to the position that was applied
+// before are passed over: a redelivery is no corruption. The only error is that
+// of a context that has ended before anything was applied.
+func (x *Index) Apply(ctx context.Context, facts []events.Recorded) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	last := x.Applied()
+	for i := range facts {
+		r := &facts[i]
+		if r.Position <= last {
+			continue
+		}
+		last = r.Position
+		x.apply(r)
+	}
+	// Only now: a batch that was appended as one is behind a position as one.
+	x.applied.Store(uint64(last))
+	return nil
+}
+
+func (x *Index) apply(r *events.Recorded) {
+	s := r.Subject
+	if r.Event == nil {
+		empty := *r
+		empty.Event = events.Malformed{}
+		r = &empty
+	}
+	if s.Org == "" || s.Aggregate == "" || s.ID == "" {
+		x.report(r, TroubleSubject, ClosedNothing)
+		return
+	}
+	org := x.organization(s.Org)
+	switch s.Aggregate {
+	case events.AggregateKey:
+		x.applyKey(org, r)
+	case events.AggregateRevoked:
+		x.applyRevoked(org, r)
+	case events.AggregateOrganization:
+		x.applyOrganization(org, r)
+	case events.AggregateWorkspace:
+		x.applyWorkspace(org, r)
+	case events.AggregateCatalog:
+		x.applyCatalog(org, r)
+	case events.AggregateProfile:
+		x.applyProfile(org, r)
+	case events.AggregateQuota, events.AggregateInstallation:
+		x.applyForeign(org, r, false)
+	default:
+		x.applyForeign(org, r, true)
+	}
+}
+
+// applyForeign applies a fact of an aggregate that verdicts do not depend on,
+// or, when it is unknown, may depend on.
+func (x *Index) applyForeign(org *organization, r *events.Recorded, unknown bool) {
+	switch e := r.Event.(type) {
+	case events.Malformed:
+		if unknown {
+			x.closeOrganization(org, r, TroubleMalformed)
+		} else {
+			x.report(r, TroubleMalformed, ClosedNothing)
+		}
+	case events.Unknown:
+		if e.Bears {
+			x.closeOrganization(org, r, TroubleUnknown)
+		}
+	default:
+		if unknown {
+			x.closeOrganization(org, r, TroubleMisplaced)
+		}
+	}
+}
+
+// organization returns an organization, known before or not.
+func (x *Index) organization(id events.OrgID) *organization {
+	if o := x.orgs[id]; o != nil {
+		return o
+	}
+	o := newOrganization(id, uint32(len(x.orgs)))
+	x.orgs[o.id] = o
+	next := x.directory.Load().with(o.id, o)
+	x.directory.Store(&next)
+	return o
+}
+
+func (x *Index) closeOrganization(org *organization, r *events.Recorded, t Trouble) {
+	x.report(r, t, ClosedOrganization)
+	org.change(func(v *view) { v.closed = true })
+}
+
+// next reports whether a fact about an organization is its subject's next and
+// may be applied. It closes the organization if it should be and may not.
+func (x *Index) next(org *organization, r *events.Recorded, have events.Revision) bool {
+	rev := r.Meta.Revision
+	switch e := r.Event.(type) {
+	case events.Malformed:
+		x.closeOrganization(org, r, TroubleMalformed)
+		return false
+	case events.Unknown:
+		if e.Bears && rev > have {
+			x.closeOrganization(org, r, TroubleUnknown)
+			return false
+		}
+	}
+	switch {
+	case rev <= have:
+		x.report(r, TroubleReplayed, ClosedNothing)
+		return false
+	case rev > have+1:
+		x.closeOrganization(org, r, TroubleGap)
+		return false
+	}
+	return true
+}
+
+func (x *Index) applyOrganization(org *organization, r *events.Recorded) {
+	if !x.next(org, r, org.revision) {
+		return
+	}
+	org.revision = r.Meta.Revision
+	exists := org.view.Load().exists
+	switch e := r.Event.(type) {
+	case events.OrganizationCreated:
+		if exists || e.ID != org.id {
+			x.closeOrganization(org, r, TroubleMisplaced)
+			return
+		}
+		org.change(func(v *view) { v.exists = true })
+	case events.OrganizationRenamed, events.OrganizationPlanChanged, events.OrganizationLimitsChanged,
+		events.OrganizationPolicyChanged, events.Unknown:
+		if !exists {
+			x.closeOrganization(org, r, TroubleMisplaced)
+		}
+	default:
+		x.closeOrganization(org, r, TroubleMisplaced)
+	}
+}
+
+func (x *Index) applyWorkspace(org *organization, r *events.Recorded) {
+	id := events.WorkspaceID(r.Subject.ID)
+	if !x.next(org, r, org.workspaces[id]) {
+		return
+	}
+	org.workspaces[events.WorkspaceID(strings.Clone(r.Subject.ID))] = r.Meta.Revision
+	exists := org.view.Load().workspaces.get(id)
+	switch e := r.Event.(type) {
+	case events.WorkspaceCreated:
+		// Ids are never used again, so that only the first fact creates.
+		if r.Meta.Revision != 1 || e.ID != id {
+			x.closeOrganization(org, r, TroubleMisplaced)
+			return
+		}
+		org.setWorkspace(id, true)
+	case events.WorkspaceDeleted:
+		if !exists {
+			x.closeOrganization(org, r, TroubleMisplaced)
+			return
+		}
+		org.setWorkspace(id, false)
+	case events.WorkspaceRenamed, events.Unknown:
+		if !exists {
+			x.closeOrganization(org, r, TroubleMisplaced)
+		}
+	default:
+		x.closeOrganization(org, r, TroubleMisplaced)
+	}
+}
+
+func (x *Index) applyCatalog(org *organization, r *events.Recorded) {
+	if r.Subject.ID != events.CatalogPermissions {
+		x.applyForeign(org, r, true)
+		return
+	}
+	if !x.next(org, r, org.catalogRevision) {
+		return
+	}
+	org.catalogRevision = r.Meta.Revision
+	switch e := r.Event.(type) {
+	case events.CatalogReplaced:
+		if !org.replaceCatalog(e.Permissions) {
+			x.report(r, TroubleRoutes, ClosedNothing)
+		}
+	case events.Unknown:
+	default:
+		x.closeOrganization(org, r, TroubleMisplaced)
+	}
+}
+
+func (x *Index) applyProfile(org *organization, r *events.Recorded) {
+	id := events.ProfileID(r.Subject.ID)
+	if !x.next(org, r, org.profiles[id]) {
+		return
+	}
+	id = events.ProfileID(strings.Clone(r.Subject.ID))
+	org.profiles[id] = r.Meta.Revision
+	old := org.view.Load().profiles.get(id)
+	if e, ok := r.Event.(events.ProfileCreated); ok && r.Meta.Revision == 1 && e.ID == id {
+		org.setProfile(id, &Profile{ID: id, Name: e.Name, Settings: e.Settings.Clone()})
+		return
+	}
+	if old == nil {
+		x.closeOrganization(org, r, TroubleMisplaced)
+		return
+	}
+	switch e := r.Event.(type) {
+	case events.ProfileRenamed:
+		org.setProfile(id, &Profile{ID: id, Name: e.Name, Settings: old.Settings})
+	case events.ProfileSettingsChanged:
+		org.setProfile(id, &Profile{ID: id, Name: old.Name, Settings: e.Settings.Clone()})
+	case events.ProfileDeleted:
+		org.setProfile(id, nil)
+	case events.Unknown:
+	default:
+		x.closeOrganization(org, r, TroubleMisplaced)
+	}
+}

@@ -1,0 +1,234 @@
+package index
+
+import (
+	"slices"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// Hit is what the index knew of one key at one instant. Its zero value is no
+// key: closed, expired, without permissions, and nowhere.
+type Hit struct {
+	key       events.KeyID
+	state     uint64
+	grant     *grant
+	effective *effective
+	view      *view
+}
+
+// Lookup finds the key with a digest (see [DigestOf]) and writes what is known
+// of it to hit; false when there is none.
+//
+// What it writes was true of the key at one instant during the call. The state
+// of the key is one word that is read first, and everything it leads to is
+// taken as good only if, afterwards, the same word, under it the same grant, and
+// the same rows of the shard are still there:
+//
+//   - Rows are published once. If those of the shard are still the same, they
+//     were all along, and the slot was the one the writer wrote to.
+//   - A grant is a fresh object each time, is stored under one id once, and its
+//     address is not used again while we hold it. If it is still under its id,
+//     it was all along, however often ids went round before and after.
+//   - So at the instant at which the word was read again, the key's state named
+//     that id, and that id that grant.
+//
+// A changed word alone would not show this: a key may leave its grant and come
+// back to the same id with another one under it (the ABA problem), and with a
+// third one in between. Trying again means that the writer has made progress;
+// it is never waited for.
+func (x *Index) Lookup(value *events.DigestValue, hit *Hit) bool {
+	d := wordsOf(value)
+	hash := x.table.hash(&d)
+	for {
+		s, state, rows := x.table.find(&d, hash)
+		if s == nil {
+			return false
+		}
+		id := grantOf(state)
+		g := x.grants.get(id)
+		if g == nil {
+			continue
+		}
+		v, e := g.org.view.Load(), g.effective.Load()
+		if s.state() != state || x.grants.get(id) != g || !x.table.current(hash, rows) {
+			continue
+		}
+		*hit = Hit{key: s.key(), state: state, grant: g, effective: e, view: v}
+		return true
+	}
+}
+
+// Key returns the key's id.
+func (h *Hit) Key() events.KeyID { return h.key }
+
+// Org returns the key's organization.
+func (h *Hit) Org() events.OrgID {
+	if h.grant == nil {
+		return ""
+	}
+	return h.grant.org.id
+}
+
+// Kind returns what kind of key it is.
+func (h *Hit) Kind() events.KeyKind {
+	if h.grant == nil {
+		return ""
+	}
+	return h.grant.kind
+}
+
+// Role returns the role of a management key.
+func (h *Hit) Role() events.Role {
+	if h.grant == nil {
+		return ""
+	}
+	return h.grant.role
+}
+
+// Permissions returns what the key was granted, before the catalog. It is
+// shared: nobody may write to its list.
+func (h *Hit) Permissions() events.Permissions {
+	if h.grant == nil {
+		return events.Permissions{}
+	}
+	return h.grant.permissions
+}
+
+// Scope returns where the key was said to be of use, workspaces that have gone
+// included. It is shared: nobody may write to its list.
+func (h *Hit) Scope() events.Scope {
+	if h.grant == nil {
+		return events.Scope{}
+	}
+	return h.grant.scope
+}
+
+// Profile returns the key's profile, nil when it has none. When the profile has
+// been deleted, it says so and has no settings.
+func (h *Hit) Profile() *Profile {
+	if h.effective == nil {
+		return nil
+	}
+	return h.effective.profile
+}
+
+// ExpiresAt returns when the key expires or its grace ends, whichever is first;
+// zero for never.
+func (h *Hit) ExpiresAt() events.Time { return events.Time(expiryOf(h.state)) * 1_000_000 }
+
+// Revoked reports whether the key, or its whole organization, has ended.
+func (h *Hit) Revoked() bool {
+	return h.state&flagRevoked != 0 || h.view != nil && h.view.ended
+}
+
+// Closed reports whether a fact that may bear on the key could not be applied,
+// or whether its organization is not known.
+func (h *Hit) Closed() bool {
+	return h.state&flagClosed != 0 || h.view == nil || h.view.closed || !h.view.exists
+}
+
+// Expired reports whether the key has expired at now, or was recorded to have.
+func (h *Hit) Expired(now events.Time) bool {
+	at := expiryOf(h.state)
+	return h.state&flagExpired != 0 || h.grant == nil || at != 0 && now.Seconds() >= at
+}
+
+// Disabled reports whether the key is switched off.
+func (h *Hit) Disabled() bool { return h.state&flagDisabled != 0 }
+
+// Allows reports whether the key may use a permission of its catalog, and
+// nothing else.
+func (h *Hit) Allows(name string) bool {
+	if h.view == nil {
+		return false
+	}
+	c, ok := h.view.catalog[name]
+	return ok && h.effective.allows(c.bit)
+}
+
+// Somewhere reports whether there is any workspace that the key may be used
+// in. A key for all workspaces may, even before there is one.
+func (h *Hit) Somewhere() bool { return h.effective != nil && h.effective.somewhere }
+
+// Covers reports whether a workspace exists and the key may be used in it.
+func (h *Hit) Covers(w events.WorkspaceID) bool {
+	switch {
+	case h.grant == nil:
+		return false
+	case h.grant.scope.AllWorkspaces:
+		return h.view.workspaces.get(w)
+	default:
+		_, ok := slices.BinarySearch(h.effective.workspaces, w)
+		return ok
+	}
+}
+
+// Route finds the permission that a request needs by the routes of the key's
+// catalog. The path is as it was forwarded, still escaped and without its
+// query. routed is false when the catalog has no routes; with routes and no
+// match the name is empty, and the request is to be denied.
+func (h *Hit) Route(method, path string) (name string, routed bool) {
+	if h.view == nil {
+		return "", true
+	}
+	return h.view.route(method, path)
+}
+
+func (v *view) route(method, path string) (string, bool) {
+	if v.routes == 0 {
+		return "", false
+	}
+	name, _ := v.router.Match(method, path)
+	return string(name), true
+}
+
+// Organization is what the index knows of an organization.
+type Organization struct {
+	ID events.OrgID
+	// Ended says that it was deleted, and all its keys with it.
+	Ended bool
+	// Closed says that all its keys are, over a fact that could not be applied.
+	Closed bool
+	view   *view
+}
+
+// Organization returns an organization that was created, whatever became of it
+// since.
+func (x *Index) Organization(id events.OrgID) (Organization, bool) {
+	o := x.directory.Load().get(id)
+	if o == nil {
+		return Organization{}, false
+	}
+	v := o.view.Load()
+	return Organization{ID: o.id, Ended: v.ended, Closed: v.closed, view: v}, v.exists
+}
+
+// Workspace reports whether a workspace exists in it.
+func (o *Organization) Workspace(id events.WorkspaceID) bool {
+	return o.view != nil && o.view.workspaces.get(id)
+}
+
+// Profile returns one of its profiles, nil when there is none.
+func (o *Organization) Profile(id events.ProfileID) *Profile {
+	if o.view == nil {
+		return nil
+	}
+	return o.view.profiles.get(id)
+}
+
+// Permission returns what its catalog says of a permission.
+func (o *Organization) Permission(name string) (events.Access, bool) {
+	if o.view == nil {
+		return "", false
+	}
+	c, ok := o.view.catalog[name]
+	return c.access, ok
+}
+
+// Route is [Hit.Route] for callers who have no key in hand.
+func (o *Organization) Route(method, path string) (name string, routed bool) {
+	if o.view == nil {
+		return "", true
+	}
+	return o.view.route(method, path)
+}
