@@ -122,7 +122,8 @@ type Meta struct {
 	Actor Actor
 	Role  Role
 	Scope string
-	// Reason is why, in the actor's words.
+	// Reason is why, in the actor's words. Like RequestID it stands in the
+	// envelope, where CloudEvents allows no control characters.
 	Reason Text
 	// RequestID is the caller's id of the request.
 	RequestID string
@@ -155,7 +156,24 @@ func (m *Meta) check() error {
 		(m.BatchIndex == 0) != (m.BatchSize == 0) || m.BatchSize == 1:
 		return errors.New("impossible place in a batch")
 	}
+	for _, s := range [...]string{string(m.Role), m.Scope, m.Reason.Clear, m.RequestID} {
+		if !attribute(s) {
+			return errors.New("character that no CloudEvents attribute may hold")
+		}
+	}
 	return m.Actor.check()
+}
+
+// attribute reports whether a text may be an attribute of a CloudEvent: no
+// control characters and no noncharacters.
+// https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#type-system
+func attribute(s string) bool {
+	for _, r := range s {
+		if r < ' ' || (r >= 0x7f && r <= 0x9f) || r&0xfffe == 0xfffe || (r >= 0xfdd0 && r <= 0xfdef) {
+			return false
+		}
+	}
+	return true
 }
 
 // Recorded is a fact in its place in the ledger.
