@@ -67,7 +67,10 @@ func (t *tail) run(ctx context.Context) error {
 	for {
 		before := t.last
 		err := t.consume(ctx)
+		var refused *refusal
 		switch {
+		case errors.As(err, &refused):
+			return refused.error
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case conn.IsClosed():
@@ -165,14 +168,14 @@ type consumerConfig struct {
 	Stream string `json:"stream_name"`
 	Action string `json:"action"`
 	Config struct {
-		Name     string        `json:"name"`
-		Deliver  string        `json:"deliver_policy"`
-		Start    uint64        `json:"opt_start_seq"`
-		Ack      string        `json:"ack_policy"`
-		Replay   string        `json:"replay_policy"`
-		Inactive time.Duration `json:"inactive_threshold,format:nano"`
-		Replicas int           `json:"num_replicas"`
-		Memory   bool          `json:"mem_storage"`
+		Name     string `json:"name"`
+		Deliver  string `json:"deliver_policy"`
+		Start    uint64 `json:"opt_start_seq"`
+		Ack      string `json:"ack_policy"`
+		Replay   string `json:"replay_policy"`
+		Inactive int64  `json:"inactive_threshold"` // nanoseconds
+		Replicas int    `json:"num_replicas"`
+		Memory   bool   `json:"mem_storage"`
 	} `json:"config"`
 }
 
@@ -181,7 +184,7 @@ func (c *consumer) create(ctx context.Context) error {
 	req.Stream, req.Action = c.tail.stream, "create"
 	req.Config.Name, req.Config.Deliver, req.Config.Ack, req.Config.Replay = c.name, "by_start_sequence", "none", "instant"
 	req.Config.Start = c.seen + 1
-	req.Config.Inactive, req.Config.Replicas, req.Config.Memory = inactive, 1, true
+	req.Config.Inactive, req.Config.Replicas, req.Config.Memory = inactive.Nanoseconds(), 1, true
 	var answer struct {
 		Error *apiError `json:"error"`
 	}
@@ -317,13 +320,19 @@ func (c *consumer) gap(ctx context.Context, want, got uint64) error {
 	return fmt.Errorf("%w: positions %d to %d of stream %s are missing", events.ErrCorrupt, want, got-1, t.stream)
 }
 
+// refusal keeps the error of whoever is handed messages apart from the tail's
+// own, whatever it wraps.
+type refusal struct{ error }
+
+func (r *refusal) Unwrap() error { return r.error }
+
 // handOver hands a slice over and remembers how far it went.
 func (t *tail) handOver(slice []message) error {
 	if len(slice) == 0 {
 		return nil
 	}
 	if err := t.hand(slice); err != nil {
-		return err
+		return &refusal{err}
 	}
 	end := slice[len(slice)-1]
 	t.last, t.body = events.Position(end.seq), end.body

@@ -1,0 +1,47 @@
+package jetstream_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+)
+
+var ledgerID = events.LedgerID(uuid.MustParse("0198c0de-0000-7000-8000-00000000001d"))
+
+// begin starts a broker on an empty folder and creates the streams.
+func begin(t testing.TB, dir string) *embedded.Broker {
+	t.Helper()
+	b := start(t, dir)
+	err := b.Setup(t.Context(), func(conn *nats.Conn) error {
+		return jetstream.EnsureStreams(t.Context(), conn, 1)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func start(t testing.TB, dir string) *embedded.Broker {
+	t.Helper()
+	b, err := embedded.Start(t.Context(), embedded.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Shutdown)
+	return b
+}
+
+func ledger(t testing.TB, conn *nats.Conn) *jetstream.Ledger {
+	t.Helper()
+	l, err := jetstream.New(jetstream.Config{Conn: conn, Ledger: ledgerID, Replicas: 1, Heartbeat: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}

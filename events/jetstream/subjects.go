@@ -1,0 +1,19 @@
+package jetstream
+
+// Subjects returns what a connection has to be allowed to publish to do all that
+// a [Ledger] does, and nothing beyond: no stream is created, changed, purged,
+// deleted, restored or moved with it, and no message is deleted. Beside these a
+// connection subscribes to its own inbox only.
+func Subjects() []string {
+	subjects := []string{"ledger.>", "uses.>"}
+	for _, stream := range []string{StreamLedger, StreamUses} {
+		subjects = append(subjects,
+			"$JS.API.STREAM.INFO."+stream,
+			"$JS.API.STREAM.MSG.GET."+stream,
+			"$JS.API.CONSUMER.CREATE."+stream+".*",
+			"$JS.API.CONSUMER.MSG.NEXT."+stream+".*",
+			"$JS.API.CONSUMER.DELETE."+stream+".*",
+		)
+	}
+	return subjects
+}
