@@ -1,0 +1,111 @@
+package integration
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// No file of the data folder, log line, metric or error tells a secret.
+func TestNoSecretAnywhere(t *testing.T) {
+	s := start(t, t.TempDir())
+	owner := s.owner()
+	s.organization(owner, "acme", "")
+	created := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
+	secret, id := created.text("secret"), created.text("key.id")
+	rotated := s.must(201, owner, "POST", "/v1/organizations/acme/keys/"+id+"/rotate", `{"grace":"1h"}`)
+	secrets := []string{secret, rotated.text("secret"), owner}
+
+	var shown bytes.Buffer
+	look := func(a answer, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown.Write(a.body)
+		for name, values := range a.header {
+			shown.WriteString(name + ": " + strings.Join(values, ",") + "\n")
+		}
+	}
+	s.verdict(owner, secret, "interview:read")
+	for _, wrong := range []string{secret, rotated.text("secret")} {
+		org := "/v1/organizations/acme"
+		for _, try := range [][3]string{
+			{"POST", org + "/keys", `{"name":"` + wrong + `","permissions":["interview:read"],"scope":{"all_workspaces":true}}`},
+			{"POST", org + "/keys", `{"` + wrong + `":1}`},
+			{"POST", org + "/keys", `{"name":"x","metadata":{"k":"` + wrong + `"},"permissions":["interview:read"],"scope":{"all_workspaces":true}}`},
+			{"POST", org + "/keys", `{"name":"x","permissions":["` + wrong + `"],"scope":{"all_workspaces":true}}`},
+			{"POST", org + "/keys", wrong},
+			{"PATCH", org + "/keys/" + id, `{"name":"` + wrong + `"}`},
+			{"PATCH", org + "/keys/" + id, `{"status":"` + wrong + `"}`},
+			{"POST", org + "/keys/" + id + "/revoke", `{"reason":"leaked: ` + wrong + `"}`},
+			{"GET", org + "/keys/" + wrong, ""},
+			{"GET", org + "/keys?q=" + wrong, ""},
+			{"GET", org + "/keys?cursor=" + wrong, ""},
+			{"GET", "/v1/organizations/" + wrong, ""},
+			{"GET", "/" + wrong, ""},
+			{"POST", "/v1/organizations", `{"id":"` + wrong + `","name":"n"}`},
+			{"POST", org + "/workspaces", `{"id":"w","name":"` + wrong + `"}`},
+			{"POST", org + "/profiles", `{"id":"p","name":"p","settings":{"a":"` + wrong + `"}}`},
+			{"PUT", org + "/permissions", `{"permissions":[{"name":"a:b","access":"read","description":"` + wrong + `"}]}`},
+			{"POST", "/v1/verify", `{"secret":"` + wrong + `","permission":"` + wrong + `"`},
+			{"POST", "/v1/verify", `{"secret":"` + wrong + `","` + wrong + `":1}`},
+			{"POST", "/v1/verify", `{"secret":"` + wrong + `","context":{"path":"/x?key=` + wrong + `","request_id":"` + wrong + `","user_agent":"` + wrong + `"}}`},
+		} {
+			look(s.ask(owner, try[0], try[1], try[2]))
+			look(s.ask(wrong, try[0], try[1], try[2]))
+		}
+		look(s.ask(owner, "POST", "/v1/organizations/acme/keys", keyBody, "Idempotency-Key", wrong, "X-Request-Id", wrong, "Keyledger-Reason", wrong))
+		look(s.ask(wrong, "GET", "/v1/authorize", "", "X-Forwarded-Uri", "/api?key="+wrong, "X-Forwarded-Method", "GET", "X-Keyledger-Permission", wrong))
+		look(s.ask(wrong+"x", "GET", "/v1/whoami", ""))
+	}
+	look(s.ask("", "GET", "/metrics", ""))
+	look(s.ask("", "GET", "/openapi.json", ""))
+	look(s.ask(owner, "GET", "/v1/organizations/acme/keys/"+id+"/history", ""))
+	s.stop()
+
+	for _, secret := range secrets {
+		if strings.Contains(shown.String(), secret) {
+			i := strings.Index(shown.String(), secret)
+			t.Errorf("an answer shows a secret after %q", shown.String()[max(0, i-80):i])
+		}
+		if strings.Contains(s.logged(), secret) {
+			t.Error("the log shows a secret")
+		}
+		// The last 12 characters are enough to know a key by.
+		if tail := secret[len(secret)-12:]; strings.Contains(s.logged(), tail) {
+			t.Error("the log shows the end of a secret")
+		}
+	}
+	grep(t, s.data, secrets)
+}
+
+// grep reads every file of a data folder but the owner's key.
+func grep(t *testing.T, dir string, secrets []string) {
+	t.Helper()
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		files++
+		for _, secret := range secrets {
+			if bytes.Contains(content, []byte(secret)) && filepath.Base(path) != "owner.key" {
+				t.Errorf("%s holds a secret", path)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 5 {
+		t.Fatalf("only %d files were read", files)
+	}
+}
