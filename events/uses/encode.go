@@ -319,15 +319,21 @@ func (d *dictionary) number(s string, limit int) uint16 {
 	return n
 }
 
+// Cut returns what is kept of a text under one of this package's limits.
+func Cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	cut := limit
+	for cut > limit-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut]
+}
+
 // clean cuts a text and makes it UTF-8 without ever making it longer.
 func clean(s string, limit int) string {
-	if len(s) > limit {
-		cut := limit
-		for cut > limit-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
-			cut--
-		}
-		s = s[:cut]
-	}
+	s = Cut(s, limit)
 	if utf8.ValidString(s) {
 		return s
 	}

@@ -1,0 +1,237 @@
+package recording
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/uses"
+)
+
+const (
+	// A sink that failed is tried again after a random part of a pause that
+	// doubles from the first to the last of these: soon enough for a broker
+	// that elects a leader, rarely enough for one that is down.
+	firstPause = 10 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+// series are the uses of one organization in this boot.
+type series struct {
+	last  uint64 // the last number given
+	count int    // in the flush under way, and
+	at    int    // where the next of them goes
+}
+
+// flusher turns chunks into blocks. It keeps its memory from flush to flush.
+type flusher struct {
+	enc    *uses.Encoder
+	series map[events.OrgID]*series
+	chunks []*chunk
+	texts  []string
+	orgs   []events.OrgID // of this flush, in the order in which they are met
+	rows   []*series      // of every use
+	list   []uses.Use     // by organization
+	err    error          // why the recorder did not end well
+}
+
+// run stores what is recorded until the recorder is closed, or ctx ends.
+func (r *Recorder) run(ctx context.Context) {
+	defer close(r.done)
+	for open := true; open; {
+		select {
+		case <-r.wake:
+			open = r.gather()
+		case <-r.stop:
+			open = false
+		}
+		if err := r.flush(ctx); err != nil {
+			r.end(ctx, err)
+			return
+		}
+	}
+	// The one flush after closing took all: no buffer takes anything since.
+	r.end(ctx, r.marks(ctx))
+}
+
+// end notes why the recorder ended. Should it end by itself, nothing is
+// recorded any more, which the verifier's callers see.
+func (r *Recorder) end(ctx context.Context, err error) {
+	r.open.Store(false)
+	r.flusher.err = err
+	if err != nil {
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "recorder of uses ended before everything was stored",
+			slog.String("verifier", string(r.cfg.Verifier)), slog.String("boot", r.boot.String()), slog.Any("error", err))
+	}
+}
+
+// gather waits until a flush is worth it, and reports whether the recorder is
+// still open.
+func (r *Recorder) gather() bool {
+	timer := time.NewTimer(r.cfg.FlushEvery)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.hurry:
+	case <-r.stop:
+		return false
+	}
+	return true
+}
+
+// flush stores everything that waits. There is one publish at a time, so that
+// what comes in meanwhile goes out together.
+func (r *Recorder) flush(ctx context.Context) error {
+	f := &r.flusher
+	f.chunks = f.chunks[:0]
+	for _, b := range r.buffers {
+		f.chunks = b.take(f.chunks)
+	}
+	if len(f.chunks) == 0 {
+		return nil
+	}
+	n := f.collect()
+	messages, err := f.encode(uses.Header{Ledger: r.cfg.Ledger, Verifier: r.cfg.Verifier, Boot: r.boot})
+	if err != nil {
+		return err
+	}
+	if err := r.publish(ctx, messages); err != nil {
+		return err
+	}
+	r.flushed.Add(uint64(n))
+	r.blocks.Add(uint64(len(messages)))
+	// Only now: until here the uses count as buffered.
+	r.free.give(f.chunks)
+	return nil
+}
+
+// collect brings the uses of the chunks in order by organization, and says how
+// many there are.
+func (f *flusher) collect() int {
+	f.texts, f.orgs, f.rows = f.texts[:0], f.orgs[:0], f.rows[:0]
+	var last *series
+	var lastOrg events.OrgID
+	for _, c := range f.chunks {
+		text := string(c.text)
+		f.texts = append(f.texts, text)
+		for i := range c.rows {
+			w := &c.rows[i]
+			if org := events.OrgID(text[w.text:][:w.org]); last == nil || org != lastOrg {
+				last, lastOrg = f.of(org), org
+			}
+			if last.count == 0 {
+				f.orgs = append(f.orgs, lastOrg)
+			}
+			last.count++
+			f.rows = append(f.rows, last)
+		}
+	}
+	at := 0
+	for _, org := range f.orgs {
+		s := f.series[org]
+		s.at = at
+		at += s.count
+	}
+	f.list = slices.Grow(f.list[:0], at)[:at]
+	i := 0
+	for n, c := range f.chunks {
+		for j := range c.rows {
+			s := f.rows[i]
+			_, f.list[s.at] = c.rows[j].use(f.texts[n])
+			s.at++
+			i++
+		}
+	}
+	return at
+}
+
+func (f *flusher) of(org events.OrgID) *series {
+	s := f.series[org]
+	if s == nil {
+		s = &series{}
+		// The text would keep a whole chunk's texts alive.
+		f.series[events.OrgID([]byte(org))] = s
+	}
+	return s
+}
+
+// encode numbers the uses that were collected and packs them into blocks.
+func (f *flusher) encode(h uses.Header) ([]uses.Message, error) {
+	var out []uses.Message
+	rest := f.list
+	for _, org := range f.orgs {
+		s := f.series[org]
+		h.Org, h.First = org, s.last+1
+		blocks, err := f.enc.Encode(h, rest[:s.count])
+		if err != nil {
+			return nil, fmt.Errorf("recording: %w", err)
+		}
+		out = append(out, blocks...)
+		s.last += uint64(s.count)
+		rest = rest[s.count:]
+		s.count = 0
+	}
+	return out, nil
+}
+
+// marks ends the boot: a mark for every organization, and when these are stored
+// the one that ends all.
+func (r *Recorder) marks(ctx context.Context) error {
+	f := &r.flusher
+	h := uses.Header{
+		Kind: uses.KindEnd, Ledger: r.cfg.Ledger, Verifier: r.cfg.Verifier, Boot: r.boot,
+		From: events.TimeOf(time.Now()),
+	}
+	all := h
+	all.Org = events.System
+	var out []uses.Message
+	for org, s := range f.series {
+		all.Total += s.last
+		all.Organizations++
+		if org == events.System {
+			all.Last = s.last
+			continue
+		}
+		h.Org, h.Last = org, s.last
+		m, err := f.enc.Mark(h)
+		if err != nil {
+			return fmt.Errorf("recording: end mark: %w", err)
+		}
+		out = append(out, m)
+	}
+	last, err := f.enc.Mark(all)
+	if err != nil {
+		return fmt.Errorf("recording: end mark: %w", err)
+	}
+	if len(out) > 0 {
+		if err := r.publish(ctx, out); err != nil {
+			return err
+		}
+	}
+	return r.publish(ctx, []uses.Message{last})
+}
+
+// publish has the same messages stored again and again until they are, or ctx
+// ends.
+func (r *Recorder) publish(ctx context.Context, messages []uses.Message) error {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := r.cfg.Sink.PublishUses(ctx, messages)
+		if err == nil {
+			return nil
+		}
+		r.failures.Add(1)
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "uses are not stored, trying again",
+			slog.String("verifier", string(r.cfg.Verifier)), slog.Int("blocks", len(messages)), slog.Any("error", err))
+		timer := time.NewTimer(rand.N(pause) + 1)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%w, after: %w", context.Cause(ctx), err)
+		}
+	}
+}
