@@ -5,10 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // FuzzDecode reads any body under any subject. Both paths agree; what is refused
@@ -34,40 +34,58 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			subject = KeySubject(acme, id[KeyID]("02"))
 		}
-		before := bytes.Clone(body)
-		meta, event, err := Decode(subject, body)
-		meta2, event2, err2 := codec{thorough: true}.decode(subject, body)
-		if !bytes.Equal(before, body) {
-			t.Fatal("decoding changed the body")
-		}
-		if err == nil || err2 == nil {
-			if diff := cmp.Diff(meta, meta2) + cmp.Diff(event, event2); err != nil || err2 != nil || diff != "" {
-				t.Fatalf("the paths differ: %v, %v %s", err, err2, diff)
-			}
-		}
-		_, isMalformed := event.(Malformed)
-		if isMalformed != (err != nil) || (err != nil && !malformed(event, err)) {
-			t.Fatalf("got %T with %v", event, err)
-		}
-		if err != nil {
-			if word := echo(err.Error(), body); word != "" {
-				t.Fatalf("error repeats %q of the body: %v", word, err)
-			}
-			return
-		}
-		again, err := reencode(subject, meta, event)
-		if err != nil {
-			t.Fatalf("what was read cannot be written: %v", err)
-		}
-		if !sameJSON(again, body) {
-			t.Fatalf("what was read is written as something else:\n %s\n %s", body, again)
-		}
-		if meta3, event3, err := Decode(subject, again); err != nil || cmp.Diff(meta, meta3)+cmp.Diff(event, event3) != "" {
-			if _, unknown := event.(Unknown); !unknown {
-				t.Fatalf("reading it again gives %v, %v, %v", meta3, event3, err)
-			}
-		}
+		decodeHolds(t, subject, body)
 	})
+}
+
+// TestDecodeDamaged changes and drops every byte of every golden in turn.
+func TestDecodeDamaged(t *testing.T) {
+	for _, f := range facts() {
+		body := golden(t, f.name())
+		for i := range body {
+			flipped := bytes.Clone(body)
+			flipped[i] ^= 1
+			decodeHolds(t, f.subject, flipped)
+			decodeHolds(t, f.subject, slices.Delete(bytes.Clone(body), i, i+1))
+		}
+	}
+}
+
+// decodeHolds checks what is promised of decoding any body.
+func decodeHolds(t *testing.T, subject Subject, body []byte) {
+	t.Helper()
+	before := bytes.Clone(body)
+	meta, event, err := Decode(subject, body)
+	meta2, event2, err2 := codec{thorough: true}.decode(subject, body)
+	if !bytes.Equal(before, body) {
+		t.Fatal("decoding changed the body")
+	}
+	if err == nil || err2 == nil {
+		if err != nil || err2 != nil || meta != meta2 || !reflect.DeepEqual(event, event2) {
+			t.Fatalf("the paths differ: %v, %v\n %v %v\n %v %v", err, err2, meta, event, meta2, event2)
+		}
+	}
+	_, isMalformed := event.(Malformed)
+	if isMalformed != (err != nil) || (err != nil && !malformed(event, err)) {
+		t.Fatalf("got %T with %v", event, err)
+	}
+	if err != nil {
+		if word := echo(err.Error(), body); word != "" {
+			t.Fatalf("error repeats %q of the body: %v", word, err)
+		}
+		return
+	}
+	again, err := reencode(subject, meta, event)
+	if err != nil {
+		t.Fatalf("what was read cannot be written: %v", err)
+	}
+	if !sameJSON(again, body) {
+		t.Fatalf("what was read is written as something else:\n %s\n %s", body, again)
+	}
+	meta3, event3, err := Decode(subject, again)
+	if _, unknown := event.(Unknown); err != nil || meta != meta3 || !unknown && !reflect.DeepEqual(event, event3) {
+		t.Fatalf("reading it again gives %v, %v, %v", meta3, event3, err)
+	}
 }
 
 // reencode writes any fact that was read, unknown ones too.

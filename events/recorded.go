@@ -50,14 +50,20 @@ func (a Actor) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 // UnmarshalText reads what MarshalText writes.
 func (a *Actor) UnmarshalText(b []byte) error {
 	kind, rest, _ := bytes.Cut(b, []byte{'/'})
-	v := Actor{Type: ActorType(kind), Name: string(rest)}
-	if v.Type == ActorKey {
+	var v Actor
+	switch string(kind) {
+	case string(ActorKey):
 		org, key, _ := bytes.Cut(rest, []byte{'/'})
 		id, err := parseUUID[KeyID]("key", key)
 		if err != nil {
 			return fmt.Errorf("%w: actor: %w", ErrMalformed, err)
 		}
 		v = Actor{Type: ActorKey, Org: OrgID(org), Key: id}
+	case string(ActorSystem):
+		v = Actor{Type: ActorSystem, Name: string(rest)}
+	case string(ActorVerifier):
+		v = Actor{Type: ActorVerifier, Name: string(rest)}
+	default:
 	}
 	if err := v.check(); err != nil {
 		return err
