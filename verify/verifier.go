@@ -1,0 +1,361 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/verify/recording"
+)
+
+const (
+	// DefaultMaxWait is how long a question about a position yet to come waits:
+	// some hundred times what a fact takes to arrive, and short of what people
+	// take for a hang.
+	DefaultMaxWait = 2 * time.Second
+
+	// DefaultMaxStaleness is three of the ticks that a quiet ledger is given.
+	DefaultMaxStaleness = 30 * time.Second
+
+	// MaxSecretBytes bounds what is hashed for anybody who asks. Imported keys
+	// may be longer than ours, but all of a request's headers fit in this.
+	MaxSecretBytes = 8 << 10
+
+	// clockStep is the resolution of the verifier's clock. Reading the
+	// system's costs half as much as hashing a key.
+	clockStep = time.Millisecond
+)
+
+// Config says what a verifier works with.
+type Config struct {
+	// Index is the view that verdicts are made from. Required.
+	Index *index.Index
+	// Recorder takes the uses. Required: no verdict goes unrecorded.
+	Recorder *recording.Recorder
+	// Fresh returns the latest instant at which the index is known to have
+	// held everything there was, such as [projections.Runner.Fresh]; the zero
+	// time when it never was. Required. It is called by one goroutine.
+	Fresh func() time.Time
+	// WaitFor returns nil once the index has applied a position, such as
+	// [projections.Runner.WaitFor]. Required.
+	WaitFor func(context.Context, events.Position) error
+	// MaxWait bounds how long a question waits for its AtLeast. 0 is
+	// [DefaultMaxWait].
+	MaxWait time.Duration
+	// MaxStaleness is how long ago Fresh may be before every verdict but
+	// REVOKED is STALE. 0 is [DefaultMaxStaleness].
+	MaxStaleness time.Duration
+	// ServeStale gives verdicts past MaxStaleness all the same, with
+	// Decision.Stale set. No bound on honouring a revocation holds then.
+	ServeStale bool
+}
+
+// Validate reports every fault of the configuration at once.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(bad bool, text string) {
+		if bad {
+			faults = append(faults, errors.New("verify: "+text))
+		}
+	}
+	fault(c.Index == nil, "no index")
+	fault(c.Recorder == nil, "no recorder")
+	fault(c.Fresh == nil, "nothing tells how fresh the index is")
+	fault(c.WaitFor == nil, "nothing waits for positions")
+	fault(c.MaxWait < 0, "MaxWait is negative")
+	fault(c.MaxStaleness < 0, "MaxStaleness is negative")
+	return errors.Join(faults...)
+}
+
+// Verifier answers questions about keys. It is safe for concurrent use.
+type Verifier struct {
+	index    *index.Index
+	recorder *recording.Recorder
+	fresh    func() time.Time
+	waitFor  func(context.Context, events.Position) error
+	maxWait  time.Duration
+	maxStale time.Duration
+	serve    bool
+
+	// now and proven are kept by a goroutine of the verifier's own, in
+	// microseconds. now is 0 once the verifier is closed.
+	now    atomic.Int64
+	proven atomic.Int64
+	stop   context.CancelFunc
+	ticker sync.WaitGroup
+
+	unrecorded counters
+}
+
+// New returns a verifier that answers at once. Its clock runs until Close.
+func New(c Config) (*Verifier, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	v := &Verifier{
+		index: c.Index, recorder: c.Recorder, fresh: c.Fresh, waitFor: c.WaitFor,
+		maxWait: c.MaxWait, maxStale: c.MaxStaleness, serve: c.ServeStale,
+	}
+	if v.maxWait == 0 {
+		v.maxWait = DefaultMaxWait
+	}
+	if v.maxStale == 0 {
+		v.maxStale = DefaultMaxStaleness
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	v.stop = cancel
+	v.tick()
+	v.ticker.Go(func() {
+		t := time.NewTicker(clockStep)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				v.tick()
+			}
+		}
+	})
+	return v, nil
+}
+
+// tick reads the clock before the proof, so that a proof made in between is not
+// taken for one of the future.
+func (v *Verifier) tick() {
+	now := time.Now()
+	proven := v.fresh()
+	if proven.IsZero() {
+		v.proven.Store(math.MinInt64)
+	} else {
+		v.proven.Store(proven.UnixMicro())
+	}
+	v.now.Store(now.UnixMicro())
+}
+
+// Close stops the verifier's clock. Every later verdict is UNAVAILABLE. The
+// recorder is its owner's to close, after this.
+func (v *Verifier) Close() {
+	v.stop()
+	v.ticker.Wait()
+	v.now.Store(0)
+}
+
+// Question is what a verifier is asked.
+type Question struct {
+	// Secret is the whole key string.
+	Secret string
+	// Permission is what the key is to be used for; empty asks about none.
+	Permission string
+	// Method and Path, where Permission is empty and Method is not, find the
+	// permission by the routes of the key's own catalog. The path is still
+	// escaped and without its query. A request that no route matches is denied;
+	// a catalog without any routes asks for no permission.
+	Method, Path string
+	// Workspace is where the key is to be used; empty judges no scope.
+	Workspace events.WorkspaceID
+	// AtLeast is a position that must have been applied.
+	AtLeast events.Position
+	// Kind is the kind of key that is expected; empty is an API key. A key of
+	// another kind has insufficient permissions, whatever it may do elsewhere.
+	Kind events.KeyKind
+	// Within is the one organization whose keys exist for the caller; empty is
+	// all.
+	Within events.OrgID
+	// Context goes with the recorded use.
+	Context recording.Context
+}
+
+// String tells nothing: a question holds a secret.
+func (q Question) String() string { return "verify.Question{…}" }
+
+// GoString tells nothing either, under %#v.
+func (q Question) GoString() string { return q.String() }
+
+// LogValue tells nothing to a log.
+func (q Question) LogValue() slog.Value { return slog.StringValue(q.String()) }
+
+// Profile is a named settings document that comes back with verdicts.
+type Profile = index.Profile
+
+// Decision is the answer. Its zero value denies.
+type Decision struct {
+	Code events.Code
+	// Everything of the key is empty when there is none, or none that exists
+	// for the caller. It is told of denied keys too.
+	Key  events.KeyID
+	Org  events.OrgID
+	Kind events.KeyKind
+	Role events.Role
+	// Profile is nil when the key has none. It is shared, like the lists of
+	// Permissions and Scope: nobody may write to them.
+	Profile     *Profile
+	Permissions events.Permissions
+	Scope       events.Scope
+	// ExpiresAt is when the key expires or its grace ends; zero for never.
+	ExpiresAt events.Time
+	// Permission is the permission that was judged, as asked or as routed.
+	Permission string
+	// ScopeChecked says that a workspace was asked about and judged.
+	ScopeChecked bool
+	// Stale says that the verdict was given past MaxStaleness, by ServeStale.
+	Stale bool
+	// Position is how far the index had come: the verdict rests on every fact
+	// up to there, and perhaps on some beyond.
+	Position events.Position
+	// Staleness is how long ago the index was last known to be complete.
+	Staleness time.Duration
+	// At is the verifier's time at which the key was judged, true to a
+	// millisecond on a machine with a processor to spare.
+	At events.Time
+}
+
+// Valid reports whether the key may do what was asked.
+func (d *Decision) Valid() bool { return d.Code == events.CodeValid }
+
+// Verify answers a question. It allocates nothing and waits for nobody, except
+// that it waits for the index when the question asks for a position yet to come,
+// and for the recorder when its buffer is full or when it records durably; both
+// for a bounded time.
+//
+// Of several reasons to deny, the first of this order is told: MALFORMED or
+// NOT_FOUND, REVOKED, STALE, UNAVAILABLE, EXPIRED, INACTIVE,
+// INSUFFICIENT_PERMISSIONS, OUT_OF_SCOPE. REVOKED comes before STALE because no
+// later fact can change it; while the index is behind, a key that is not there
+// is STALE too, since it may have been created since.
+func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
+	d.Position = v.index.Applied()
+	behind := false
+	if q.AtLeast > d.Position {
+		d.Position, behind = v.catchUp(ctx, q.AtLeast)
+	}
+	d.At = events.Time(v.now.Load())
+	if d.At == 0 {
+		d.Code = events.CodeUnavailable
+		v.unrecorded.add(d.Code)
+		return d
+	}
+	d.Staleness = staleness(int64(d.At), v.proven.Load())
+	stale := d.Staleness > v.maxStale
+	d.Stale = stale && v.serve
+	behind = behind || stale && !v.serve
+
+	var hit index.Hit
+	if !v.find(q, &hit) {
+		d.Code = missing(q.Secret, behind)
+		v.unrecorded.add(d.Code)
+		return d
+	}
+	d.Key, d.Org, d.Kind, d.Role = hit.Key(), hit.Org(), hit.Kind(), hit.Role()
+	d.Profile, d.Permissions, d.Scope, d.ExpiresAt = hit.Profile(), hit.Permissions(), hit.Scope(), hit.ExpiresAt()
+	d.Code = judge(&hit, q, &d, behind)
+	use := recording.Use{
+		At: d.At, Org: d.Org, Key: d.Key, Code: d.Code,
+		Permission: d.Permission, Workspace: string(q.Workspace), Context: q.Context,
+	}
+	if !v.recorder.Record(&use) {
+		d.Code = events.CodeUnavailable
+		v.unrecorded.add(d.Code)
+	}
+	return d
+}
+
+// find looks a secret up. A key of an organization that does not exist for the
+// caller is not found, and not recorded there either.
+func (v *Verifier) find(q *Question, hit *index.Hit) bool {
+	if len(q.Secret) > MaxSecretBytes {
+		return false
+	}
+	digest := events.DigestValue(keystring.Digest(q.Secret))
+	return v.index.Lookup(&digest, hit) && (q.Within == "" || q.Within == hit.Org())
+}
+
+// missing tells a typo from a key that is not there. Only now: imported keys
+// have a form of their own, whatever prefix they wear.
+func missing(secret string, behind bool) events.Code {
+	switch {
+	case behind:
+		return events.CodeStale
+	case !keystring.WellFormed(secret):
+		return events.CodeMalformed
+	default:
+		return events.CodeNotFound
+	}
+}
+
+func judge(hit *index.Hit, q *Question, d *Decision, behind bool) events.Code {
+	d.Permission = q.Permission
+	routed := false
+	if d.Permission == "" && q.Method != "" {
+		d.Permission, routed = hit.Route(q.Method, q.Path)
+	}
+	kind := q.Kind
+	if kind == "" {
+		kind = events.KindAPI
+	}
+	switch {
+	case hit.Revoked():
+		return events.CodeRevoked
+	case behind:
+		return events.CodeStale
+	case hit.Closed():
+		return events.CodeUnavailable
+	case hit.Expired(d.At):
+		return events.CodeExpired
+	case hit.Disabled():
+		return events.CodeInactive
+	case hit.Kind() != kind:
+		return events.CodeInsufficientPermissions
+	case (d.Permission != "" || routed) && !hit.Allows(d.Permission):
+		return events.CodeInsufficientPermissions
+	}
+	if q.Workspace != "" {
+		d.ScopeChecked = true
+		if !hit.Covers(q.Workspace) {
+			return events.CodeOutOfScope
+		}
+	}
+	if !hit.Somewhere() {
+		return events.CodeOutOfScope
+	}
+	return events.CodeValid
+}
+
+// catchUp waits for a position. It returns how far the index has come, and
+// whether that is still short of it.
+func (v *Verifier) catchUp(ctx context.Context, pos events.Position) (events.Position, bool) {
+	ctx, cancel := context.WithTimeout(ctx, v.maxWait)
+	defer cancel()
+	// Why it did not come does not matter: it is the index that tells how far
+	// it is.
+	_ = v.waitFor(ctx, pos)
+	applied := v.index.Applied()
+	return applied, applied < pos
+}
+
+// staleness is never negative, and as long as can be when nothing was proven.
+func staleness(now, proven int64) time.Duration {
+	switch age := now - proven; {
+	case proven == math.MinInt64 || age > math.MaxInt64/int64(time.Microsecond):
+		return math.MaxInt64
+	case age < 0:
+		return 0
+	default:
+		return time.Duration(age) * time.Microsecond
+	}
+}
+
+// Position returns how far the verifier's index has come.
+func (v *Verifier) Position() events.Position { return v.index.Applied() }
+
+// Unrecorded returns how many verdicts of a code were given without a recorded
+// use, since New: of secrets that match no key, of a verifier that was closed,
+// and of a recorder that had no room.
+func (v *Verifier) Unrecorded(c events.Code) uint64 { return v.unrecorded.sum(c) }

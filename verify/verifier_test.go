@@ -1,0 +1,417 @@
+package verify_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/verify"
+	"github.com/keyledger/keyledger/verify/recording"
+)
+
+const (
+	acme   = events.OrgID("acme")
+	other  = events.OrgID("other")
+	second = events.Time(1_000_000)
+)
+
+// drain is a sink that forgets.
+type drain struct{}
+
+func (drain) PublishUses(context.Context, []uses.Message) error { return nil }
+
+// stuck is a sink that stores the boot mark and nothing after it.
+type stuck struct{ calls int }
+
+func (s *stuck) PublishUses(ctx context.Context, _ []uses.Message) error {
+	if s.calls++; s.calls == 1 {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func newRecorder(t testing.TB, sink recording.Sink, c recording.Config) *recording.Recorder {
+	t.Helper()
+	c.Ledger, c.Verifier, c.Sink = events.LedgerID{1}, "test", sink
+	r, err := recording.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := r.Close(ctx); err != nil && !errors.Is(err, recording.ErrUnstored) {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func newIndex(t testing.TB, keys int) *index.Index {
+	t.Helper()
+	x, err := index.New(index.Config{Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func never(context.Context, events.Position) error { return context.DeadlineExceeded }
+
+func newVerifier(t testing.TB, c verify.Config) *verify.Verifier {
+	t.Helper()
+	if c.Recorder == nil {
+		c.Recorder = newRecorder(t, drain{}, recording.Config{})
+	}
+	if c.Fresh == nil {
+		c.Fresh = time.Now
+	}
+	if c.WaitFor == nil {
+		c.WaitFor = never
+	}
+	v, err := verify.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Close)
+	return v
+}
+
+// ledger applies facts to an index, each at the next position and, unless it
+// is said otherwise, with its subject's next revision.
+type ledger struct {
+	index     *index.Index
+	position  events.Position
+	revisions map[events.Subject]events.Revision
+}
+
+func (l *ledger) add(s events.Subject, e events.Event) {
+	l.revisions[s]++
+	l.at(s, l.revisions[s], e)
+}
+
+func (l *ledger) at(s events.Subject, rev events.Revision, e events.Event) {
+	l.position++
+	r := []events.Recorded{{Position: l.position, Subject: s, Event: e, Meta: events.Meta{Revision: rev}}}
+	if err := l.index.Apply(context.Background(), r); err != nil {
+		panic(err)
+	}
+}
+
+func (l *ledger) begin(org events.OrgID) {
+	l.add(events.OrganizationSubject(org), events.OrganizationCreated{ID: org})
+	l.add(events.CatalogSubject(org), events.CatalogReplaced{Permissions: []events.CatalogPermission{
+		{Name: "doc:read", Access: events.AccessRead, Routes: []string{"GET /docs/{id}"}},
+		{Name: "doc:write", Access: events.AccessWrite, Routes: []string{"POST /docs"}},
+	}})
+	l.add(events.WorkspaceSubject(org, "w1"), events.WorkspaceCreated{ID: "w1"})
+	l.add(events.WorkspaceSubject(org, "w2"), events.WorkspaceCreated{ID: "w2"})
+}
+
+func newLedger(x *index.Index) *ledger {
+	return &ledger{index: x, revisions: map[events.Subject]events.Revision{}}
+}
+
+func keyID(n int) (id events.KeyID) {
+	binary.BigEndian.PutUint64(id[8:], uint64(n))
+	id[6] = 0x70
+	return id
+}
+
+// secret is the key string number n.
+func secret(t testing.TB, n int) string {
+	t.Helper()
+	var random [24]byte
+	binary.BigEndian.PutUint64(random[8:], uint64(n)+1)
+	s, err := keystring.New("kl_live", random)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Reveal()
+}
+
+// key is an API key that may read documents in w1 and w2.
+func key(n int, secret string) events.KeyCreated {
+	return events.KeyCreated{
+		ID: keyID(n), KeyKind: events.KindAPI, Digest: events.Digest{Alg: events.SHA256, Value: keystring.Digest(secret)},
+		Permissions: events.Permissions{Level: events.LevelRestricted, Grants: []string{"doc:read"}},
+		Scope:       events.Scope{Workspaces: []events.WorkspaceID{"w1", "w2"}},
+	}
+}
+
+func TestConfig(t *testing.T) {
+	if _, err := verify.New(verify.Config{MaxWait: -1, MaxStaleness: -1}); err == nil || strings.Count(err.Error(), "\n") != 5 {
+		t.Errorf("not every fault is told: %v", err)
+	}
+}
+
+// asked is one question about the fixture of TestCodes, and its answer.
+type asked struct {
+	name    string
+	key     int
+	q       verify.Question
+	want    events.Code
+	checked bool
+}
+
+func codes() []asked {
+	return []asked{
+		{"plain", 1, verify.Question{}, events.CodeValid, false},
+		{"permission", 1, verify.Question{Permission: "doc:read"}, events.CodeValid, false},
+		{"workspace", 1, verify.Question{Permission: "doc:read", Workspace: "w1"}, events.CodeValid, true},
+		{"within", 1, verify.Question{Within: acme}, events.CodeValid, false},
+		{"not granted", 1, verify.Question{Permission: "doc:write", Workspace: "w9"}, events.CodeInsufficientPermissions, false},
+		{"not in the catalog", 1, verify.Question{Permission: "doc:shred"}, events.CodeInsufficientPermissions, false},
+		{"wildcard", 1, verify.Question{Permission: "doc:*"}, events.CodeInsufficientPermissions, false},
+		{"workspace that is not", 1, verify.Question{Workspace: "w9"}, events.CodeOutOfScope, true},
+		{"routed", 1, verify.Question{Method: "GET", Path: "/docs/1"}, events.CodeValid, false},
+		{"routed to what is not granted", 1, verify.Question{Method: "POST", Path: "/docs"}, events.CodeInsufficientPermissions, false},
+		{"no route", 1, verify.Question{Method: "DELETE", Path: "/docs"}, events.CodeInsufficientPermissions, false},
+		{"permission before route", 1, verify.Question{Permission: "doc:read", Method: "POST", Path: "/docs"}, events.CodeValid, false},
+		{"as management", 1, verify.Question{Kind: events.KindManagement}, events.CodeInsufficientPermissions, false},
+		{"elsewhere", 1, verify.Question{Within: other}, events.CodeNotFound, false},
+		{"position to come", 1, verify.Question{AtLeast: math.MaxUint64}, events.CodeStale, false},
+		{"nobody's", 99, verify.Question{}, events.CodeNotFound, false},
+		{"nobody's, position to come", 99, verify.Question{AtLeast: math.MaxUint64}, events.CodeStale, false},
+		{"revoked", 2, verify.Question{}, events.CodeRevoked, false},
+		{"revoked, position to come", 2, verify.Question{AtLeast: math.MaxUint64}, events.CodeRevoked, false},
+		{"closed", 3, verify.Question{}, events.CodeUnavailable, false},
+		{"expired", 4, verify.Question{}, events.CodeExpired, false},
+		{"disabled", 5, verify.Question{Permission: "doc:shred"}, events.CodeInactive, false},
+		{"nowhere", 6, verify.Question{Permission: "doc:read"}, events.CodeOutOfScope, false},
+		{"nowhere, asked", 6, verify.Question{Workspace: "gone"}, events.CodeOutOfScope, true},
+		{"management", 7, verify.Question{Kind: events.KindManagement}, events.CodeValid, false},
+		{"management as key", 7, verify.Question{}, events.CodeInsufficientPermissions, false},
+		{"management with a permission", 7, verify.Question{Kind: events.KindManagement, Permission: "doc:read"}, events.CodeInsufficientPermissions, false},
+		{"organization has ended", 8, verify.Question{}, events.CodeRevoked, false},
+	}
+}
+
+// fixture is an index with a key for every code.
+func fixture(t testing.TB) *index.Index {
+	x := newIndex(t, 0)
+	l := newLedger(x)
+	l.begin(acme)
+	l.begin(other)
+	l.add(events.WorkspaceSubject(acme, "gone"), events.WorkspaceCreated{ID: "gone"})
+	l.add(events.WorkspaceSubject(acme, "gone"), events.WorkspaceDeleted{})
+	for n := 1; n <= 6; n++ {
+		k := key(n, secret(t, n))
+		switch n {
+		case 4:
+			k.ExpiresAt = events.TimeOf(time.Now().Add(-time.Hour))
+		case 6:
+			k.Scope.Workspaces = []events.WorkspaceID{"gone"}
+		}
+		l.add(events.KeySubject(acme, k.ID), k)
+	}
+	l.add(events.RevokedSubject(acme, keyID(2)), events.KeyRevoked{})
+	l.at(events.KeySubject(acme, keyID(3)), 9, events.KeyEnabled{})
+	l.add(events.KeySubject(acme, keyID(5)), events.KeyDisabled{})
+	root := key(7, secret(t, 7))
+	root.KeyKind, root.Role, root.Permissions, root.Scope = events.KindManagement, events.RoleOwner, events.Permissions{}, events.Scope{AllWorkspaces: true}
+	l.add(events.KeySubject(events.System, root.ID), root)
+	l.add(events.KeySubject(other, keyID(8)), key(8, secret(t, 8)))
+	l.add(events.EndSubject(other), events.OrganizationDeleted{})
+	return x
+}
+
+func TestCodes(t *testing.T) {
+	x := fixture(t)
+	rec := newRecorder(t, drain{}, recording.Config{})
+	v := newVerifier(t, verify.Config{Index: x, Recorder: rec})
+	var recorded uint64
+	for _, c := range codes() {
+		c.q.Secret = secret(t, c.key)
+		d := v.Verify(t.Context(), &c.q)
+		if d.Code != c.want || d.Valid() != (c.want == events.CodeValid) || d.ScopeChecked != c.checked {
+			t.Errorf("%s: %s, scope checked: %t", c.name, d.Code, d.ScopeChecked)
+		}
+		found := c.key != 99 && c.q.Within != other
+		if found == d.Key.IsZero() || found == (d.Org == "") {
+			t.Errorf("%s: found is %t, key %s", c.name, found, d.Key)
+		}
+		if found {
+			recorded++
+		}
+		if d.Position != x.Applied() || d.At == 0 {
+			t.Errorf("%s: position %d at %d", c.name, d.Position, d.At)
+		}
+	}
+	if got := rec.Stats().Recorded; got != recorded {
+		t.Errorf("%d uses recorded of %d", got, recorded)
+	}
+
+	for _, s := range []string{"", "x", secret(t, 1) + "x", strings.Repeat("x", verify.MaxSecretBytes+1)} {
+		if d := v.Verify(t.Context(), &verify.Question{Secret: s}); d.Code != events.CodeMalformed {
+			t.Errorf("%d bytes of nonsense: %s", len(s), d.Code)
+		}
+	}
+	if v.Unrecorded(events.CodeMalformed) != 4 || v.Unrecorded(events.CodeNotFound) != 2 || v.Unrecorded(events.CodeStale) != 1 {
+		t.Error("misses are not counted")
+	}
+	var zero verify.Decision
+	if zero.Valid() {
+		t.Error("the zero decision lets through")
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	v := newVerifier(t, verify.Config{Index: fixture(t)})
+	ctx := t.Context()
+	for _, c := range codes() {
+		if c.q.AtLeast != 0 {
+			continue // waiting takes a timer
+		}
+		s := secret(t, c.key)
+		if n := testing.AllocsPerRun(1000, func() {
+			q := c.q
+			q.Secret = s
+			q.Context = recording.Context{RequestID: "r", Path: "/docs"}
+			if d := v.Verify(ctx, &q); d.Code != c.want {
+				t.Fatal(d.Code)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", c.name, n)
+		}
+	}
+	if n := testing.AllocsPerRun(1000, func() { v.Verify(ctx, &verify.Question{Secret: "sk-typo"}) }); n != 0 {
+		t.Errorf("malformed: %v allocations", n)
+	}
+}
+
+func TestImportedKeyOfAnyForm(t *testing.T) {
+	x := fixture(t)
+	k := key(20, "sk-of-another-system")
+	newLedger(x).atPosition(x.Applied()).add(events.KeySubject(acme, k.ID), k)
+	v := newVerifier(t, verify.Config{Index: x})
+	if d := v.Verify(t.Context(), &verify.Question{Secret: "sk-of-another-system"}); !d.Valid() || d.Key != k.ID {
+		t.Errorf("an imported key is %s", d.Code)
+	}
+}
+
+func (l *ledger) atPosition(p events.Position) *ledger { l.position = p; return l }
+
+func TestUnrecordedUseIsUnavailable(t *testing.T) {
+	rec := newRecorder(t, &stuck{}, recording.Config{MaxBuffered: 64, MaxWait: time.Millisecond})
+	v := newVerifier(t, verify.Config{Index: fixture(t), Recorder: rec})
+	q := verify.Question{Secret: secret(t, 1)}
+	valid, refused := 0, 0
+	for range 200 {
+		switch d := v.Verify(t.Context(), &q); d.Code {
+		case events.CodeValid:
+			valid++
+		case events.CodeUnavailable:
+			refused++
+		default:
+			t.Fatal(d.Code)
+		}
+	}
+	if valid == 0 || refused == 0 || valid > 64 || uint64(refused) != v.Unrecorded(events.CodeUnavailable) {
+		t.Errorf("%d given, %d refused", valid, refused)
+	}
+}
+
+func TestQuestionKeepsItsSecret(t *testing.T) {
+	q := verify.Question{Secret: "sk-imported"}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("asked", "question", q, "pointer", &q)
+	for _, text := range []string{fmt.Sprintf("%v %+v %#v %s %v %#v", q, q, q, q, &q, &q), log.String()} {
+		if strings.Contains(text, "imported") {
+			t.Error("a question told its secret")
+		}
+	}
+}
+
+func TestClosedVerifierDenies(t *testing.T) {
+	v := newVerifier(t, verify.Config{Index: fixture(t)})
+	v.Close()
+	if d := v.Verify(t.Context(), &verify.Question{Secret: secret(t, 1)}); d.Code != events.CodeUnavailable {
+		t.Errorf("a closed verifier says %s", d.Code)
+	}
+}
+
+func TestAtLeastWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := fixture(t)
+		pos := x.Applied() + 1
+		done := make(chan struct{})
+		v := newVerifier(t, verify.Config{Index: x, MaxWait: time.Second, WaitFor: func(ctx context.Context, p events.Position) error {
+			if p != pos {
+				t.Errorf("waits for %d", p)
+			}
+			select {
+			case <-done:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}})
+		q := verify.Question{Secret: secret(t, 1), AtLeast: pos}
+		start := time.Now()
+		if d := v.Verify(t.Context(), &q); d.Code != events.CodeStale || time.Since(start) != time.Second {
+			t.Errorf("%s after %s", d.Code, time.Since(start))
+		}
+		go func() {
+			time.Sleep(time.Second / 2)
+			newLedger(x).atPosition(pos-1).add(events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{})
+			close(done)
+		}()
+		if d := v.Verify(t.Context(), &q); d.Code != events.CodeRevoked || d.Position != pos {
+			t.Errorf("%s at %d", d.Code, d.Position)
+		}
+	})
+}
+
+func TestTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := fixture(t)
+		k := key(30, secret(t, 30))
+		k.ExpiresAt = events.TimeOf(time.Now().Add(10 * time.Second)).WholeSecond()
+		newLedger(x).atPosition(x.Applied()).add(events.KeySubject(acme, k.ID), k)
+		proof := time.Now()
+		strict := newVerifier(t, verify.Config{Index: x, MaxStaleness: 20 * time.Second, Fresh: func() time.Time { return proof }})
+		lenient := newVerifier(t, verify.Config{Index: x, MaxStaleness: 20 * time.Second, Fresh: func() time.Time { return proof }, ServeStale: true})
+		unproven := newVerifier(t, verify.Config{Index: x, Fresh: func() time.Time { return time.Time{} }})
+		ask := func(v *verify.Verifier, n int) verify.Decision {
+			t.Helper()
+			time.Sleep(2 * time.Millisecond)
+			return v.Verify(t.Context(), &verify.Question{Secret: secret(t, n)})
+		}
+		if d := ask(strict, 30); !d.Valid() || d.ExpiresAt != k.ExpiresAt || d.Staleness > 10*time.Millisecond {
+			t.Errorf("%s, expires at %s, stale for %s", d.Code, d.ExpiresAt, d.Staleness)
+		}
+		if d := ask(unproven, 30); d.Code != events.CodeStale || d.Staleness != math.MaxInt64 {
+			t.Errorf("never proven: %s, %s", d.Code, d.Staleness)
+		}
+		time.Sleep(10 * time.Second)
+		if d := ask(strict, 30); d.Code != events.CodeExpired {
+			t.Errorf("after its time: %s", d.Code)
+		}
+		time.Sleep(10 * time.Second)
+		if d := ask(strict, 1); d.Code != events.CodeStale || d.Stale || d.Staleness < 20*time.Second {
+			t.Errorf("past its staleness: %s, %s", d.Code, d.Staleness)
+		}
+		if d := ask(strict, 2); d.Code != events.CodeRevoked {
+			t.Errorf("revoked, past its staleness: %s", d.Code)
+		}
+		if d := ask(lenient, 1); !d.Valid() || !d.Stale {
+			t.Errorf("served stale: %s, %t", d.Code, d.Stale)
+		}
+	})
+}
