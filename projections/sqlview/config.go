@@ -40,7 +40,7 @@ type Config struct {
 // yet, and it may be rebuilt at any time: the newest one is found within about
 // a second, and an empty stand-in takes its place meanwhile.
 type Attachment struct {
-	// Path is the file.
+	// Path is the file. Without one, queries see the stand-in for ever.
 	Path string
 	// Schema is the name its tables are reached by in queries.
 	Schema string
@@ -71,7 +71,7 @@ func (c Config) Validate() error {
 	if c.Readers < 0 {
 		fault("%d readers", c.Readers)
 	}
-	if a := c.Attach; a != nil && (a.Path == "" || a.Schema == "" || a.StandIn == "" || a.Probe == "") {
+	if a := c.Attach; a != nil && (a.Schema == "" || a.StandIn == "" || a.Probe == "") {
 		fault("attachment is incomplete")
 	}
 	return errors.Join(faults...)

@@ -1,0 +1,232 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// Organization is a tenant as the catalog shows it.
+type Organization struct {
+	ID        events.OrgID
+	Name      events.Text
+	Plan      events.Plan
+	Limits    events.Limits
+	Policy    events.Policy
+	CreatedAt events.Time
+	UpdatedAt events.Time
+	// EndedAt is when the organization was deleted, 0 if it lives.
+	EndedAt events.Time
+	// Revision counts the facts of the organization and of its end.
+	Revision events.Revision
+	// Position is that of the last of them.
+	Position events.Position
+
+	created events.Position
+}
+
+const organizationColumns = `SELECT o.org, o.name, o.name_sealed, o.plan, o.limits, o.policy, o.created_at, o.updated_at,
+	coalesce(e.revoked_at, 0), o.revision + coalesce(e.revision, 0), max(o.position, coalesce(e.position, 0)), o.created_position
+	FROM organization o LEFT JOIN revocation e ON e.org = o.org AND e.id = '` + events.RevokedAll + `' `
+
+// scanner is a row of a result.
+type scanner interface{ Scan(dest ...any) error }
+
+func scanOrganization(row scanner) (Organization, error) {
+	var o Organization
+	var name textColumns
+	var limits, policy string
+	err := row.Scan(&o.ID, &name.clear, &name.sealed, &o.Plan, &limits, &policy, &o.CreatedAt, &o.UpdatedAt,
+		&o.EndedAt, &o.Revision, &o.Position, &o.created)
+	if err != nil {
+		return o, err
+	}
+	if o.Name, err = name.text(); err != nil {
+		return o, err
+	}
+	return o, errors.Join(decode(limits, &o.Limits), decode(policy, &o.Policy))
+}
+
+// Organization returns an organization, ended ones too.
+func (c *Catalog) Organization(ctx context.Context, org events.OrgID) (Organization, error) {
+	return one(scanOrganization, c.db.QueryRow(ctx, organizationColumns+`WHERE o.org = ?`, string(org)))
+}
+
+// Organizations lists the living organizations from the newest on, and returns
+// the cursor of the next page.
+func (c *Catalog) Organizations(ctx context.Context, p Page) ([]Organization, string, error) {
+	l := listOf("organizations")
+	before, err := l.before(p.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	found, err := many(ctx, c, scanOrganization, organizationColumns+
+		`WHERE e.org IS NULL AND o.created_position < ? ORDER BY o.created_position DESC LIMIT ?`, before, p.limit()+1)
+	if err != nil {
+		return nil, "", err
+	}
+	found, next := page(l, found, p.limit(), func(o Organization) events.Position { return o.created })
+	return found, next, nil
+}
+
+// Workspace is a workspace as the catalog shows it.
+type Workspace struct {
+	Org       events.OrgID
+	ID        events.WorkspaceID
+	Name      events.Text
+	CreatedAt events.Time
+	UpdatedAt events.Time
+	// DeletedAt is when it was deleted, 0 if it lives.
+	DeletedAt events.Time
+	Revision  events.Revision
+	Position  events.Position
+
+	created events.Position
+}
+
+const workspaceColumns = `SELECT org, id, name, name_sealed, created_at, updated_at, deleted_at, revision, position, created_position
+	FROM workspace `
+
+func scanWorkspace(row scanner) (Workspace, error) {
+	var w Workspace
+	var name textColumns
+	err := row.Scan(&w.Org, &w.ID, &name.clear, &name.sealed, &w.CreatedAt, &w.UpdatedAt, &w.DeletedAt, &w.Revision, &w.Position, &w.created)
+	if err == nil {
+		w.Name, err = name.text()
+	}
+	return w, err
+}
+
+// Workspace returns a workspace, deleted ones too.
+func (c *Catalog) Workspace(ctx context.Context, org events.OrgID, id events.WorkspaceID) (Workspace, error) {
+	return one(scanWorkspace, c.db.QueryRow(ctx, workspaceColumns+`WHERE org = ? AND id = ?`, string(org), string(id)))
+}
+
+// Workspaces lists the living workspaces of an organization from the newest on.
+func (c *Catalog) Workspaces(ctx context.Context, org events.OrgID, p Page) ([]Workspace, string, error) {
+	l := listOf("workspaces", string(org))
+	before, err := l.before(p.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	found, err := many(ctx, c, scanWorkspace, workspaceColumns+
+		`WHERE org = ? AND deleted_at = 0 AND created_position < ? ORDER BY created_position DESC LIMIT ?`, string(org), before, p.limit()+1)
+	if err != nil {
+		return nil, "", err
+	}
+	found, next := page(l, found, p.limit(), func(w Workspace) events.Position { return w.created })
+	return found, next, nil
+}
+
+// Permissions is an organization's permission catalog.
+type Permissions struct {
+	Org         events.OrgID
+	Permissions []events.CatalogPermission
+	UpdatedAt   events.Time
+	Revision    events.Revision
+	Position    events.Position
+}
+
+// Permissions returns an organization's permission catalog, an empty one of
+// revision 0 when it never wrote any.
+func (c *Catalog) Permissions(ctx context.Context, org events.OrgID) (Permissions, error) {
+	p := Permissions{Org: org}
+	var permissions string
+	err := c.db.QueryRow(ctx, `SELECT permissions, updated_at, revision, position FROM permissions WHERE org = ?`, string(org)).
+		Scan(&permissions, &p.UpdatedAt, &p.Revision, &p.Position)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return p, nil
+	case err != nil:
+		return p, fmt.Errorf("catalog: %w", err)
+	}
+	return p, decode(permissions, &p.Permissions)
+}
+
+// Profile is a profile as the catalog shows it.
+type Profile struct {
+	Org       events.OrgID
+	ID        events.ProfileID
+	Name      events.Text
+	Settings  events.Document
+	CreatedAt events.Time
+	UpdatedAt events.Time
+	// DeletedAt is when it was deleted, 0 if it lives.
+	DeletedAt events.Time
+	Revision  events.Revision
+	Position  events.Position
+
+	created events.Position
+}
+
+const profileColumns = `SELECT org, id, name, name_sealed, settings, created_at, updated_at, deleted_at, revision, position, created_position
+	FROM profile `
+
+func scanProfile(row scanner) (Profile, error) {
+	var p Profile
+	var name textColumns
+	var settings string
+	err := row.Scan(&p.Org, &p.ID, &name.clear, &name.sealed, &settings, &p.CreatedAt, &p.UpdatedAt, &p.DeletedAt, &p.Revision, &p.Position, &p.created)
+	if err == nil {
+		p.Settings = events.Document(settings)
+		p.Name, err = name.text()
+	}
+	return p, err
+}
+
+// Profile returns a profile, deleted ones too.
+func (c *Catalog) Profile(ctx context.Context, org events.OrgID, id events.ProfileID) (Profile, error) {
+	return one(scanProfile, c.db.QueryRow(ctx, profileColumns+`WHERE org = ? AND id = ?`, string(org), string(id)))
+}
+
+// Profiles lists the living profiles of an organization from the newest on.
+func (c *Catalog) Profiles(ctx context.Context, org events.OrgID, p Page) ([]Profile, string, error) {
+	l := listOf("profiles", string(org))
+	before, err := l.before(p.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	found, err := many(ctx, c, scanProfile, profileColumns+
+		`WHERE org = ? AND deleted_at = 0 AND created_position < ? ORDER BY created_position DESC LIMIT ?`, string(org), before, p.limit()+1)
+	if err != nil {
+		return nil, "", err
+	}
+	found, next := page(l, found, p.limit(), func(p Profile) events.Position { return p.created })
+	return found, next, nil
+}
+
+// one scans the only row.
+func one[T any](scan func(scanner) (T, error), row *sql.Row) (T, error) {
+	v, err := scan(row)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return v, ErrNotFound
+	case err != nil:
+		return v, fmt.Errorf("catalog: %w", err)
+	}
+	return v, nil
+}
+
+// many scans all rows of a query.
+func many[T any](ctx context.Context, c *Catalog, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := c.db.Query(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("catalog: %w", err)
+		}
+		all = append(all, v)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	return all, nil
+}
