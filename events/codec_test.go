@@ -297,8 +297,10 @@ func TestDecodeForeignSubject(t *testing.T) {
 	for _, f := range facts() {
 		body := golden(t, f.name())
 		for _, s := range []Subject{
-			{}, KeySubject(acme, id[KeyID]("99")), KeySubject("other", id[KeyID]("02")), RevokedSubject(acme, id[KeyID]("98")),
-			{Org: f.subject.Org, Aggregate: "future", ID: f.subject.ID}, {Org: "a.b", Aggregate: AggregateKey, ID: "x"},
+			{},
+			KeySubject(acme, id[KeyID]("99")), KeySubject("other", id[KeyID]("02")), RevokedSubject(acme, id[KeyID]("98")),
+			{Org: f.subject.Org, Aggregate: "future", ID: f.subject.ID},
+			{Org: "a.b", Aggregate: AggregateKey, ID: "x"},
 		} {
 			if _, event, err := Decode(s, body); !malformed(event, err) {
 				t.Errorf("%s under %q: got %v, %v", f.name(), s, event, err)
@@ -377,7 +379,8 @@ func TestEmptyIsNil(t *testing.T) {
 		{QuotaSubject(acme), QuotaChanged{}, QuotaChanged{Holders: []KeyID{}}},
 		{CatalogSubject(acme), CatalogReplaced{}, CatalogReplaced{Permissions: []CatalogPermission{}}},
 		{
-			CatalogSubject(acme), CatalogReplaced{Permissions: []CatalogPermission{{Name: "a:b"}}},
+			CatalogSubject(acme),
+			CatalogReplaced{Permissions: []CatalogPermission{{Name: "a:b"}}},
 			CatalogReplaced{Permissions: []CatalogPermission{{Name: "a:b", Routes: []string{}}}},
 		},
 	}
