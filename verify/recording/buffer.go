@@ -73,7 +73,7 @@ func (r *Recorder) add(b *buffer, u *Use) result {
 	if !r.open.Load() {
 		return closed
 	}
-	if u.Org != b.org {
+	if u.Org != b.org || u.Org == "" {
 		if _, err := events.ParseOrgID(string(u.Org)); err != nil {
 			return invalid
 		}

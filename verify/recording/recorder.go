@@ -356,12 +356,12 @@ func (r *Recorder) Close(ctx context.Context) error {
 
 // result says after the end what was left undone.
 func (r *Recorder) result() error {
-	s := r.Stats()
+	s, err := r.Stats(), r.flusher.err
 	switch {
 	case s.Backlog > 0:
-		return fmt.Errorf("%w: %d of %d: %w", ErrUnstored, s.Backlog, s.Recorded, r.flusher.err)
-	case r.flusher.err != nil:
-		return fmt.Errorf("recording: all uses are stored, the end marks are not: %w", r.flusher.err)
+		return fmt.Errorf("%w: %d of %d: %w", ErrUnstored, s.Backlog, s.Recorded, err)
+	case err != nil:
+		return fmt.Errorf("recording: all uses are stored, the end marks are not: %w", err)
 	}
 	return nil
 }

@@ -29,16 +29,25 @@ type stream struct {
 	stored []uses.Message
 	ids    map[string][]byte
 
-	// publish, if set, is asked before anything is stored; half of the messages
-	// are stored all the same when it fails after the fact.
+	// before, if set, is asked before anything is stored. When after fails, the
+	// first half of the messages is stored all the same.
 	before, after func(ctx context.Context) error
+}
+
+func (s *stream) ask(before func(ctx context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = before
 }
 
 var errSink = errors.New("sink is away")
 
 func (s *stream) PublishUses(ctx context.Context, messages []uses.Message) error {
-	if s.before != nil {
-		if err := s.before(ctx); err != nil {
+	s.mu.Lock()
+	before := s.before
+	s.mu.Unlock()
+	if before != nil {
+		if err := before(ctx); err != nil {
 			return err
 		}
 	}
@@ -288,14 +297,14 @@ func TestFullBuffer(t *testing.T) {
 				c.MaxBuffered, c.MaxWait = bound, time.Second
 				r := start(t, c)
 				gate := make(chan struct{})
-				s.before = func(ctx context.Context) error {
+				s.ask(func(ctx context.Context) error {
 					select {
 					case <-gate:
 						return nil
 					case <-ctx.Done():
 						return ctx.Err()
 					}
-				}
+				})
 				n := 0
 				for {
 					u := use(uint64(n))
@@ -372,7 +381,7 @@ func TestCloseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stream{}
 		r := start(t, config(s))
-		s.before = func(context.Context) error { return errSink }
+		s.ask(func(context.Context) error { return errSink })
 		for i := range 10 {
 			u := use(uint64(i))
 			if !r.Record(&u) {
@@ -406,11 +415,11 @@ func TestCrash(t *testing.T) {
 		for i := range 50 {
 			if i == 30 {
 				time.Sleep(time.Second)
-				s.before = func(ctx context.Context) error {
+				s.ask(func(ctx context.Context) error {
 					lost.Store(true)
 					<-ctx.Done() // the process dies here
 					return ctx.Err()
-				}
+				})
 			}
 			u := use(uint64(i))
 			if !r.Record(&u) {
@@ -442,7 +451,7 @@ func TestIdleIsIdle(t *testing.T) {
 		s := &stream{}
 		r := start(t, config(s))
 		var calls atomic.Int32
-		s.before = func(context.Context) error { calls.Add(1); return nil }
+		s.ask(func(context.Context) error { calls.Add(1); return nil })
 		time.Sleep(time.Hour)
 		u := use(1)
 		r.Record(&u)
@@ -540,18 +549,25 @@ func BenchmarkRecord(b *testing.B) {
 	}
 	// The verdict's share alone: nothing is packed while it is measured.
 	b.Run("share", func(b *testing.B) {
-		c := config(&discard{})
-		c.MaxBuffered, c.FlushEvery = MaxMaxBuffered/4, time.Hour
-		r := start(b, c)
+		r := start(b, config(&discard{}))
+		defer func() {
+			if err := r.Close(context.Background()); !errors.Is(err, ErrUnstored) {
+				b.Error("nothing was thrown away")
+			}
+		}()
 		u := use(1)
 		b.ReportAllocs()
-		n := min(b.N, c.MaxBuffered/4)
-		b.ResetTimer()
-		for range n {
-			r.Record(&u)
+		for b.Loop() {
+			buf := r.acquire()
+			if r.add(buf, &u) == full {
+				b.Fatal("full")
+			}
+			if len(buf.full) > 0 { // write to the same few chunks again
+				r.free.give(buf.full)
+				buf.full = buf.full[:0]
+			}
+			buf.mu.Unlock()
+			r.pool.Put(buf)
 		}
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/op")
-		b.StopTimer()
-		stop(b, r)
 	})
 }
