@@ -45,8 +45,11 @@ func Prepare(ledger events.LedgerID, entries []events.Entry, now events.Time) ([
 			meta.BatchIndex, meta.BatchSize = i+1, len(entries)
 		}
 		body, err := events.Encode(e.Subject, e.Event, meta)
-		if err != nil {
+		if errors.Is(err, events.ErrTooLarge) {
 			return nil, err
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		// Whatever readers would refuse must not get in: it would be there for
 		// ever. Reading it back is small against storing it, and the caller gets

@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -44,4 +45,16 @@ func ledger(t testing.TB, conn *nats.Conn) *jetstream.Ledger {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// plant goes around the ledger.
+func plant(t testing.TB, conn *nats.Conn, subject string, body []byte) {
+	t.Helper()
+	answer, err := conn.Request(subject, body, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(answer.Data, []byte(`"seq"`)) {
+		t.Fatalf("planted nothing: %s", answer.Data)
+	}
 }

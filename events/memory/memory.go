@@ -135,6 +135,9 @@ func (l *Ledger) Load(ctx context.Context, subject events.Subject, after events.
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
+	if _, err := events.ParseSubject(subject.String()); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []events.Recorded
