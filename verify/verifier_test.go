@@ -98,7 +98,12 @@ type ledger struct {
 	index     *index.Index
 	position  events.Position
 	revisions map[events.Subject]events.Revision
+	// seen, if there is one, is shown every fact.
+	seen func(events.Recorded)
 }
+
+// sized is a recorder's configuration with so much room.
+func sized(n int) recording.Config { return recording.Config{MaxBuffered: n} }
 
 func (l *ledger) add(s events.Subject, e events.Event) {
 	l.revisions[s]++
@@ -110,6 +115,9 @@ func (l *ledger) at(s events.Subject, rev events.Revision, e events.Event) {
 	r := []events.Recorded{{Position: l.position, Subject: s, Event: e, Meta: events.Meta{Revision: rev}}}
 	if err := l.index.Apply(context.Background(), r); err != nil {
 		panic(err)
+	}
+	if l.seen != nil {
+		l.seen(r[0])
 	}
 }
 
