@@ -105,7 +105,7 @@ func readHeader(subject string, body []byte) (Header, *reader, error) {
 func (h *Header) members(r *reader) {
 	switch h.Kind {
 	case KindUses:
-		h.First = r.uvarint(math.MaxInt64)
+		h.First = r.uvarint(maxNumber)
 		count := r.uvarint(MaxUses)
 		if h.First == 0 || count == 0 {
 			r.fail("a block without uses")
@@ -117,9 +117,9 @@ func (h *Header) members(r *reader) {
 		if h.Org != events.System {
 			r.fail("a boot mark of an organization")
 		}
-		h.Bound = r.uvarint(math.MaxUint64)
+		h.Bound = r.uvarint(maxNumber)
 	case KindEnd:
-		h.Last, h.Total, h.Organizations = r.uvarint(math.MaxInt64), r.uvarint(math.MaxInt64), r.uvarint(math.MaxInt64)
+		h.Last, h.Total, h.Organizations = r.uvarint(maxNumber), r.uvarint(maxNumber), r.uvarint(maxNumber)
 		if h.Org != events.System && (h.Total != 0 || h.Organizations != 0) {
 			r.fail("totals in an organization")
 		}

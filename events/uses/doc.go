@@ -18,7 +18,7 @@
 // [events.UsesSubject] of its organization and verifier. Its header repeats
 // both, so that a block which was moved elsewhere is noticed. Numbers written
 // uvarint are unsigned LEB128 in their shortest form; other integers are
-// big-endian; times are microseconds since 1970 in UTC.
+// big-endian; counts are at most 2^62; times are microseconds since 1970 in UTC.
 //
 //	4         "KLU" and the format's version, 1
 //	1         kind: 1 uses, 2 boot mark, 3 end mark

@@ -95,8 +95,8 @@ func (e *Encoder) Encode(h Header, list []Use) ([]Message, error) {
 	if err := h.check(); err != nil {
 		return nil, err
 	}
-	if h.First == 0 || h.First > math.MaxInt64 {
-		return nil, fmt.Errorf("%w: uses are numbered from 1", ErrInvalid)
+	if h.First == 0 || h.First > maxNumber {
+		return nil, fmt.Errorf("%w: uses are numbered from 1, up to 2^62", ErrInvalid)
 	}
 	byTime := func(a, b Use) int { return cmp.Compare(a.At, b.At) }
 	if !slices.IsSortedFunc(list, byTime) {
@@ -119,6 +119,9 @@ func (e *Encoder) Encode(h Header, list []Use) ([]Message, error) {
 func (e *Encoder) Mark(h Header) (Message, error) {
 	if err := h.check(); err != nil {
 		return Message{}, err
+	}
+	if max(h.Bound, h.Last, h.Total, h.Organizations) > maxNumber {
+		return Message{}, fmt.Errorf("%w: a count beyond 2^62", ErrInvalid)
 	}
 	h.From = max(h.From, 0)
 	h.To = h.From

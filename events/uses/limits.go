@@ -33,4 +33,8 @@ const (
 	// MaxColumns bounds the columns of a block before compression, so that 60
 	// KiB of Zstandard cannot ask a reader for gigabytes.
 	MaxColumns = 1 << 20
+
+	// maxNumber bounds numbers and counts of uses, so that those of a whole
+	// block still are a signed integer wherever they are kept.
+	maxNumber = 1 << 62
 )

@@ -125,19 +125,6 @@ type Block struct {
 	Uses []Use
 }
 
-// Message is a block to be published.
-type Message struct {
-	Subject string
-	// ID is the message id for deduplication.
-	ID   string
-	Body []byte
-}
-
-// Recorded is a block in its place in the stream of uses.
-type Recorded struct {
-	Position events.Position
-	// Stored is the broker's time.
-	Stored  events.Time
-	Subject string
-	Body    []byte
-}
+// Message is a block as the broker holds it. An [Encoder] fills its Subject, ID
+// and Body.
+type Message = events.UsesMessage

@@ -1,0 +1,185 @@
+// Package usage tells when each key was last used, and whether any recorded use
+// is missing: a view of the stream of uses, in one SQLite file.
+//
+// A key's last use is its last VALID one: an attempt that was denied is no use
+// of what the key gives access to, and a key that is only ever denied must look
+// dormant to whoever reviews access. The last attempt whatever its verdict is
+// kept beside it as seen.
+//
+// Blocks go through [uses.Continuity], and what it finds is kept with the
+// position at which it was found. Rows and position change in one transaction;
+// the file is rebuilt by deleting it, from what the stream then still holds.
+//
+// # The file
+//
+// Other views and SQL tools may read the file, and ATTACH it read-only. These
+// tables and views keep their columns; times are microseconds since 1970 in
+// UTC, ids are texts:
+//
+//	last_used(org, key, at, permission, workspace, seen_at, seen_code)
+//	findings(position, n, kind, verifier, boot, org, first, last, count, from_at, to_at)
+//	unended(verifier, boot, bound, began, seen, superseded)
+//
+// In last_used, at is NULL for a key that never had a VALID use; permission and
+// workspace are those of the VALID use at that time; seen_code is the number of
+// the [events.Code] of the last attempt.
+package usage
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/projections/sqlview"
+)
+
+// Name is the view's name.
+const Name = "usage"
+
+// projection is raised whenever the same blocks come to mean other rows.
+const projection = 1
+
+// FindingGap is a kind of finding of this view's own: the positions First to
+// Last of the stream were not there to be read, because they expired before, or
+// for a worse reason. Their uses may be missing here.
+const FindingGap uses.FindingKind = "gap"
+
+// ErrBlock says that the stream holds something which is no block of this
+// ledger, and where. The view stops there: what it would show from then on
+// would look complete and not be it.
+var ErrBlock = fmt.Errorf("usage: stream of uses holds what it must not: %w", events.ErrCorrupt)
+
+const schema = `
+CREATE TABLE last_used (
+	org        TEXT NOT NULL,
+	key        TEXT NOT NULL,
+	at         INTEGER,
+	permission TEXT NOT NULL,
+	workspace  TEXT NOT NULL,
+	seen_at    INTEGER NOT NULL,
+	seen_code  INTEGER NOT NULL,
+	PRIMARY KEY (org, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE findings (
+	position INTEGER NOT NULL,
+	n        INTEGER NOT NULL,
+	kind     TEXT NOT NULL,
+	verifier TEXT NOT NULL,
+	boot     TEXT NOT NULL,
+	org      TEXT NOT NULL,
+	first    INTEGER NOT NULL,
+	last     INTEGER NOT NULL,
+	count    INTEGER NOT NULL,
+	from_at  INTEGER NOT NULL,
+	to_at    INTEGER NOT NULL,
+	PRIMARY KEY (position, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE boots (
+	verifier   TEXT NOT NULL,
+	boot       TEXT NOT NULL,
+	place      INTEGER NOT NULL, -- the position of its first block
+	marked     INTEGER NOT NULL,
+	bound      INTEGER NOT NULL,
+	began      INTEGER NOT NULL,
+	seen       INTEGER NOT NULL,
+	ended      INTEGER NOT NULL,
+	PRIMARY KEY (verifier, boot)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE series (
+	verifier TEXT NOT NULL,
+	boot     TEXT NOT NULL,
+	org      TEXT NOT NULL,
+	last     INTEGER NOT NULL,
+	at       INTEGER NOT NULL,
+	ended    INTEGER NOT NULL,
+	"end"    INTEGER NOT NULL,
+	PRIMARY KEY (verifier, boot, org)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE beginning (
+	trimmed INTEGER NOT NULL -- whether the stream's first blocks had expired
+) STRICT;
+
+CREATE VIEW unended AS
+	SELECT verifier, boot, bound, began, seen, EXISTS (
+		SELECT 1 FROM boots AS later WHERE later.verifier = boots.verifier AND later.place > boots.place
+	) AS superseded
+	FROM boots WHERE NOT ended;
+`
+
+// Config says where the view is kept.
+type Config struct {
+	// Path is the SQLite file. Its folder must exist. Required.
+	Path string
+	// Of is the ledger whose uses these are. Required.
+	Of events.Positions
+	// Logger takes rebuilds and waits. Nothing is logged without one.
+	Logger *slog.Logger
+}
+
+// Validate reports every fault of the configuration at once.
+func (c Config) Validate() error {
+	var faults []error
+	if c.Path == "" {
+		faults = append(faults, errors.New("usage: no path"))
+	}
+	if c.Of.Ledger.IsZero() {
+		faults = append(faults, errors.New("usage: no ledger"))
+	}
+	return errors.Join(faults...)
+}
+
+// View is the view. Its queries may be called by many goroutines, Apply by one
+// at a time.
+type View struct {
+	cfg  Config
+	db   *sqlview.DB
+	dec  *uses.Decoder
+	at   events.Position
+	seen *uses.Continuity // as the file has it, nil when it must be read again
+}
+
+// Open opens the view's file, or creates it.
+func Open(ctx context.Context, c Config) (*View, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	dec, err := uses.NewDecoder()
+	if err != nil {
+		return nil, fmt.Errorf("usage: %w", err)
+	}
+	db, err := sqlview.Open(ctx, sqlview.Config{
+		Path: c.Path, Name: Name, Version: projection, Schema: schema, Of: c.Of, Logger: c.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("usage: %w", err)
+	}
+	return &View{cfg: c, db: db, dec: dec}, nil
+}
+
+// Close closes the file.
+func (v *View) Close() error { return v.db.Close() }
+
+// Name is the view's name.
+func (v *View) Name() string { return Name }
+
+// Position returns the last position of the stream of uses that was applied.
+func (v *View) Position(ctx context.Context) (events.Position, error) { return v.db.Position(ctx) }
+
+// Digest returns a hash of the view's rows and the position they stand at.
+func (v *View) Digest(ctx context.Context) (events.Position, [sha256.Size]byte, error) {
+	return v.db.Digest(ctx,
+		`SELECT * FROM last_used ORDER BY org, key`,
+		`SELECT * FROM findings ORDER BY position, n`,
+		`SELECT * FROM boots ORDER BY verifier, boot`,
+		`SELECT * FROM series ORDER BY verifier, boot, org`,
+		`SELECT * FROM beginning`,
+	)
+}
