@@ -78,6 +78,11 @@ func Refuse(err error, field, format string, args ...any) error {
 	return &Refusal{Err: err, Field: field, Detail: fmt.Sprintf(format, args...)}
 }
 
+// RefuseID refuses what is not of the form that ids have.
+func RefuseID(field string) error {
+	return Refuse(ErrInvalid, field, "must be 1 to %d characters of a-z, 0-9 and '-', and begin with a letter or digit", events.MaxIDLength)
+}
+
 // Optional is a member of a change that may be left out.
 type Optional[T any] struct {
 	Set   bool

@@ -3,7 +3,10 @@ package key
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/configuration"
@@ -48,8 +51,8 @@ type Create struct {
 	ExternalID  events.Text
 }
 
-// Update changes what is set. Metadata is the whole of it: merging is done by
-// whoever read the patch, on the state that the decision is made on.
+// Update changes what is set. Metadata is merged here, on the state that the
+// decision is made on.
 type Update struct {
 	Now         events.Time
 	Config      configuration.State
@@ -92,8 +95,9 @@ func (Revoke) command() {}
 func (Expire) command() {}
 
 // Decide turns a wish into facts. [events.KeyRevoked] belongs on the revocation
-// subject, the [events.KeyCreated] of a rotation on the successor's, all others
-// on the key's own. A wish that changes nothing gives no fact.
+// subject; of a rotation the first fact belongs on the key's own subject and all
+// that follow on the successor's; all others belong on the key's own. A wish
+// that changes nothing gives no fact.
 func Decide(s State, c Command) ([]events.Event, error) {
 	switch c := c.(type) {
 	case Create:
@@ -116,6 +120,10 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		}
 		if s.Revoked || s.Expired || !s.EndsAt().Passed(c.Now) {
 			return nil, nil
+		}
+		if s.Doubtful {
+			// What is not understood may have moved the key's time.
+			return nil, s.refuseDoubtful()
 		}
 		return []events.Event{events.KeyExpired{ExpiredAt: s.EndsAt()}}, nil
 	default:
@@ -153,7 +161,8 @@ func create(s State, c Create) ([]events.Event, error) {
 	if err := checkProfile(c.Config, c.Kind, c.Profile); err != nil {
 		return nil, err
 	}
-	if err := checkMetadata(c.Metadata); err != nil {
+	metadata := merge(nil, c.Metadata)
+	if err := checkMetadata(metadata); err != nil {
 		return nil, err
 	}
 	if c.ExternalID.Sealed.IsZero() {
@@ -168,7 +177,7 @@ func create(s State, c Create) ([]events.Event, error) {
 	return []events.Event{events.KeyCreated{
 		ID: c.Issued.ID, KeyKind: c.Kind, Role: c.Role, Name: c.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
 		Digest: c.Issued.Digest, Permissions: permissions, Scope: scope, Profile: c.Profile, CreatedAt: c.Now,
-		ExpiresAt: expires, Metadata: c.Metadata, ExternalID: c.ExternalID,
+		ExpiresAt: expires, Metadata: metadata, ExternalID: c.ExternalID,
 	}}, nil
 }
 
@@ -234,19 +243,29 @@ func updateMetadata(s State, c Update) (events.Event, error) {
 	if !c.Metadata.Set {
 		return nil, nil
 	}
+	next := merge(s.Metadata, c.Metadata.Value)
+	if maps.Equal(next, s.Metadata) {
+		return nil, nil
+	}
+	return events.KeyMetadataChanged{Metadata: next}, checkMetadata(next)
+}
+
+// merge sets members and removes those of an empty text. Nothing left is nil,
+// as it is when it is read again.
+func merge(had, set events.Metadata) events.Metadata {
 	next := events.Metadata{}
-	maps.Copy(next, s.Metadata)
-	for k, v := range c.Metadata.Value {
+	maps.Copy(next, had)
+	for k, v := range set {
 		if v.IsZero() {
 			delete(next, k)
 			continue
 		}
 		next[k] = v
 	}
-	if maps.Equal(next, s.Metadata) {
-		return nil, nil
+	if len(next) == 0 {
+		return nil
 	}
-	return events.KeyMetadataChanged{Metadata: next}, checkMetadata(next)
+	return next
 }
 
 func updateStatus(s State, c Update) (events.Event, error) {
@@ -290,6 +309,9 @@ func updateGrace(s State, c Update) (events.Event, error) {
 	if s.RotatedTo.IsZero() {
 		return nil, domain.Refuse(domain.ErrConflict, "grace", "the key was not rotated, it has no grace to cut short")
 	}
+	if c.Grace.Value < 0 {
+		return nil, domain.Refuse(domain.ErrInvalid, "grace", "must not be negative")
+	}
 	at := c.Now.Add(c.Grace.Value).WholeSecond()
 	if at > s.GraceEndsAt {
 		return nil, domain.Refuse(domain.ErrInvalid, "grace", "can only be cut short; it ends at %s already", s.GraceEndsAt)
@@ -317,14 +339,20 @@ func rotate(s State, c Rotate) ([]events.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []events.Event{
+	out := []events.Event{
 		events.KeyRotated{Successor: c.Issued.ID, GraceEndsAt: c.Now.Add(c.Grace).WholeSecond()},
 		events.KeyCreated{
 			ID: c.Issued.ID, KeyKind: s.Kind, Role: s.Role, Name: s.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
 			Digest: c.Issued.Digest, Permissions: s.Permissions, Scope: s.Scope, Profile: s.Profile, CreatedAt: c.Now,
 			ExpiresAt: expires, Metadata: s.Metadata, ExternalID: s.ExternalID, RotatedFrom: s.ID,
 		},
-	}, nil
+	}
+	if s.Disabled {
+		// A rotation changes the secret and nothing else: what is switched off
+		// stays so.
+		out = append(out, events.KeyDisabled{})
+	}
+	return out, nil
 }
 
 func successorExpiry(s State, c Rotate) (events.Time, error) {
@@ -332,13 +360,14 @@ func successorExpiry(s State, c Rotate) (events.Time, error) {
 		return resolve(c.Now, c.Config, c.Expiry)
 	}
 	if s.ExpiresAt == 0 {
-		return resolve(c.Now, c.Config, Expiry{In: longest(c.Config)})
+		return lifetimeEnd(c.Now, c.Config), nil
 	}
-	at := (c.Now + (s.ExpiresAt - s.CreatedAt)).WholeSecond()
+	at := min(c.Now+(s.ExpiresAt-s.CreatedAt), c.Now.Add(events.MaxPeriod)).WholeSecond()
 	if end := lifetimeEnd(c.Now, c.Config); end != 0 && at > end {
 		at = end
 	}
-	return at, nil
+	// A lifetime below a second must not be cut down to none.
+	return max(at, c.Now.Add(time.Second).WholeSecond()), nil
 }
 
 func refuseConfig(config configuration.State) error {
@@ -412,6 +441,9 @@ func checkScope(config configuration.State, s events.Scope, had []events.Workspa
 		return s, domain.Refuse(domain.ErrInvalid, "scope.workspaces", "holds %d workspaces, at most %d are allowed", len(s.Workspaces), events.MaxScopeWorkspaces)
 	}
 	for _, id := range s.Workspaces {
+		if _, err := events.ParseWorkspaceID(string(id)); err != nil {
+			return s, domain.Refuse(domain.ErrInvalid, "scope.workspaces", "holds what is no workspace id")
+		}
 		if !config.Workspaces[id].Live() && !slices.Contains(had, id) {
 			return s, domain.Refuse(domain.ErrUnknownWorkspace, "scope.workspaces", "the organization has no workspace %q", id)
 		}
@@ -427,6 +459,9 @@ func checkProfile(config configuration.State, kind events.KeyKind, id events.Pro
 	}
 	if kind == events.KindManagement {
 		return domain.Refuse(domain.ErrInvalid, "profile", "belongs to keys of kind api")
+	}
+	if _, err := events.ParseProfileID(string(id)); err != nil {
+		return domain.Refuse(domain.ErrInvalid, "profile", "is no profile id")
 	}
 	if !config.Profiles[id].Live() {
 		return domain.Refuse(domain.ErrUnknownProfile, "profile", "the organization has no profile %q", id)
@@ -445,11 +480,25 @@ func checkMetadata(m events.Metadata) error {
 		if err := domain.CheckText("metadata", k, events.MaxMetadataKeyLength); err != nil {
 			return err
 		}
-		if len(v.Clear) > events.MaxMetadataValueLength {
-			return domain.Refuse(domain.ErrInvalid, "metadata", "a value is %d bytes long, at most %d are allowed", len(v.Clear), events.MaxMetadataValueLength)
+		if err := checkMetadataValue(v.Clear); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// checkMetadataValue lets lines and tabs through, which names must not have.
+func checkMetadataValue(v string) error {
+	switch {
+	case len(v) > events.MaxMetadataValueLength:
+		return domain.Refuse(domain.ErrInvalid, "metadata", "a value is %d bytes long, at most %d are allowed", len(v), events.MaxMetadataValueLength)
+	case !utf8.ValidString(v):
+		return domain.Refuse(domain.ErrInvalid, "metadata", "a value must be valid UTF-8")
+	case strings.ContainsFunc(v, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }):
+		return domain.Refuse(domain.ErrInvalid, "metadata", "a value must not hold control characters other than line feed and tab")
+	default:
+		return nil
+	}
 }
 
 // resolve turns a wish for an expiry into an instant by the whole second, or
@@ -458,38 +507,33 @@ func resolve(now events.Time, config configuration.State, wish Expiry) (events.T
 	if wish.At != 0 && wish.In != "" {
 		return 0, domain.Refuse(domain.ErrInvalid, "expires_in", "takes the place of expires_at; give one of them")
 	}
+	end := lifetimeEnd(now, config)
 	if wish == (Expiry{}) {
-		wish.In = config.Organization.Policy.DefaultExpiresIn
-		if wish.In == "" {
-			wish.In = longest(config)
+		// Nobody asked for more than the limit: the default yields to it.
+		at := period.Add(now, config.Organization.Policy.DefaultExpiresIn)
+		if end != 0 && (at == 0 || at > end) {
+			at = end
 		}
+		return at, nil
 	}
 	if err := period.Check("expires_in", wish.In); err != nil {
 		return 0, err
 	}
-	at := wish.At.WholeSecond()
+	field, at := "expires_at", wish.At.WholeSecond()
 	if wish.In != "" {
-		at = period.Add(now, wish.In)
+		field, at = "expires_in", period.Add(now, wish.In)
 	}
 	if wish.At != 0 && at <= now {
-		return 0, domain.Refuse(domain.ErrPastExpiry, "expires_at", "must lie in the future; it is %s now", now)
+		return 0, domain.Refuse(domain.ErrPastExpiry, field, "must lie in the future; it is %s now", now)
 	}
 	if at > now.Add(events.MaxPeriod) {
-		return 0, domain.Refuse(domain.ErrInvalid, "expires_at", "lies more than 100 years ahead")
+		return 0, domain.Refuse(domain.ErrInvalid, field, "lies more than 100 years ahead")
 	}
-	if end := lifetimeEnd(now, config); end != 0 && (at == 0 || at > end) {
-		return 0, domain.Refuse(domain.ErrLifetimeTooLong, "expires_at",
+	if end != 0 && (at == 0 || at > end) {
+		return 0, domain.Refuse(domain.ErrLifetimeTooLong, field,
 			"keys of this organization may live %s at most, until %s", config.Organization.Limits.MaxKeyLifetime, end)
 	}
 	return at, nil
-}
-
-// longest is the longest lifetime that the organization allows.
-func longest(config configuration.State) events.Period {
-	if p := config.Organization.Limits.MaxKeyLifetime; p != "" {
-		return p
-	}
-	return period.Never
 }
 
 // lifetimeEnd is the last instant at which a key that is decided on now may

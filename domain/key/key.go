@@ -80,12 +80,12 @@ func Evolve(s State, e events.Event) State {
 		if s.Exists {
 			return s
 		}
-		revoked, doubtful := s.Revoked, s.Doubtful
+		revoked, expired, doubtful := s.Revoked, s.Expired, s.Doubtful
 		s = State{
 			Exists: true, ID: e.ID, Kind: e.KeyKind, Role: e.Role, Name: e.Name, Prefix: e.Prefix, LastFour: e.LastFour,
 			Digest: e.Digest, Permissions: e.Permissions, Scope: e.Scope, Profile: e.Profile, CreatedAt: e.CreatedAt,
 			ExpiresAt: e.ExpiresAt, Metadata: e.Metadata, ExternalID: e.ExternalID, RotatedFrom: e.RotatedFrom,
-			Revoked: revoked, Doubtful: doubtful,
+			Revoked: revoked, Expired: expired, Doubtful: doubtful,
 		}
 	case events.KeyRenamed:
 		s.Name = e.Name
@@ -146,8 +146,12 @@ func (s State) refuseEnded(now events.Time) error {
 	case s.Status(now) == events.StatusExpired:
 		return domain.Refuse(domain.ErrEnded, "", "the key is EXPIRED, which is for ever; create a new key, and extend the next one before its time")
 	case s.Doubtful:
-		return domain.Refuse(domain.ErrConflict, "", "the key holds a fact that this version does not understand; it can only be revoked until the server is updated")
+		return s.refuseDoubtful()
 	default:
 		return nil
 	}
+}
+
+func (s State) refuseDoubtful() error {
+	return domain.Refuse(domain.ErrConflict, "", "the key holds a fact that this version does not understand; it can only be revoked until the server is updated")
 }
