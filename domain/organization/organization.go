@@ -82,6 +82,9 @@ func create(s State, c Create) ([]events.Event, error) {
 	if s.Exists {
 		return nil, domain.Refuse(domain.ErrExists, "id", "there is an organization of this id")
 	}
+	if _, err := events.ParseOrgID(string(c.ID)); err != nil {
+		return nil, domain.RefuseID("id")
+	}
 	if c.Plan == "" {
 		c.Plan = events.PlanGrowth
 	}

@@ -53,6 +53,9 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		if s.Exists {
 			return nil, domain.Refuse(domain.ErrExists, "id", "the organization has, or had, a profile of this id; ids are never used again")
 		}
+		if _, err := events.ParseProfileID(string(create.ID)); err != nil {
+			return nil, domain.RefuseID("id")
+		}
 		if err := domain.CheckName("name", create.Name, true); err != nil {
 			return nil, err
 		}
@@ -101,14 +104,16 @@ func update(s State, c Update) ([]events.Event, error) {
 	return out, nil
 }
 
-// compact keeps the members in the order they were given, without white space.
+// compact keeps the members in the order they were given, without white space
+// and with each string in its shortest spelling, so that nothing hides behind an
+// escape. Names that stand twice are refused: readers differ in which one counts.
 func compact(doc events.Document) (events.Document, error) {
 	if len(doc) == 0 {
 		return events.Document("{}"), nil
 	}
 	out := doc.Clone()
-	if err := out.Compact(); err != nil || out.Kind() != jsontext.KindBeginObject {
-		return nil, domain.Refuse(domain.ErrInvalid, "settings", "must be a JSON object")
+	if err := out.Format(); err != nil || out.Kind() != jsontext.KindBeginObject {
+		return nil, domain.Refuse(domain.ErrInvalid, "settings", "must be a JSON object in UTF-8 in which no name stands twice")
 	}
 	if len(out) > events.MaxSettingsBytes {
 		return nil, domain.Refuse(domain.ErrInvalid, "settings", "is %d bytes long, at most %d are allowed", len(out), events.MaxSettingsBytes)
@@ -120,7 +125,7 @@ func compact(doc events.Document) (events.Document, error) {
 func Evolve(s State, e events.Event) State {
 	switch e := e.(type) {
 	case events.ProfileCreated:
-		s = State{Exists: true, ID: e.ID, Name: e.Name, Settings: e.Settings}
+		s = State{Exists: true, ID: e.ID, Name: e.Name, Settings: e.Settings, Ended: s.Ended}
 	case events.ProfileRenamed:
 		s.Name = e.Name
 	case events.ProfileSettingsChanged:

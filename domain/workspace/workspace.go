@@ -45,6 +45,9 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		if s.Exists {
 			return nil, domain.Refuse(domain.ErrExists, "id", "the organization has, or had, a workspace of this id; ids are never used again")
 		}
+		if _, err := events.ParseWorkspaceID(string(create.ID)); err != nil {
+			return nil, domain.RefuseID("id")
+		}
 		if err := domain.CheckName("name", create.Name, true); err != nil {
 			return nil, err
 		}
@@ -79,7 +82,7 @@ func Decide(s State, c Command) ([]events.Event, error) {
 func Evolve(s State, e events.Event) State {
 	switch e := e.(type) {
 	case events.WorkspaceCreated:
-		s = State{Exists: true, ID: e.ID, Name: e.Name}
+		s = State{Exists: true, ID: e.ID, Name: e.Name, Ended: s.Ended}
 	case events.WorkspaceRenamed:
 		s.Name = e.Name
 	case events.WorkspaceDeleted:
