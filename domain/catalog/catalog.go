@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
 )
@@ -105,7 +106,8 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		}
 	}
 	if _, err := permission.NewRouter(routes); err != nil {
-		return nil, domain.Refuse(domain.ErrInvalid, "permissions", "%s", err)
+		// It names routes; a key may have been pasted into one.
+		return nil, domain.Refuse(domain.ErrInvalid, "permissions", "%s", keystring.Redact(err.Error()))
 	}
 	if slices.EqualFunc(next, s.Permissions, samePermission) {
 		return nil, nil

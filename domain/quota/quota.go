@@ -30,7 +30,9 @@ type Take struct {
 	Ended []events.KeyID
 }
 
-// Replace hands the place of a rotated key to its successor.
+// Replace hands the place of a rotated key to its successor. Nobody gains a
+// place, so it holds under a full limit, also one that was lowered since. A key
+// whose place the guard does not know takes a new one.
 type Replace struct {
 	Old, New events.KeyID
 	Limit    int
@@ -53,7 +55,12 @@ func Decide(s State, c Command) ([]events.Event, error) {
 	case Take:
 		return take(s, c.Key, c.Limit, c.Ended)
 	case Replace:
-		return take(State{Limit: s.Limit, Holders: without(s.Holders, []events.KeyID{c.Old})}, c.New, c.Limit, c.Ended)
+		i := slices.Index(s.Holders, c.Old)
+		if i < 0 {
+			return take(s, c.New, c.Limit, c.Ended)
+		}
+		next := append(slices.Delete(slices.Clone(s.Holders), i, i+1), c.New)
+		return []events.Event{events.QuotaChanged{Limit: c.Limit, Holders: next}}, nil
 	case Reset:
 		if len(c.Holders) > events.MaxActiveKeysLimit {
 			return nil, domain.Refuse(domain.ErrConflict, "limits.max_active_keys",
@@ -82,7 +89,11 @@ func take(s State, id events.KeyID, limit int, ended []events.KeyID) ([]events.E
 }
 
 func without(holders, gone []events.KeyID) []events.KeyID {
-	return slices.DeleteFunc(slices.Clone(holders), func(id events.KeyID) bool { return slices.Contains(gone, id) })
+	set := make(map[events.KeyID]struct{}, len(gone))
+	for _, id := range gone {
+		set[id] = struct{}{}
+	}
+	return slices.DeleteFunc(slices.Clone(holders), func(id events.KeyID) bool { _, ok := set[id]; return ok })
 }
 
 // Evolve applies a fact.
