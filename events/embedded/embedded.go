@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -87,6 +88,7 @@ type Broker struct {
 	working  nkeys.KeyPair
 	conn     *nats.Conn
 	log      *slog.Logger
+	down     sync.Once
 }
 
 // Start takes the data folder ([ErrLocked] if another process has it), starts a
@@ -139,7 +141,7 @@ func (b *Broker) start(ctx context.Context, config Config) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = time.Until(deadline)
 	}
-	if !b.server.ReadyForConnections(wait) || !b.server.JetStreamEnabled() {
+	if log.reason() != "" || !b.server.ReadyForConnections(wait) || !b.server.JetStreamEnabled() {
 		return fmt.Errorf("embedded: broker did not start: %s", log.reason())
 	}
 	// The server keeps a copy of the account it was given; this is the one in use.
@@ -195,15 +197,16 @@ func ServerPermissions() *server.Permissions {
 func (b *Broker) Conn() *nats.Conn { return b.conn }
 
 // Connect returns one more working connection, the caller's to close: what
-// replays a stream on one of its own does not delay the answers on another.
-func (b *Broker) Connect(ctx context.Context, name string) (*nats.Conn, error) {
-	return b.connect(ctx, b.working, nats.Name(name), nats.CustomInboxPrefix(inboxPrefix))
+// replays a stream on one of its own does not delay the answers on another. The
+// options come after its own.
+func (b *Broker) Connect(ctx context.Context, name string, options ...nats.Option) (*nats.Conn, error) {
+	return b.connect(ctx, b.working, append([]nats.Option{nats.Name(name), nats.CustomInboxPrefix(inboxPrefix)}, options...))
 }
 
 // Setup runs f with a connection that may create streams, and closes it. It is
 // for an installation's beginning.
 func (b *Broker) Setup(ctx context.Context, f func(*nats.Conn) error) error {
-	conn, err := b.connect(ctx, b.operator, nats.Name("operator"))
+	conn, err := b.connect(ctx, b.operator, []nats.Option{nats.Name("operator")})
 	if err != nil {
 		return err
 	}
@@ -214,31 +217,33 @@ func (b *Broker) Setup(ctx context.Context, f func(*nats.Conn) error) error {
 // Addr returns the address where others come in, nil if nobody does.
 func (b *Broker) Addr() net.Addr { return b.server.Addr() }
 
-func (b *Broker) connect(ctx context.Context, key nkeys.KeyPair, options ...nats.Option) (*nats.Conn, error) {
+func (b *Broker) connect(ctx context.Context, key nkeys.KeyPair, more []nats.Option) (*nats.Conn, error) {
 	public, err := key.PublicKey()
 	if err != nil {
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
-	options = append(options,
-		nats.InProcessServer(b.server), nats.Nkey(public, key.Sign), nats.MaxReconnects(-1),
+	pipe := &pipes{server: b.server}
+	options := append([]nats.Option{
+		nats.InProcessServer(pipe), nats.Nkey(public, key.Sign), nats.MaxReconnects(-1),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
 			}
 			b.log.Error("broker connection", "error", err, "subject", subject)
-		}))
+		}),
+	}, more...)
 	type result struct {
 		conn *nats.Conn
 		err  error
 	}
-	// In process, Connect has been seen to hang for ever when it is refused. The
-	// goroutine is then lost, and closes what it may get after all.
 	done := make(chan result, 1)
 	go func() {
 		conn, err := nats.Connect("", options...)
 		done <- result{conn, err}
 	}()
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
 	select {
 	case r := <-done:
 		if r.err != nil {
@@ -246,21 +251,46 @@ func (b *Broker) connect(ctx context.Context, key nkeys.KeyPair, options ...nats
 		}
 		return r.conn, nil
 	case <-ctx.Done():
-		err = ctx.Err()
-	case <-time.After(connectTimeout):
-		err = errors.New("no answer")
-	}
-	go func() {
+		pipe.hangUp()
 		if r := <-done; r.conn != nil {
 			r.conn.Close()
 		}
-	}()
-	return nil, fmt.Errorf("embedded: connect: %w", err)
+		return nil, fmt.Errorf("embedded: connect: %w", ctx.Err())
+	}
+}
+
+// pipes connects to the broker in process. A client that is refused there waits
+// for ever to say good-bye, so its end can be cut off.
+type pipes struct {
+	server *server.Server
+	mu     sync.Mutex
+	last   net.Conn
+}
+
+func (p *pipes) InProcessConn() (net.Conn, error) {
+	conn, err := p.server.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = conn
+	return conn, nil
+}
+
+func (p *pipes) hangUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last != nil {
+		_ = p.last.Close()
+	}
 }
 
 // Shutdown closes the working connection, stops the broker and gives the folder
-// back. It is called once.
-func (b *Broker) Shutdown() {
+// back. Further calls do nothing.
+func (b *Broker) Shutdown() { b.down.Do(b.shutdown) }
+
+func (b *Broker) shutdown() {
 	if b.conn != nil {
 		b.conn.Close()
 	}

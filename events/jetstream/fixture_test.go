@@ -19,13 +19,17 @@ var ledgerID = events.LedgerID(uuid.MustParse("0198c0de-0000-7000-8000-000000000
 func begin(t testing.TB, dir string) *embedded.Broker {
 	t.Helper()
 	b := start(t, dir)
-	err := b.Setup(t.Context(), func(conn *nats.Conn) error {
-		return jetstream.EnsureStreams(t.Context(), conn, 1)
-	})
-	if err != nil {
+	if err := setUp(t, b); err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+func setUp(t testing.TB, b *embedded.Broker) error {
+	t.Helper()
+	return b.Setup(t.Context(), func(conn *nats.Conn) error {
+		return jetstream.EnsureStreams(t.Context(), conn, 1)
+	})
 }
 
 func start(t testing.TB, dir string) *embedded.Broker {

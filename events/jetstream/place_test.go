@@ -1,0 +1,43 @@
+package jetstream
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+func TestPlace(t *testing.T) {
+	at := time.Unix(1_795_240_000, 123_456_789)
+	for _, reply := range []string{
+		"$JS.ACK.LEDGER.kl_x.1.42.7.1795240000123456789.3",
+		"$JS.ACK.hub.ACCOUNTHASH.LEDGER.kl_x.1.42.7.1795240000123456789.3",
+		"$JS.ACK._.ACCOUNTHASH.LEDGER.kl_x.1.42.7.1795240000123456789.3.rAnDoM",
+	} {
+		seq, delivery, stored, ok := place(reply)
+		if !ok || seq != 42 || delivery != 7 || stored != events.TimeOf(at) {
+			t.Errorf("%s: %d %d %s %t", reply, seq, delivery, stored, ok)
+		}
+	}
+	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.LEDGER", "$JS.ACK.LEDGER.c.1.x.7.1.3", "$JS.ACK.LEDGER.c.1.-4.7.1.3"} {
+		if _, _, _, ok := place(reply); ok {
+			t.Errorf("%q has a place", reply)
+		}
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	err := Config{AppendTimeout: -1, LoadTimeout: -1, Heartbeat: time.Hour}.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, member := range []string{"Conn", "Ledger", "Replicas", "AppendTimeout", "LoadTimeout", "Heartbeat"} {
+		if !strings.Contains(err.Error(), member) {
+			t.Errorf("%q does not name %s", err, member)
+		}
+	}
+	if _, err := New(Config{}); err == nil {
+		t.Fatal("accepted")
+	}
+}
