@@ -249,13 +249,21 @@ func (f *feed) apply(ctx context.Context, facts []events.Recorded) error {
 		return At(last, fmt.Errorf("%w: facts that were appended as one came apart", ErrOutOfOrder))
 	}
 	if err := f.runner.applyView(ctx, facts); err != nil {
+		// What came before the fact it stopped at may well be applied.
+		if at, posErr := f.runner.view.Position(ctx); posErr == nil && at >= f.next && at < last.Position {
+			f.reached(ctx, at)
+		}
 		return err
 	}
-	f.next = last.Position + 1
-	f.runner.applied.Store(uint64(last.Position))
-	f.runner.waiters.reached(last.Position)
-	f.arrived(ctx)
+	f.reached(ctx, last.Position)
 	return nil
+}
+
+func (f *feed) reached(ctx context.Context, pos events.Position) {
+	f.next = pos + 1
+	f.runner.applied.Store(uint64(pos))
+	f.runner.waiters.reached(pos)
+	f.arrived(ctx)
 }
 
 // arrived notes the end of the replay.

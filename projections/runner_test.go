@@ -113,8 +113,8 @@ func (v *view) Apply(ctx context.Context, facts []events.Recorded) error {
 			return projections.At(f, err)
 		}
 		v.took = append(v.took, f.Position)
+		v.at = f.Position
 	}
-	v.at = facts[len(facts)-1].Position
 	return nil
 }
 
@@ -247,6 +247,26 @@ func TestStoppedViewLeavesOthersRunning(t *testing.T) {
 			t.Fatal(views[0].took, views[2].took)
 		}
 	})
+}
+
+func TestWhatCameBeforeTheFactCounts(t *testing.T) {
+	l := newLedger()
+	l.append(1)
+	l.slices[0] = append(l.slices[0], events.Recorded{Position: 2}, events.Recorded{Position: 3}, events.Recorded{Position: 4})
+	broken := errors.New("broken")
+	r, err := projections.NewRunner(projections.Config{Source: l, View: &view{name: "v", fail: map[events.Position]error{3: broken}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Run(t.Context()); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	if err := r.WaitFor(t.Context(), 2); err != nil {
+		t.Fatalf("waiting for what is applied: %v", err)
+	}
+	if s := r.Status(); s.Applied != 2 || s.FailedAt != 3 {
+		t.Fatalf("status: %+v", s)
+	}
 }
 
 func TestSourceThatEndsStopsTheView(t *testing.T) {

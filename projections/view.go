@@ -49,12 +49,14 @@ type View interface {
 	Name() string
 
 	// Position returns the last position applied, as far as the view would
-	// remember it after a crash. The runner asks once, at its start.
+	// remember it after a crash. The runner asks at its start, and again when
+	// Apply has failed.
 	Position(ctx context.Context) (events.Position, error)
 
-	// Apply applies facts, all of them or none as far as a later Position is
-	// concerned. An error stops the view for good: whatever may pass by itself
-	// is retried inside. An error over one fact is wrapped by [At].
+	// Apply applies facts, or those before one that it cannot apply, whose error
+	// it wraps by [At]; either way facts that were appended as one stay
+	// together. An error stops the view for good: whatever may pass by itself is
+	// retried inside.
 	Apply(ctx context.Context, facts []events.Recorded) error
 }
 

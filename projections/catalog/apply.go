@@ -118,9 +118,9 @@ func (a *applier) organization() error {
 		}
 		return a.insert(`INSERT INTO organization (org, name, name_sealed, plan, limits, policy, created_at, created_position, updated_at, revision, position)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?7, 1, ?8)`,
-			a.org, e.Name.Clear, sealed(e.Name), string(e.Plan), limits, policy)
+			a.org, e.Name.Clear, sqlview.Sealed(e.Name), string(e.Plan), limits, policy)
 	case events.OrganizationRenamed:
-		return a.updateOrg("organization", "name = ?, name_sealed = ?, updated_at = ?,", e.Name.Clear, sealed(e.Name), a.time)
+		return a.updateOrg("organization", "name = ?, name_sealed = ?, updated_at = ?,", e.Name.Clear, sqlview.Sealed(e.Name), a.time)
 	case events.OrganizationPlanChanged:
 		return a.updateOrg("organization", "plan = ?, updated_at = ?,", string(e.Plan), a.time)
 	case events.OrganizationLimitsChanged:
@@ -138,9 +138,9 @@ func (a *applier) workspace() error {
 	switch e := a.fact.Event.(type) {
 	case events.WorkspaceCreated:
 		return a.insert(`INSERT INTO workspace (org, id, name, name_sealed, created_at, created_position, updated_at, revision, position)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5, 1, ?6)`, a.org, a.id, e.Name.Clear, sealed(e.Name))
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5, 1, ?6)`, a.org, a.id, e.Name.Clear, sqlview.Sealed(e.Name))
 	case events.WorkspaceRenamed:
-		return a.update("workspace", "name = ?, name_sealed = ?, updated_at = ?,", e.Name.Clear, sealed(e.Name), a.time)
+		return a.update("workspace", "name = ?, name_sealed = ?, updated_at = ?,", e.Name.Clear, sqlview.Sealed(e.Name), a.time)
 	case events.WorkspaceDeleted:
 		return a.update("workspace", "deleted_at = ?1, updated_at = ?1,", a.time)
 	default:
@@ -163,9 +163,9 @@ func (a *applier) configuration() error {
 		return a.updateOrg("permissions", "permissions = ?, updated_at = ?,", permissions, a.time)
 	case events.ProfileCreated:
 		return a.insert(`INSERT INTO profile (org, id, name, name_sealed, settings, created_at, created_position, updated_at, revision, position)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6, 1, ?7)`, a.org, a.id, e.Name.Clear, sealed(e.Name), string(e.Settings))
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6, 1, ?7)`, a.org, a.id, e.Name.Clear, sqlview.Sealed(e.Name), string(e.Settings))
 	case events.ProfileRenamed:
-		return a.update("profile", "name = ?, name_sealed = ?, updated_at = ?,", e.Name.Clear, sealed(e.Name), a.time)
+		return a.update("profile", "name = ?, name_sealed = ?, updated_at = ?,", e.Name.Clear, sqlview.Sealed(e.Name), a.time)
 	case events.ProfileSettingsChanged:
 		return a.update("profile", "settings = ?, updated_at = ?,", string(e.Settings), a.time)
 	case events.ProfileDeleted:
@@ -180,7 +180,7 @@ func (a *applier) key() error {
 	case events.KeyCreated:
 		return a.keyCreated(e)
 	case events.KeyRenamed:
-		return a.update("key", "name = ?, name_sealed = ?,", e.Name.Clear, sealed(e.Name))
+		return a.update("key", "name = ?, name_sealed = ?,", e.Name.Clear, sqlview.Sealed(e.Name))
 	case events.KeyPermissionsChanged:
 		grants, err := encodeList(e.Permissions.Grants)
 		return errors.Join(err, a.update("key", "level = ?, grants = ?,", string(e.Permissions.Level), grants))
@@ -230,9 +230,9 @@ func (a *applier) keyCreated(e events.KeyCreated) error {
 			metadata, created_position, position, revision, revoked)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?21, 1,
 			EXISTS (SELECT 1 FROM revocation r WHERE r.org = ?1 AND r.id = ?2)) ON CONFLICT DO NOTHING`,
-		a.org, a.id, string(e.KeyKind), string(e.Role), e.Name.Clear, sealed(e.Name), e.Prefix, e.LastFour,
+		a.org, a.id, string(e.KeyKind), string(e.Role), e.Name.Clear, sqlview.Sealed(e.Name), e.Prefix, e.LastFour,
 		string(e.Permissions.Level), grants, e.Scope.AllWorkspaces, workspaces, string(e.Profile), int64(e.CreatedAt), actor,
-		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sealed(e.ExternalID), metadata, int64(a.fact.Position)))
+		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sqlview.Sealed(e.ExternalID), metadata, int64(a.fact.Position)))
 }
 
 func (a *applier) revoked() error {
@@ -243,7 +243,7 @@ func (a *applier) revoked() error {
 		return a.unexpected()
 	}
 	if err := a.insert(`INSERT INTO revocation (org, id, revoked_by, reason, reason_sealed, revoked_at, revision, position)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7)`, a.org, a.id, meta.Actor.String(), meta.Reason.Clear, sealed(meta.Reason)); err != nil {
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7)`, a.org, a.id, meta.Actor.String(), meta.Reason.Clear, sqlview.Sealed(meta.Reason)); err != nil {
 		return err
 	}
 	// No row when the key is yet to come, or when this is an organization's end.

@@ -21,8 +21,8 @@ var (
 	// ErrNotFound says that the catalog holds no such thing.
 	ErrNotFound = errors.New("catalog: not found")
 
-	// ErrBadCursor says that a text is no cursor of this very query.
-	ErrBadCursor = errors.New("catalog: cursor is not one of this list; begin again without it")
+	// ErrBadCursor says that a text is no cursor of this very list.
+	ErrBadCursor = sqlview.ErrBadCursor
 
 	// ErrRevision says that a fact is not the next one of its subject.
 	ErrRevision = fmt.Errorf("catalog: fact is not the next revision of its subject: %w", events.ErrCorrupt)
@@ -31,6 +31,15 @@ var (
 	// a later version appended it, and only that one can show what it means.
 	ErrUnknown = errors.New("catalog: fact of an unknown kind that bears on verdicts; this program must be updated")
 )
+
+// DefaultLimit and MaxLimit bound a page.
+const (
+	DefaultLimit = sqlview.DefaultLimit
+	MaxLimit     = sqlview.MaxLimit
+)
+
+// Page is the part of a list that is wanted.
+type Page = sqlview.Page
 
 // Config says where the catalog is kept.
 type Config struct {

@@ -42,32 +42,11 @@ func encodeMetadata(m events.Metadata) (string, error) {
 	return encode(m)
 }
 
-// sealed is the second column of a text, see schema.
-func sealed(t events.Text) string {
-	if t.Sealed.IsZero() {
-		return ""
-	}
-	// Three strings that came out of JSON cannot fail to go back.
-	b, _ := json.Marshal(t.Sealed)
-	return string(b)
-}
-
 func keyText(id events.KeyID) string {
 	if id.IsZero() {
 		return ""
 	}
 	return id.String()
-}
-
-// textColumns are the two columns of a text, as they are scanned.
-type textColumns struct{ clear, sealed string }
-
-func (c textColumns) text() (events.Text, error) {
-	if c.sealed == "" {
-		return events.ClearText(c.clear), nil
-	}
-	var t events.Text
-	return t, decode(c.sealed, &t.Sealed)
 }
 
 func decode(column string, into any) error {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/sqlview"
 )
 
 // Key is a key as the catalog shows it.
@@ -126,7 +126,7 @@ const StatusAny events.Status = "all"
 const maxQuery = max(events.MaxNameLength, events.MaxExternalIDLength)
 
 // list names the list that a filter makes.
-func (f Filter) list() list {
+func (f Filter) list() sqlview.List {
 	parts := []string{
 		"keys", string(f.Org), string(f.Status), string(f.Workspace), f.Query, strconv.FormatInt(int64(f.UnusedSince), 10),
 		f.ExternalID, string(f.Kind), strconv.FormatBool(f.Within.AllWorkspaces),
@@ -134,7 +134,7 @@ func (f Filter) list() list {
 	for _, w := range f.Within.Workspaces {
 		parts = append(parts, string(w))
 	}
-	return listOf(parts...)
+	return sqlview.ListOf(parts...)
 }
 
 const (
@@ -160,29 +160,29 @@ const (
 		max(k.position, coalesce(r.position, 0), coalesce(e.position, 0)), k.created_position` + fromKey
 )
 
-func scanKey(row scanner) (Key, error) {
+func scanKey(row sqlview.Scanner) (Key, error) {
 	var k Key
-	var name, external, reason textColumns
+	var name, external, reason sqlview.Text
 	var id, grants, workspaces, metadata, createdBy, rotatedFrom, rotatedTo, revokedBy string
-	err := row.Scan(&k.Org, &id, &k.Kind, &k.Role, &name.clear, &name.sealed, &k.Prefix, &k.LastFour, &k.Permissions.Level, &grants,
-		&k.Scope.AllWorkspaces, &workspaces, &k.Profile, &external.clear, &external.sealed, &metadata, &k.CreatedAt, &createdBy,
+	err := row.Scan(&k.Org, &id, &k.Kind, &k.Role, &name.Clear, &name.Sealed, &k.Prefix, &k.LastFour, &k.Permissions.Level, &grants,
+		&k.Scope.AllWorkspaces, &workspaces, &k.Profile, &external.Clear, &external.Sealed, &metadata, &k.CreatedAt, &createdBy,
 		&rotatedFrom, &rotatedTo, &k.Status, &k.Disabled, &k.ExpiresAt, &k.ExpiredAt, &k.GraceEndsAt,
-		&k.RevokedAt, &revokedBy, &reason.clear, &reason.sealed, &k.LastUsedAt, &k.Revision, &k.Position, &k.created)
+		&k.RevokedAt, &revokedBy, &reason.Clear, &reason.Sealed, &k.LastUsedAt, &k.Revision, &k.Position, &k.created)
 	if err != nil {
 		return k, err
 	}
 	var errs [11]error
 	k.ID, errs[0] = events.ParseKeyID(id)
-	k.Name, errs[1] = name.text()
+	k.Name, errs[1] = name.Text()
 	k.Permissions.Grants, errs[2] = decodeList[string](grants)
 	k.Scope.Workspaces, errs[3] = decodeList[events.WorkspaceID](workspaces)
-	k.ExternalID, errs[4] = external.text()
+	k.ExternalID, errs[4] = external.Text()
 	k.Metadata, errs[5] = decodeMetadata(metadata)
 	k.CreatedBy, errs[6] = decodeActor(createdBy)
 	k.RotatedFrom, errs[7] = decodeKeyID(rotatedFrom)
 	k.RotatedTo, errs[8] = decodeKeyID(rotatedTo)
 	k.RevokedBy, errs[9] = decodeActor(revokedBy)
-	k.RevocationReason, errs[10] = reason.text()
+	k.RevocationReason, errs[10] = reason.Text()
 	return k, errors.Join(errs[:]...)
 }
 
@@ -196,86 +196,66 @@ func (c *Catalog) Key(ctx context.Context, org events.OrgID, id events.KeyID, no
 // keys keep matching; keys created meanwhile are not in it.
 func (c *Catalog) Keys(ctx context.Context, f Filter, now events.Time) ([]Key, string, error) {
 	l := f.list()
-	before, err := l.before(f.Cursor)
+	before, err := l.Before(f.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
 	if len(f.Query) > maxQuery {
 		return nil, "", nil
 	}
-	var w where
-	w.bind(int64(now)) // ?1
-	w.and(`k.org = `, string(f.Org))
-	w.and(`k.created_position < `, before)
+	var w sqlview.Where
+	w.Bind(int64(now)) // ?1
+	w.AndBind(`k.org = `, string(f.Org))
+	w.AndBind(`k.created_position < `, before)
 	if err := f.conditions(&w); err != nil {
 		return nil, "", err
 	}
-	query := keyColumns + w.String() + ` ORDER BY k.created_position DESC LIMIT ` + w.bind(f.limit()+1)
-	found, err := many(ctx, c, scanKey, query, w.args...)
+	query := keyColumns + w.String() + ` ORDER BY k.created_position DESC LIMIT ` + w.Bind(f.Rows()+1)
+	found, err := sqlview.All(ctx, c.db, scanKey, query, w.Args()...)
 	if err != nil {
 		return nil, "", err
 	}
-	found, next := page(l, found, f.limit(), func(k Key) events.Position { return k.created })
+	found, next := sqlview.Cut(l, f.Page, found, func(k Key) events.Position { return k.created })
 	return found, next, nil
 }
 
-func (f Filter) conditions(w *where) error {
+func (f Filter) conditions(w *sqlview.Where) error {
 	switch f.Status {
 	case StatusAny:
 	case "":
-		w.text(`k.revoked = 0 AND e.org IS NULL`)
+		w.And(`k.revoked = 0 AND e.org IS NULL`)
 	case events.StatusRevoked:
-		w.text(`(k.revoked = 1 OR e.org IS NOT NULL)`)
+		w.And(`(k.revoked = 1 OR e.org IS NOT NULL)`)
 	default:
-		w.text(`k.revoked = 0`)
-		w.and(statusSQL+` = `, string(f.Status))
+		w.And(`k.revoked = 0`)
+		w.AndBind(statusSQL+` = `, string(f.Status))
 	}
 	if f.Workspace != "" {
-		w.text(`(k.all_workspaces OR instr(k.workspaces, ` + w.bind(`"`+string(f.Workspace)+`"`) + `))`)
+		w.And(`(k.all_workspaces OR instr(k.workspaces, ` + w.Bind(`"`+string(f.Workspace)+`"`) + `))`)
 	}
 	if !f.Within.AllWorkspaces {
 		bounds, err := encodeList(f.Within.Workspaces)
 		if err != nil {
 			return err
 		}
-		w.text(`k.all_workspaces = 0 AND k.workspaces <> '[]' AND NOT EXISTS (SELECT 1 FROM json_each(k.workspaces) s
-			WHERE s.value NOT IN (SELECT b.value FROM json_each(` + w.bind(bounds) + `) b))`)
+		w.And(`k.all_workspaces = 0 AND k.workspaces <> '[]' AND NOT EXISTS (SELECT 1 FROM json_each(k.workspaces) s
+			WHERE s.value NOT IN (SELECT b.value FROM json_each(` + w.Bind(bounds) + `) b))`)
 	}
 	if f.Query != "" {
-		p := w.bind("%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(f.Query) + "%")
-		found := make([]string, 0, 5)
-		for _, column := range []string{"name", "prefix", "last_four", "id", "external_id"} {
-			found = append(found, `k.`+column+` LIKE `+p+` ESCAPE '\'`)
-		}
-		w.text(`(` + strings.Join(found, ` OR `) + `)`)
+		w.AndContains(f.Query, `k.name`, `k.prefix`, `k.last_four`, `k.id`, `k.external_id`)
 	}
 	if f.UnusedSince != 0 {
-		p := w.bind(int64(f.UnusedSince))
-		w.text(`k.created_at < ` + p + ` AND coalesce(u.at, 0) < ` + p)
+		p := w.Bind(int64(f.UnusedSince))
+		w.And(`k.created_at < ` + p + ` AND coalesce(u.at, 0) < ` + p)
 	}
 	if f.ExternalID != "" {
-		w.and(`k.external_id = `, f.ExternalID)
+		w.AndBind(`k.external_id = `, f.ExternalID)
 	}
 	if f.Kind != "" {
-		w.and(`k.kind = `, string(f.Kind))
+		w.AndBind(`k.kind = `, string(f.Kind))
 	}
 	return nil
 }
-
-// where gathers conditions and what they are bound to.
-type where struct {
-	conditions []string
-	args       []any
-}
-
-func (w *where) bind(v any) string {
-	w.args = append(w.args, v)
-	return "?" + strconv.Itoa(len(w.args))
-}
-
-func (w *where) text(condition string)         { w.conditions = append(w.conditions, condition) }
-func (w *where) and(condition string, arg any) { w.text(condition + w.bind(arg)) }
-func (w *where) String() string                { return `WHERE ` + strings.Join(w.conditions, ` AND `) }
 
 // livingSQL are the keys that are ACTIVE or INACTIVE; ?1 is the time.
 const livingSQL = `k.revoked = 0 AND ` + statusSQL + ` IN ('ACTIVE', 'INACTIVE')`
@@ -284,11 +264,11 @@ const livingSQL = `k.revoked = 0 AND ` + statusSQL + ` IN ('ACTIVE', 'INACTIVE')
 // instant, in order of arrival: customers' keys that are ACTIVE or INACTIVE,
 // but for rotated ones in their grace.
 func (c *Catalog) Holders(ctx context.Context, org events.OrgID, now events.Time) ([]events.KeyID, error) {
-	return many(ctx, c, scanKeyID, `SELECT k.id`+fromKey+`WHERE k.org = ?2 AND k.kind = '`+string(events.KindAPI)+
+	return sqlview.All(ctx, c.db, scanKeyID, `SELECT k.id`+fromKey+`WHERE k.org = ?2 AND k.kind = '`+string(events.KindAPI)+
 		`' AND k.rotated_to = '' AND `+livingSQL+` ORDER BY k.created_position`, int64(now), string(org))
 }
 
-func scanKeyID(row scanner) (events.KeyID, error) {
+func scanKeyID(row sqlview.Scanner) (events.KeyID, error) {
 	var id string
 	if err := row.Scan(&id); err != nil {
 		return events.KeyID{}, err
@@ -319,7 +299,7 @@ func (c *Catalog) KeysUsingWorkspace(ctx context.Context, org events.OrgID, id e
 
 func (c *Catalog) users(ctx context.Context, org events.OrgID, now events.Time, condition, arg string) (Users, error) {
 	var u Users
-	ids, err := many(ctx, c, scanKeyID, `SELECT k.id`+fromKey+`WHERE k.org = ?2 AND `+condition+` AND `+livingSQL+
+	ids, err := sqlview.All(ctx, c.db, scanKeyID, `SELECT k.id`+fromKey+`WHERE k.org = ?2 AND `+condition+` AND `+livingSQL+
 		` ORDER BY k.created_position DESC`, int64(now), string(org), arg)
 	if err != nil {
 		return u, err

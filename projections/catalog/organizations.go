@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/sqlview"
 )
 
 // Organization is a tenant as the catalog shows it.
@@ -32,19 +33,16 @@ const organizationColumns = `SELECT o.org, o.name, o.name_sealed, o.plan, o.limi
 	coalesce(e.revoked_at, 0), o.revision + coalesce(e.revision, 0), max(o.position, coalesce(e.position, 0)), o.created_position
 	FROM organization o LEFT JOIN revocation e ON e.org = o.org AND e.id = '` + events.RevokedAll + `' `
 
-// scanner is a row of a result.
-type scanner interface{ Scan(dest ...any) error }
-
-func scanOrganization(row scanner) (Organization, error) {
+func scanOrganization(row sqlview.Scanner) (Organization, error) {
 	var o Organization
-	var name textColumns
+	var name sqlview.Text
 	var limits, policy string
-	err := row.Scan(&o.ID, &name.clear, &name.sealed, &o.Plan, &limits, &policy, &o.CreatedAt, &o.UpdatedAt,
+	err := row.Scan(&o.ID, &name.Clear, &name.Sealed, &o.Plan, &limits, &policy, &o.CreatedAt, &o.UpdatedAt,
 		&o.EndedAt, &o.Revision, &o.Position, &o.created)
 	if err != nil {
 		return o, err
 	}
-	if o.Name, err = name.text(); err != nil {
+	if o.Name, err = name.Text(); err != nil {
 		return o, err
 	}
 	return o, errors.Join(decode(limits, &o.Limits), decode(policy, &o.Policy))
@@ -58,17 +56,17 @@ func (c *Catalog) Organization(ctx context.Context, org events.OrgID) (Organizat
 // Organizations lists the living organizations from the newest on, and returns
 // the cursor of the next page.
 func (c *Catalog) Organizations(ctx context.Context, p Page) ([]Organization, string, error) {
-	l := listOf("organizations")
-	before, err := l.before(p.Cursor)
+	l := sqlview.ListOf("organizations")
+	before, err := l.Before(p.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	found, err := many(ctx, c, scanOrganization, organizationColumns+
-		`WHERE e.org IS NULL AND o.created_position < ? ORDER BY o.created_position DESC LIMIT ?`, before, p.limit()+1)
+	found, err := sqlview.All(ctx, c.db, scanOrganization, organizationColumns+
+		`WHERE e.org IS NULL AND o.created_position < ? ORDER BY o.created_position DESC LIMIT ?`, before, p.Rows()+1)
 	if err != nil {
 		return nil, "", err
 	}
-	found, next := page(l, found, p.limit(), func(o Organization) events.Position { return o.created })
+	found, next := sqlview.Cut(l, p, found, func(o Organization) events.Position { return o.created })
 	return found, next, nil
 }
 
@@ -90,12 +88,12 @@ type Workspace struct {
 const workspaceColumns = `SELECT org, id, name, name_sealed, created_at, updated_at, deleted_at, revision, position, created_position
 	FROM workspace `
 
-func scanWorkspace(row scanner) (Workspace, error) {
+func scanWorkspace(row sqlview.Scanner) (Workspace, error) {
 	var w Workspace
-	var name textColumns
-	err := row.Scan(&w.Org, &w.ID, &name.clear, &name.sealed, &w.CreatedAt, &w.UpdatedAt, &w.DeletedAt, &w.Revision, &w.Position, &w.created)
+	var name sqlview.Text
+	err := row.Scan(&w.Org, &w.ID, &name.Clear, &name.Sealed, &w.CreatedAt, &w.UpdatedAt, &w.DeletedAt, &w.Revision, &w.Position, &w.created)
 	if err == nil {
-		w.Name, err = name.text()
+		w.Name, err = name.Text()
 	}
 	return w, err
 }
@@ -107,17 +105,17 @@ func (c *Catalog) Workspace(ctx context.Context, org events.OrgID, id events.Wor
 
 // Workspaces lists the living workspaces of an organization from the newest on.
 func (c *Catalog) Workspaces(ctx context.Context, org events.OrgID, p Page) ([]Workspace, string, error) {
-	l := listOf("workspaces", string(org))
-	before, err := l.before(p.Cursor)
+	l := sqlview.ListOf("workspaces", string(org))
+	before, err := l.Before(p.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	found, err := many(ctx, c, scanWorkspace, workspaceColumns+
-		`WHERE org = ? AND deleted_at = 0 AND created_position < ? ORDER BY created_position DESC LIMIT ?`, string(org), before, p.limit()+1)
+	found, err := sqlview.All(ctx, c.db, scanWorkspace, workspaceColumns+
+		`WHERE org = ? AND deleted_at = 0 AND created_position < ? ORDER BY created_position DESC LIMIT ?`, string(org), before, p.Rows()+1)
 	if err != nil {
 		return nil, "", err
 	}
-	found, next := page(l, found, p.limit(), func(w Workspace) events.Position { return w.created })
+	found, next := sqlview.Cut(l, p, found, func(w Workspace) events.Position { return w.created })
 	return found, next, nil
 }
 
@@ -165,14 +163,14 @@ type Profile struct {
 const profileColumns = `SELECT org, id, name, name_sealed, settings, created_at, updated_at, deleted_at, revision, position, created_position
 	FROM profile `
 
-func scanProfile(row scanner) (Profile, error) {
+func scanProfile(row sqlview.Scanner) (Profile, error) {
 	var p Profile
-	var name textColumns
+	var name sqlview.Text
 	var settings string
-	err := row.Scan(&p.Org, &p.ID, &name.clear, &name.sealed, &settings, &p.CreatedAt, &p.UpdatedAt, &p.DeletedAt, &p.Revision, &p.Position, &p.created)
+	err := row.Scan(&p.Org, &p.ID, &name.Clear, &name.Sealed, &settings, &p.CreatedAt, &p.UpdatedAt, &p.DeletedAt, &p.Revision, &p.Position, &p.created)
 	if err == nil {
 		p.Settings = events.Document(settings)
-		p.Name, err = name.text()
+		p.Name, err = name.Text()
 	}
 	return p, err
 }
@@ -184,22 +182,22 @@ func (c *Catalog) Profile(ctx context.Context, org events.OrgID, id events.Profi
 
 // Profiles lists the living profiles of an organization from the newest on.
 func (c *Catalog) Profiles(ctx context.Context, org events.OrgID, p Page) ([]Profile, string, error) {
-	l := listOf("profiles", string(org))
-	before, err := l.before(p.Cursor)
+	l := sqlview.ListOf("profiles", string(org))
+	before, err := l.Before(p.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	found, err := many(ctx, c, scanProfile, profileColumns+
-		`WHERE org = ? AND deleted_at = 0 AND created_position < ? ORDER BY created_position DESC LIMIT ?`, string(org), before, p.limit()+1)
+	found, err := sqlview.All(ctx, c.db, scanProfile, profileColumns+
+		`WHERE org = ? AND deleted_at = 0 AND created_position < ? ORDER BY created_position DESC LIMIT ?`, string(org), before, p.Rows()+1)
 	if err != nil {
 		return nil, "", err
 	}
-	found, next := page(l, found, p.limit(), func(p Profile) events.Position { return p.created })
+	found, next := sqlview.Cut(l, p, found, func(p Profile) events.Position { return p.created })
 	return found, next, nil
 }
 
 // one scans the only row.
-func one[T any](scan func(scanner) (T, error), row *sql.Row) (T, error) {
+func one[T any](scan func(sqlview.Scanner) (T, error), row *sql.Row) (T, error) {
 	v, err := scan(row)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -208,25 +206,4 @@ func one[T any](scan func(scanner) (T, error), row *sql.Row) (T, error) {
 		return v, fmt.Errorf("catalog: %w", err)
 	}
 	return v, nil
-}
-
-// many scans all rows of a query.
-func many[T any](ctx context.Context, c *Catalog, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := c.db.Query(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	defer rows.Close()
-	var all []T
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, fmt.Errorf("catalog: %w", err)
-		}
-		all = append(all, v)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	return all, nil
 }

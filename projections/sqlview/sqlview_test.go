@@ -85,8 +85,22 @@ func TestRowsAndPositionGoTogether(t *testing.T) {
 	if !errors.Is(err, broken) || !errors.As(err, &where) || where.Position != 8 {
 		t.Fatalf("got %v", err)
 	}
-	wantState(t, db, 5, 5)
-	for _, wrong := range [][]events.Recorded{facts(5, 6), facts(7, 8), facts(1, 5)} {
+	// What came before the fact is there, of what was appended with it nothing.
+	wantState(t, db, 7, 7)
+	batch := facts(8, 11)
+	for i := 1; i < 4; i++ {
+		batch[i].Meta.BatchIndex, batch[i].Meta.BatchSize = i, 3
+	}
+	if err := db.Apply(t.Context(), batch, func(tx *Tx, f *events.Recorded) error {
+		if f.Position == 11 {
+			return broken
+		}
+		return insert(tx, f)
+	}); !errors.Is(err, broken) {
+		t.Fatalf("got %v", err)
+	}
+	wantState(t, db, 8, 8)
+	for _, wrong := range [][]events.Recorded{facts(8, 9), facts(10, 11), facts(1, 5)} {
 		if err := db.Apply(t.Context(), wrong, func(*Tx, *events.Recorded) error { return nil }); !errors.Is(err, ErrPosition) {
 			t.Fatalf("facts from %d: %v", wrong[0].Position, err)
 		}
@@ -97,20 +111,20 @@ func TestRowsAndPositionGoTogether(t *testing.T) {
 				t.Error("panic was swallowed")
 			}
 		}()
-		_ = db.Apply(t.Context(), facts(6, 6), func(tx *Tx, f *events.Recorded) error {
+		_ = db.Apply(t.Context(), facts(9, 9), func(tx *Tx, f *events.Recorded) error {
 			if err := insert(tx, f); err != nil {
 				t.Error(err)
 			}
 			panic("no")
 		})
 	}()
-	if err := db.Apply(t.Context(), facts(6, 6), insert); err != nil {
+	if err := db.Apply(t.Context(), facts(9, 9), insert); err != nil {
 		t.Fatalf("after a panic: %v", err)
 	}
-	wantState(t, db, 6, 6)
+	wantState(t, db, 9, 9)
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := db.Apply(cancelled, facts(7, 7), insert); !errors.Is(err, context.Canceled) {
+	if err := db.Apply(cancelled, facts(10, 10), insert); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 	if err := db.Apply(t.Context(), nil, insert); err != nil {

@@ -18,9 +18,24 @@ import (
 const busyPause = time.Second
 
 // Apply applies facts of the ledger, each by a call, and moves the position to
-// the last of them: all in one transaction, or nothing at all. The error of a
-// call comes back with the fact it was over ([projections.At]).
+// the last of them, in one transaction. The error of a call comes back with the
+// fact it was over ([projections.At]); what came before that fact, and before
+// what was appended with it, is applied all the same, so that where a view stops
+// does not depend on how the facts were sliced.
 func (db *DB) Apply(ctx context.Context, facts []events.Recorded, each func(*Tx, *events.Recorded) error) error {
+	err := db.apply(ctx, facts, each)
+	var where *projections.FactError
+	if !errors.As(err, &where) || where.Position < facts[0].Position {
+		return err
+	}
+	good := int(where.Position - facts[0].Position)
+	for good > 0 && !facts[good-1].Last() {
+		good--
+	}
+	return errors.Join(err, db.apply(ctx, facts[:good], each))
+}
+
+func (db *DB) apply(ctx context.Context, facts []events.Recorded, each func(*Tx, *events.Recorded) error) error {
 	if len(facts) == 0 {
 		return nil
 	}
