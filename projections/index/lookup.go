@@ -50,12 +50,17 @@ func (x *Index) Lookup(value *events.DigestValue, hit *Hit) bool {
 			continue
 		}
 		v, e := g.org.view.Load(), g.effective.Load()
-		if s.state() != state || x.grants.get(id) != g || !x.table.current(hash, rows) {
+		if !x.holds(s, state, g, hash, rows) {
 			continue
 		}
 		*hit = Hit{key: s.key(), state: state, grant: g, effective: e, view: v}
 		return true
 	}
+}
+
+// holds reports whether everything a state led to is still as it was read.
+func (x *Index) holds(s *slot, state uint64, g *grant, hash uint32, r *rows) bool {
+	return s.state() == state && x.grants.get(grantOf(state)) == g && x.table.current(hash, r)
 }
 
 // Key returns the key's id.
