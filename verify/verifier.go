@@ -352,6 +352,12 @@ func staleness(now, proven int64) time.Duration {
 	}
 }
 
+// Stale reports whether verdicts are STALE now: the index was not proven fresh
+// for longer than MaxStaleness, or never.
+func (v *Verifier) Stale() bool {
+	return staleness(v.now.Load(), v.proven.Load()) > v.maxStale
+}
+
 // Position returns how far the verifier's index has come.
 func (v *Verifier) Position() events.Position { return v.index.Applied() }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/commands"
-	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 )
@@ -54,42 +53,42 @@ func begun(dir string) (events.LedgerID, bool, error) {
 // same steps serve both, and each can be repeated. The owner's key is on disk
 // before its digest is in the ledger, so that no crash can lose the one secret
 // that opens the installation.
-func begin(ctx context.Context, log commands.Log, dir string, now time.Time) (events.LedgerID, error) {
+func begin(ctx context.Context, open func(events.LedgerID) (commands.Log, error), dir string, now time.Time) (events.LedgerID, error) {
+	drawn, err := uuid.NewV7()
+	if err != nil {
+		return events.LedgerID{}, fmt.Errorf("serve: draw the ledger's id: %w", err)
+	}
+	id := events.LedgerID(drawn)
+	log, err := open(id)
+	if err != nil {
+		return events.LedgerID{}, err
+	}
 	state, err := commands.Installation(ctx, log)
 	if err != nil {
 		return events.LedgerID{}, err
 	}
 	pending := filepath.Join(dir, pendingFile)
 	if !state.Exists {
-		if state, err = firstFacts(ctx, log, dir, now); err != nil {
+		owner, err := pendingOwner(pending)
+		if err != nil {
 			return events.LedgerID{}, err
+		}
+		// On a conflict or a lost answer the ledger itself says how it began.
+		if err := commands.Begin(ctx, log, id, owner, now); err != nil &&
+			!errors.Is(err, events.ErrConflict) && !errors.Is(err, events.ErrOutcomeUnknown) {
+			return events.LedgerID{}, err
+		}
+		if state, err = commands.Installation(ctx, log); err != nil {
+			return events.LedgerID{}, err
+		}
+		if !state.Exists {
+			return events.LedgerID{}, fmt.Errorf("%w: the ledger has not begun", events.ErrUnavailable)
 		}
 	}
 	if err := os.Rename(pending, filepath.Join(dir, OwnerFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return events.LedgerID{}, fmt.Errorf("serve: keep the owner's key: %w", err)
 	}
 	return state.Ledger, writeFile(filepath.Join(dir, ledgerFile), state.Ledger.String()+"\n")
-}
-
-func firstFacts(ctx context.Context, log commands.Log, dir string, now time.Time) (installation.State, error) {
-	owner, err := pendingOwner(filepath.Join(dir, pendingFile))
-	if err != nil {
-		return installation.State{}, err
-	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return installation.State{}, fmt.Errorf("serve: draw the ledger's id: %w", err)
-	}
-	// On a conflict or a lost answer the ledger itself says how it began.
-	if err := commands.Begin(ctx, log, events.LedgerID(id), owner, now); err != nil &&
-		!errors.Is(err, events.ErrConflict) && !errors.Is(err, events.ErrOutcomeUnknown) {
-		return installation.State{}, err
-	}
-	state, err := commands.Installation(ctx, log)
-	if err == nil && !state.Exists {
-		err = fmt.Errorf("%w: the ledger has not begun", events.ErrUnavailable)
-	}
-	return state, err
 }
 
 // pendingOwner reads the key of an interrupted beginning, or draws one.

@@ -1,0 +1,356 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/keyledger/keyledger/api"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections"
+	"github.com/keyledger/keyledger/projections/audit"
+	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/projections/usage"
+	"github.com/keyledger/keyledger/verify"
+	"github.com/keyledger/keyledger/verify/recording"
+)
+
+// How long the parts of a stop may take.
+const (
+	drainRequests = 20 * time.Second
+	drainUses     = 20 * time.Second
+)
+
+// parts are a server's parts, in the order in which they start.
+type parts struct {
+	ledger        opened
+	index         *index.Index
+	configuration *commands.Configuration
+	catalog       *catalog.Catalog
+	audit         *audit.Log
+	usage         *usage.View
+
+	// memory feeds the index and the configuration: what verdicts and
+	// decisions rest on moves together.
+	memory, catalogs, audits *projections.Runner
+	uses                     *usesRunner
+
+	recorder *recording.Recorder
+	verifier *verify.Verifier
+	handler  http.Handler
+	log      *slog.Logger
+}
+
+// assemble opens the views and puts the parts together. Nothing runs yet.
+func assemble(ctx context.Context, cfg Config, ledger opened) (*parts, error) {
+	p := &parts{ledger: ledger, configuration: commands.NewConfiguration(), log: cfg.Logger}
+	if err := p.openViews(ctx, cfg); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	if err := p.connect(cfg); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+func (p *parts) openViews(ctx context.Context, cfg Config) error {
+	var err error
+	if p.index, err = index.New(index.Config{Logger: cfg.Logger}); err != nil {
+		return err
+	}
+	usagePath := filepath.Join(cfg.Data, "usage.db")
+	if p.usage, err = usage.Open(ctx, usage.Config{Path: usagePath, Of: p.ledger.positions, Logger: cfg.Logger}); err != nil {
+		return err
+	}
+	p.catalog, err = catalog.Open(ctx, catalog.Config{
+		Path: filepath.Join(cfg.Data, "catalog.db"), Of: p.ledger.positions, UsagePath: usagePath, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	p.audit, err = audit.Open(ctx, audit.Config{Path: filepath.Join(cfg.Data, "audit.db"), Of: p.ledger.positions, Logger: cfg.Logger})
+	return err
+}
+
+// connect makes what runs and what answers.
+func (p *parts) connect(cfg Config) error {
+	var err error
+	for _, r := range []struct {
+		runner **projections.Runner
+		view   projections.View
+	}{
+		{&p.memory, projections.Together("index", p.index, p.configuration)},
+		{&p.catalogs, p.catalog},
+		{&p.audits, p.audit},
+	} {
+		if *r.runner, err = projections.NewRunner(projections.Config{Source: p.ledger, View: r.view, Logger: cfg.Logger}); err != nil {
+			return err
+		}
+	}
+	p.uses = &usesRunner{ledger: p.ledger.Ledger, view: p.usage, log: cfg.Logger}
+	name, err := verifierID(cfg.Data)
+	if err != nil {
+		return err
+	}
+	p.recorder, err = recording.New(recording.Config{
+		Ledger: p.ledger.positions.Ledger, Verifier: name, Sink: p.ledger, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	p.verifier, err = verify.New(verify.Config{
+		Index: p.index, Recorder: p.recorder, Fresh: p.memory.Fresh, WaitFor: p.memory.WaitFor,
+	})
+	if err != nil {
+		return err
+	}
+	service, err := commands.New(commands.Config{
+		Log: p.ledger, Ledger: p.ledger.positions.Ledger, Configuration: p.configuration,
+		Holders: p.holders, Await: p.await, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	return p.front(cfg, service)
+}
+
+// front makes the API.
+func (p *parts) front(cfg Config, service *commands.Service) error {
+	registry := prometheus.NewRegistry()
+	if err := p.register(registry); err != nil {
+		return err
+	}
+	server, err := api.New(api.Config{
+		Commands: service, Configuration: p.configuration,
+		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
+		Audit: p.audit, WaitForAudit: p.audits.WaitFor,
+		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
+		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version,
+	})
+	if err != nil {
+		return err
+	}
+	p.handler = server.Handler()
+	return nil
+}
+
+// holders lists who holds a place as of the ledger's end.
+func (p *parts) holders(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
+	last, err := p.ledger.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.catalogs.WaitFor(ctx, last); err != nil {
+		return nil, err
+	}
+	return p.catalog.Holders(ctx, org, events.TimeOf(time.Now()))
+}
+
+// awaitOwn bounds how long an answered change waits for this server's own index.
+const awaitOwn = 5 * time.Second
+
+func (p *parts) await(ctx context.Context, pos events.Position) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), awaitOwn)
+	defer cancel()
+	return p.memory.WaitFor(ctx, pos)
+}
+
+// checks say by name why the server is not ready.
+func (p *parts) checks() map[string]func() error {
+	return map[string]func() error{
+		"index":    check(p.memory),
+		"catalog":  check(p.catalogs),
+		"audit":    check(p.audits),
+		"usage":    p.uses.failed,
+		"problems": p.index.Err,
+		"fresh": func() error {
+			if p.verifier.Stale() {
+				return errors.New("the index is not proven fresh: verdicts are STALE")
+			}
+			return nil
+		},
+		"configuration": func() error {
+			if n := p.configuration.Faults(); n > 0 {
+				return fmt.Errorf("%d facts about organizations could not be applied", n)
+			}
+			return nil
+		},
+	}
+}
+
+func check(r *projections.Runner) func() error {
+	return func() error {
+		s := r.Status()
+		switch s.State {
+		case projections.StateLive:
+			return nil
+		case projections.StateStopped:
+			return fmt.Errorf("view %s has stopped at position %d: %w", s.View, s.Applied, s.Err)
+		default:
+			return fmt.Errorf("view %s is %s: %d of %d", s.View, s.State, s.Applied, s.Goal)
+		}
+	}
+}
+
+// register registers what /metrics shows beside the API's own.
+func (p *parts) register(registry *prometheus.Registry) error {
+	faults := []error{
+		registry.Register(collectors.NewGoCollector()),
+		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
+	}
+	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
+		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
+	}
+	for _, r := range []*projections.Runner{p.memory, p.catalogs, p.audits} {
+		gauge("keyledger_projection_lag_events", "Events that a view has not applied yet.", prometheus.Labels{"view": r.Status().View}, func() float64 {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			lag, err := r.Lag(ctx)
+			if err != nil {
+				return -1
+			}
+			return float64(lag)
+		})
+		gauge("keyledger_projection_lag_seconds", "Time since a view was last known to hold every event.", prometheus.Labels{"view": r.Status().View}, func() float64 {
+			if fresh := r.Fresh(); !fresh.IsZero() {
+				return time.Since(fresh).Seconds()
+			}
+			return -1
+		})
+	}
+	gauge("keyledger_projection_lag_events", "Events that a view has not applied yet.", prometheus.Labels{"view": "usage"}, func() float64 {
+		lag, err := p.uses.lag(context.Background())
+		if err != nil {
+			return -1
+		}
+		return float64(lag)
+	})
+	gauge("keyledger_index_keys", "Keys in the verification index.", nil, func() float64 { return float64(p.index.Len()) })
+	gauge("keyledger_uses_backlog", "Uses that are recorded and not yet stored.", nil, func() float64 { return float64(p.recorder.Stats().Backlog) })
+	for _, code := range []events.Code{events.CodeMalformed, events.CodeNotFound} {
+		faults = append(faults, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "keyledger_verify_misses_total", Help: "Verdicts about secrets that match no key; they are counted and not recorded.",
+			ConstLabels: prometheus.Labels{"code": code.String()},
+		}, func() float64 { return float64(p.verifier.Unrecorded(code)) })))
+	}
+	return errors.Join(faults...)
+}
+
+// serve runs all parts until the context ends, and stops them in order.
+func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) error {
+	// The views outlive the listener, and the recorder's end.
+	running, stopViews := context.WithCancel(context.WithoutCancel(ctx))
+	var views sync.WaitGroup
+	for _, r := range []*projections.Runner{p.memory, p.catalogs, p.audits} {
+		// A view that stops says so by itself, in the log and in readiness.
+		views.Go(func() { _ = r.Run(running) })
+	}
+	views.Go(func() { p.uses.run(running) })
+	defer func() {
+		stopViews()
+		views.Wait()
+		if err := p.close(); err != nil {
+			p.log.Error("close views", "error", err)
+		}
+	}()
+	if err := p.recorder.Start(ctx); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	err := p.answer(ctx, cfg, listener)
+	p.verifier.Close()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainUses)
+	defer cancel()
+	return errors.Join(err, p.recorder.Close(drain))
+}
+
+// answer serves HTTP until the context ends, and answers what it has taken.
+func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) error {
+	open, closing := context.WithCancel(context.WithoutCancel(ctx))
+	defer closing()
+	server := &http.Server{
+		Handler: p.handler, ReadHeaderTimeout: api.ReadHeaderTimeout, ReadTimeout: api.ReadTimeout,
+		WriteTimeout: api.WriteTimeout, IdleTimeout: api.IdleTimeout, MaxHeaderBytes: api.MaxHeaderBytes,
+		BaseContext: func(net.Listener) context.Context { return open },
+		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	var announcing sync.WaitGroup
+	announcing.Go(func() {
+		if !p.ready(ctx) {
+			return
+		}
+		if cfg.Ready != nil {
+			cfg.Ready(url(cfg, listener))
+		}
+		if cfg.Out != nil {
+			fmt.Fprintf(cfg.Out, "ready %s\n", url(cfg, listener))
+		}
+	})
+	var err error
+	select {
+	case err = <-ended:
+		err = fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+		p.log.Info("stopping: open requests are answered first")
+	}
+	// Streams have no end of their own.
+	timer := time.AfterFunc(time.Second, closing)
+	defer timer.Stop()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainRequests)
+	defer cancel()
+	if shutdown := server.Shutdown(drain); shutdown != nil {
+		p.log.Warn("requests were cut off", "error", shutdown)
+		_ = server.Close()
+	}
+	if ctx.Err() != nil {
+		announcing.Wait()
+	}
+	return err
+}
+
+// ready returns true once the views hold all that the ledger held at the start
+// and the index is proven fresh: before that, verdicts are STALE.
+func (p *parts) ready(ctx context.Context) bool {
+	for _, r := range []*projections.Runner{p.memory, p.catalogs, p.audits} {
+		select {
+		case <-r.Ready():
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for p.memory.Fresh().IsZero() || p.verifier.Stale() {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// close closes the views' files.
+func (p *parts) close() error {
+	var faults []error
+	if p.catalog != nil {
+		faults = append(faults, p.catalog.Close())
+	}
+	if p.audit != nil {
+		faults = append(faults, p.audit.Close())
+	}
+	if p.usage != nil {
+		faults = append(faults, p.usage.Close())
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,40 @@
+package serve
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+// listen takes the port, and names it together with the flag that moves it
+// when somebody else has it.
+func listen(cfg Config) (net.Listener, error) {
+	l, err := net.Listen("tcp", cfg.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("serve: %s is taken by another program; choose another address with --listen, such as --listen 127.0.0.1:8081", cfg.Listen)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("serve: --listen %s: %w", cfg.Listen, err)
+	}
+	if cfg.TLSCert == "" {
+		return l, nil
+	}
+	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("serve: --tls-cert and --tls-key: %w", err), l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{
+		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}), nil
+}
+
+// url is the address that clients of this machine reach the listener at.
+func url(cfg Config, l net.Listener) string {
+	scheme := "http"
+	if cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + l.Addr().String()
+}
