@@ -195,28 +195,36 @@ func (c *Catalog) Key(ctx context.Context, org events.OrgID, id events.KeyID, no
 // A list that is read page by page is complete and repeats nothing, as far as
 // keys keep matching; keys created meanwhile are not in it.
 func (c *Catalog) Keys(ctx context.Context, f Filter, now events.Time) ([]Key, string, error) {
-	l := f.list()
-	before, err := l.Before(f.Cursor)
+	if len(f.Query) > maxQuery {
+		return nil, "", nil
+	}
+	query, args, err := f.query(now)
 	if err != nil {
 		return nil, "", err
 	}
-	if len(f.Query) > maxQuery {
-		return nil, "", nil
+	found, err := sqlview.All(ctx, c.db, scanKey, query, args...)
+	if err != nil {
+		return nil, "", err
+	}
+	found, next := sqlview.Cut(f.list(), f.Page, found, func(k Key) events.Position { return k.created })
+	return found, next, nil
+}
+
+// query writes the filter as SQL.
+func (f Filter) query(now events.Time) (string, []any, error) {
+	before, err := f.list().Before(f.Cursor)
+	if err != nil {
+		return "", nil, err
 	}
 	var w sqlview.Where
 	w.Bind(int64(now)) // ?1
 	w.AndBind(`k.org = `, string(f.Org))
 	w.AndBind(`k.created_position < `, before)
 	if err := f.conditions(&w); err != nil {
-		return nil, "", err
+		return "", nil, err
 	}
 	query := keyColumns + w.String() + ` ORDER BY k.created_position DESC LIMIT ` + w.Bind(f.Rows()+1)
-	found, err := sqlview.All(ctx, c.db, scanKey, query, w.Args()...)
-	if err != nil {
-		return nil, "", err
-	}
-	found, next := sqlview.Cut(l, f.Page, found, func(k Key) events.Position { return k.created })
-	return found, next, nil
+	return query, w.Args(), nil
 }
 
 func (f Filter) conditions(w *sqlview.Where) error {

@@ -1,0 +1,48 @@
+package catalog
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/sqlview"
+)
+
+// Lists run along an index from the newest key on: they read as many rows as
+// they show, and never sort an organization.
+func TestListsRunAlongAnIndex(t *testing.T) {
+	c, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "catalog.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, tt := range map[string]struct {
+		filter Filter
+		index  string
+	}{
+		"default": {Filter{}, "key_unrevoked"},
+		"active":  {Filter{Status: events.StatusActive, Query: "x", Workspace: "w", UnusedSince: 1}, "key_unrevoked"},
+		"all":     {Filter{Status: StatusAny}, "key_newest"},
+		"revoked": {Filter{Status: events.StatusRevoked}, "key_newest"},
+	} {
+		tt.filter.Org, tt.filter.Within = "acme", events.Scope{AllWorkspaces: true}
+		query, args, err := tt.filter.query(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := sqlview.All(t.Context(), c.db, func(row sqlview.Scanner) (string, error) {
+			var id, parent, unused int
+			var detail string
+			err := row.Scan(&id, &parent, &unused, &detail)
+			return detail, err
+		}, `EXPLAIN QUERY PLAN `+query, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(plan, "\n")
+		if strings.Contains(text, "TEMP B-TREE") || !strings.Contains(text, tt.index+" ") || strings.Contains(text, "SCAN k") {
+			t.Errorf("%s:\n%s", name, text)
+		}
+	}
+}
