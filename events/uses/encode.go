@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"hash/maphash"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -48,12 +50,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type Encoder struct {
 	zstd *zstd.Encoder
 	fit  int // how many uses are tried for one block
+	use  Use // the one being packed
 
-	keys    map[events.KeyID]uint16
-	keyList []byte
+	keys    keyTable
 	texts   [textColumns]dictionary
 	times   []byte
-	keyRow  []uint16
 	codes   []byte
 	idSizes []byte
 	ids     []byte
@@ -65,9 +66,31 @@ type Encoder struct {
 type dictionary struct {
 	index map[string]uint16
 	list  []byte
+	rows  []uint16 // none before the first text that is not empty
+
+	// recent holds texts met lately, each where recentSlot puts it: most
+	// columns have few, and the index takes three times as long.
+	recent [recentTexts]struct {
+		text   string
+		number uint16
+	}
+}
+
+const recentTexts = 64
+
+// recentSlot tells apart what differs in length, ends or middle.
+func recentSlot(s string) int {
+	n := len(s)
+	return (n + int(s[0]) + 7*int(s[n/2]) + 31*int(s[n-1])) % recentTexts
+}
+
+// keyTable numbers the distinct keys from 0. It is open addressing over their
+// list, which takes a third of the time that a map does.
+type keyTable struct {
+	seed  maphash.Seed
+	slots []uint16 // number + 1, a power of two of them, at most half in use
+	list  []byte
 	rows  []uint16
-	last  string // the text of the row before, and
-	lastN uint16 // its number: neighbours are often alike
 }
 
 // NewEncoder returns an encoder.
@@ -79,7 +102,7 @@ func NewEncoder() (*Encoder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("uses: encoder: %w", err)
 	}
-	e := &Encoder{zstd: z, fit: firstGuess, keys: make(map[events.KeyID]uint16)}
+	e := &Encoder{zstd: z, fit: firstGuess, keys: keyTable{seed: maphash.MakeSeed()}}
 	for i := range e.texts {
 		e.texts[i].index = make(map[string]uint16)
 	}
@@ -91,6 +114,17 @@ func NewEncoder() (*Encoder, error) {
 // First, the number of the first use; the rest of it is ignored. A time before
 // 1970 is written as 1970.
 func (e *Encoder) Encode(h Header, list []Use) ([]Message, error) {
+	byTime := func(a, b Use) int { return cmp.Compare(a.At, b.At) }
+	if !slices.IsSortedFunc(list, byTime) {
+		slices.SortStableFunc(list, byTime)
+	}
+	return e.EncodeSorted(h, len(list), func(i int, u *Use) { *u = list[i] })
+}
+
+// EncodeSorted is Encode for n uses that are not at hand as a slice: use puts
+// the use at index i, from 0, in *u, and may be asked for one more than once.
+// Their times must not decrease.
+func (e *Encoder) EncodeSorted(h Header, n int, use func(i int, u *Use)) ([]Message, error) {
 	h.Kind, h.Bound, h.Total, h.Organizations = KindUses, 0, 0, 0
 	if err := h.check(); err != nil {
 		return nil, err
@@ -98,19 +132,15 @@ func (e *Encoder) Encode(h Header, list []Use) ([]Message, error) {
 	if h.First == 0 || h.First > maxNumber {
 		return nil, fmt.Errorf("%w: uses are numbered from 1, up to 2^62", ErrInvalid)
 	}
-	byTime := func(a, b Use) int { return cmp.Compare(a.At, b.At) }
-	if !slices.IsSortedFunc(list, byTime) {
-		slices.SortStableFunc(list, byTime)
-	}
 	var out []Message
-	for len(list) > 0 {
-		m, n, err := e.block(h, list)
+	for done := 0; done < n; {
+		m, packed, err := e.block(h, done, n, use)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, m)
-		h.First += uint64(n)
-		list = list[n:]
+		h.First += uint64(packed)
+		done += packed
 	}
 	return out, nil
 }
@@ -177,11 +207,16 @@ func (h Header) append(b []byte) []byte {
 	return binary.AppendUvarint(b, uint64(h.To-h.From))
 }
 
-// block packs as many of the uses as fit one block, and says how many.
-func (e *Encoder) block(h Header, list []Use) (Message, int, error) {
-	limit := min(len(list), e.fit, MaxUses)
+// block packs as many of the uses from an index on as fit one block, and says
+// how many.
+func (e *Encoder) block(h Header, from, to int, use func(int, *Use)) (Message, int, error) {
+	limit := min(to-from, e.fit, MaxUses)
 	for {
-		n := e.columns(list[:limit])
+		var n int
+		var err error
+		if n, h.From, h.To, err = e.columns(from, limit, use); err != nil {
+			return Message{}, 0, err
+		}
 		e.pack(n)
 		size := len(e.packed) + headRoom
 		if size > events.MaxFactBytes {
@@ -197,7 +232,6 @@ func (e *Encoder) block(h Header, list []Use) (Message, int, error) {
 			e.fit = min(MaxUses, max(n, n*events.MaxFactBytes/size*9/10))
 		}
 		h.Last = h.First + uint64(n) - 1
-		h.From, h.To = max(list[0].At, 0), max(list[n-1].At, 0)
 		b := h.append(make([]byte, 0, size))
 		b = binary.AppendUvarint(b, h.First)
 		b = binary.AppendUvarint(b, uint64(n))
@@ -213,7 +247,7 @@ func (e *Encoder) pack(n int) {
 	e.packed = e.packed[:0]
 	rest := e.raw
 	if n >= manyUses {
-		rest = e.frame(rest, len(e.keyList))
+		rest = e.frame(rest, len(e.keys.list))
 		rest = e.frame(rest, len(rest)-len(e.ids))
 	}
 	e.frame(rest, len(rest))
@@ -226,35 +260,40 @@ func (e *Encoder) frame(raw []byte, n int) (rest []byte) {
 	return raw[n:]
 }
 
-// columns writes the columns of as many uses as stay within MaxColumns, and
-// says how many.
-func (e *Encoder) columns(list []Use) int {
-	e.reset()
-	last := max(list[0].At, 0)
-	n := 0
-	for i := range list {
-		u := &list[i]
-		if e.size(i)+maxUseColumns > MaxColumns {
+// columns writes the columns of up to n uses from an index on, of as many as
+// stay within MaxColumns, and says how many and from when to when they are.
+func (e *Encoder) columns(from, n int, use func(int, *Use)) (done int, first, last events.Time, err error) {
+	e.reset(n)
+	for i := range n {
+		if i%sizeEvery == 0 && e.size(i)+sizeEvery*maxUseColumns > MaxColumns {
 			break
 		}
+		u := &e.use
+		use(from+i, u)
 		at := max(u.At, 0)
+		if i == 0 {
+			first, last = at, at
+		}
+		if at < last {
+			return 0, 0, 0, fmt.Errorf("%w: uses that are not in the order of their times", ErrInvalid)
+		}
 		e.times = binary.AppendUvarint(e.times, uint64(at-last))
 		last = at
-		e.key(u.Key)
+		e.keys.add(u.Key)
 		e.codes = append(e.codes, byte(u.Code))
-		e.texts[columnPermission].add(u.Permission, MaxPermission)
-		e.texts[columnWorkspace].add(u.Workspace, MaxWorkspace)
-		e.texts[columnMethod].add(u.Method, MaxMethod)
-		e.texts[columnPath].add(u.Path, MaxPath)
-		e.texts[columnClientIP].add(u.ClientIP, MaxClientIP)
-		e.texts[columnUserAgent].add(u.UserAgent, MaxUserAgent)
+		e.texts[columnPermission].add(i, u.Permission, MaxPermission)
+		e.texts[columnWorkspace].add(i, u.Workspace, MaxWorkspace)
+		e.texts[columnMethod].add(i, u.Method, MaxMethod)
+		e.texts[columnPath].add(i, u.Path, MaxPath)
+		e.texts[columnClientIP].add(i, u.ClientIP, MaxClientIP)
+		e.texts[columnUserAgent].add(i, u.UserAgent, MaxUserAgent)
 		id := clean(u.RequestID, MaxRequestID)
 		e.idSizes = append(e.idSizes, byte(len(id)))
 		e.ids = append(e.ids, id...)
-		n++
+		done++
 	}
 	e.assemble()
-	return n
+	return done, first, last, nil
 }
 
 const (
@@ -263,51 +302,79 @@ const (
 	maxUseColumns = 16 + 2 + 10 + 1 + MaxRequestID + 1 +
 		MaxPermission + MaxWorkspace + MaxMethod + MaxPath + MaxClientIP + MaxUserAgent + 6*(2+2)
 
+	// sizeEvery is after how many uses the size of the columns is looked at.
+	sizeEvery = 64
+
 	// maxCounts is what the counts of dictionaries and ids take.
 	maxCounts = 8 * 4
 )
 
 // size bounds the length of the columns of the first n uses from above.
 func (e *Encoder) size(n int) int {
-	size := maxCounts + len(e.keyList) + len(e.times) + len(e.ids) + n*(2+1+1+2*textColumns)
+	size := maxCounts + len(e.keys.list) + len(e.times) + len(e.ids) + n*(2+1+1+2*textColumns)
 	for i := range e.texts {
 		size += len(e.texts[i].list)
 	}
 	return size
 }
 
-func (e *Encoder) reset() {
-	clear(e.keys)
-	e.keyList, e.times, e.keyRow = e.keyList[:0], e.times[:0], e.keyRow[:0]
-	e.codes, e.idSizes, e.ids, e.raw = e.codes[:0], e.idSizes[:0], e.ids[:0], e.raw[:0]
+func (e *Encoder) reset(n int) {
+	e.keys.reset(n)
+	e.times, e.codes, e.idSizes, e.ids, e.raw = e.times[:0], e.codes[:0], e.idSizes[:0], e.ids[:0], e.raw[:0]
 	for i := range e.texts {
 		d := &e.texts[i]
 		clear(d.index)
-		d.list, d.rows, d.last, d.lastN = d.list[:0], d.rows[:0], "", 0
+		clear(d.recent[:])
+		d.list, d.rows = d.list[:0], d.rows[:0]
 	}
 }
 
-func (e *Encoder) key(id events.KeyID) {
-	n, ok := e.keys[id]
-	if !ok {
-		n = uint16(len(e.keys))
-		e.keys[id] = n
-		e.keyList = append(e.keyList, id[:]...)
-	}
-	e.keyRow = append(e.keyRow, n)
+func (t *keyTable) reset(n int) {
+	slots := 1 << bits.Len(uint(2*n))
+	t.slots = slices.Grow(t.slots[:0], slots)[:slots]
+	clear(t.slots)
+	t.list, t.rows = t.list[:0], t.rows[:0]
 }
 
-func (d *dictionary) add(s string, limit int) {
-	if s != d.last {
-		d.last, d.lastN = s, d.number(s, limit)
+// count is how many distinct keys there are.
+func (t *keyTable) count() int { return len(t.list) / 16 }
+
+func (t *keyTable) add(id events.KeyID) {
+	mask := uint64(len(t.slots) - 1)
+	for at := maphash.Bytes(t.seed, id[:]); ; at++ {
+		slot := &t.slots[at&mask]
+		if *slot == 0 {
+			*slot = uint16(t.count() + 1)
+			t.list = append(t.list, id[:]...)
+		} else if n := int(*slot-1) * 16; events.KeyID(t.list[n:n+16]) != id {
+			continue
+		}
+		t.rows = append(t.rows, *slot-1)
+		return
 	}
-	d.rows = append(d.rows, d.lastN)
+}
+
+// add adds the text of use i.
+func (d *dictionary) add(i int, s string, limit int) {
+	if s == "" {
+		if len(d.index) > 0 {
+			d.rows = append(d.rows, 0)
+		}
+		return
+	}
+	if len(d.index) == 0 {
+		// Of a column without any text no rows are written.
+		d.rows = slices.Grow(d.rows, i)[:i]
+		clear(d.rows)
+	}
+	r := &d.recent[recentSlot(s)]
+	if r.text != s {
+		r.text, r.number = s, d.number(s, limit)
+	}
+	d.rows = append(d.rows, r.number)
 }
 
 func (d *dictionary) number(s string, limit int) uint16 {
-	if s == "" {
-		return 0
-	}
 	if n, ok := d.index[s]; ok {
 		return n
 	}
@@ -345,14 +412,14 @@ func clean(s string, limit int) string {
 
 // assemble puts the columns behind one another.
 func (e *Encoder) assemble() {
-	raw := binary.AppendUvarint(e.raw, uint64(len(e.keys)))
-	raw = append(raw, e.keyList...)
+	raw := binary.AppendUvarint(e.raw, uint64(e.keys.count()))
+	raw = append(raw, e.keys.list...)
 	for i := range e.texts {
 		raw = binary.AppendUvarint(raw, uint64(len(e.texts[i].index)))
 		raw = append(raw, e.texts[i].list...)
 	}
 	raw = append(raw, e.times...)
-	raw = appendRows(raw, e.keyRow, len(e.keys)-1)
+	raw = appendRows(raw, e.keys.rows, e.keys.count()-1)
 	raw = append(raw, e.codes...)
 	for i := range e.texts {
 		if d := &e.texts[i]; len(d.index) > 0 {

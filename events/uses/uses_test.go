@@ -247,6 +247,10 @@ func TestInvalidHeaders(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	h := header()
+	if _, err := e.EncodeSorted(h, 2, func(i int, u *Use) { u.At = events.Time(10 - i) }); !errors.Is(err, ErrInvalid) {
+		t.Errorf("times that decrease: %v", err)
+	}
 	for name, h := range map[string]Header{
 		"boot mark of an organization": {Kind: KindBoot},
 		"totals in an organization":    {Kind: KindEnd, Total: 1},
@@ -404,10 +408,18 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+func columnsOf(t testing.TB, e *Encoder, list []Use) int {
+	n, _, _, err := e.columns(0, len(list), func(i int, u *Use) { *u = list[i] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // FuzzColumns gives any columns, for which a packed fuzz input is too opaque.
 func FuzzColumns(f *testing.F) {
 	e := encoder(f)
-	e.columns(sample())
+	columnsOf(f, e, sample())
 	f.Add(uint16(4), bytes.Clone(e.raw))
 	f.Fuzz(func(t *testing.T, count uint16, raw []byte) {
 		n := int(count)%MaxUses + 1
@@ -418,7 +430,7 @@ func FuzzColumns(f *testing.F) {
 		if c.err != nil {
 			return
 		}
-		if got := e.columns(c.list); got != n || !bytes.Equal(e.raw, raw) {
+		if got := columnsOf(t, e, c.list); got != n || !bytes.Equal(e.raw, raw) {
 			t.Fatalf("columns that would not be written like that: %d uses, %d bytes for %d", got, len(e.raw), len(raw))
 		}
 	})
@@ -448,6 +460,23 @@ func traffic(n int, ids string) []Use {
 		}
 	}
 	return list
+}
+
+// TestBytesPerUse holds plain uses to what the format promises.
+func TestBytesPerUse(t *testing.T) {
+	for _, tt := range []struct {
+		n    int
+		ids  string
+		most float64
+	}{{4096, "", 10}, {1024, "", 12}, {256, "", 15}, {1, "", 150}, {4096, "%016x", 19}} {
+		size := 0
+		for _, m := range encode(t, header(), traffic(tt.n, tt.ids)) {
+			size += len(m.Body)
+		}
+		if got := float64(size) / float64(tt.n); got > tt.most {
+			t.Errorf("%d uses, ids %q: %.1f bytes a use, more than %.0f", tt.n, tt.ids, got, tt.most)
+		}
+	}
 }
 
 // BenchmarkEncode shows what a use costs. Bytes a use are those of the block;

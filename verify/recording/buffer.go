@@ -134,19 +134,16 @@ func (b *buffer) take(into []*chunk) []*chunk {
 }
 
 // use reads a row with its texts, which share the memory of text.
-func (w *row) use(text string) (events.OrgID, uses.Use) {
-	text = text[w.text:]
-	next := func(n int) string {
-		s := text[:n]
-		text = text[n:]
-		return s
-	}
-	org := events.OrgID(next(int(w.org)))
-	u := uses.Use{At: w.at, Key: w.key, Code: w.code}
-	u.Permission, u.Workspace = next(int(w.permission)), next(int(w.workspace))
-	u.RequestID, u.Method = next(int(w.requestID)), next(int(w.method))
-	u.Path, u.ClientIP, u.UserAgent = next(int(w.path)), next(int(w.clientIP)), next(int(w.userAgent))
-	return org, u
+func (w *row) use(text string, u *uses.Use) {
+	text = text[int(w.text)+int(w.org):]
+	u.At, u.Key, u.Code = w.at, w.key, w.code
+	u.Permission, text = text[:w.permission], text[w.permission:]
+	u.Workspace, text = text[:w.workspace], text[w.workspace:]
+	u.RequestID, text = text[:w.requestID], text[w.requestID:]
+	u.Method, text = text[:w.method], text[w.method:]
+	u.Path, text = text[:w.path], text[w.path:]
+	u.ClientIP, text = text[:w.clientIP], text[w.clientIP:]
+	u.UserAgent = text[:w.userAgent]
 }
 
 // freeChunks is the stack of empty chunks. All chunks together hold what may be

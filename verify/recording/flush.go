@@ -1,6 +1,7 @@
 package recording
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -35,8 +36,14 @@ type flusher struct {
 	texts  []string
 	orgs   []events.OrgID // of this flush, in the order in which they are met
 	rows   []*series      // of every use
-	list   []uses.Use     // by organization
+	refs   []ref          // by organization
 	err    error          // why the recorder did not end well
+}
+
+// ref is where a use lies: a sixth of it, to be sorted by time.
+type ref struct {
+	at         events.Time
+	chunk, row uint32
 }
 
 // run stores what is recorded until the recorder is closed, or ctx ends.
@@ -136,12 +143,12 @@ func (f *flusher) collect() int {
 		s.at = at
 		at += s.count
 	}
-	f.list = slices.Grow(f.list[:0], at)[:at]
+	f.refs = slices.Grow(f.refs[:0], at)[:at]
 	i := 0
 	for n, c := range f.chunks {
 		for j := range c.rows {
 			s := f.rows[i]
-			_, f.list[s.at] = c.rows[j].use(f.texts[n])
+			f.refs[s.at] = ref{c.rows[j].at, uint32(n), uint32(j)}
 			s.at++
 			i++
 		}
@@ -162,11 +169,15 @@ func (f *flusher) of(org events.OrgID) *series {
 // encode numbers the uses that were collected and packs them into blocks.
 func (f *flusher) encode(h uses.Header) ([]uses.Message, error) {
 	var out []uses.Message
-	rest := f.list
+	rest := f.refs
 	for _, org := range f.orgs {
 		s := f.series[org]
 		h.Org, h.First = org, s.last+1
-		blocks, err := f.enc.Encode(h, rest[:s.count])
+		list := rest[:s.count]
+		slices.SortStableFunc(list, func(a, b ref) int { return cmp.Compare(a.at, b.at) })
+		blocks, err := f.enc.EncodeSorted(h, len(list), func(i int, u *uses.Use) {
+			f.chunks[list[i].chunk].rows[list[i].row].use(f.texts[list[i].chunk], u)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("recording: %w", err)
 		}

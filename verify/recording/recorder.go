@@ -93,7 +93,9 @@ type Config struct {
 	// earlier: there is room for 128 bytes of text a use on average.
 	// 0 is [DefaultMaxBuffered].
 	MaxBuffered int
-	// FlushEvery is how long uses are gathered before they are stored. 0 is
+	// FlushEvery is how long uses are gathered before they are stored. A longer
+	// time makes larger blocks, of fewer bytes a use: some 130 for one use
+	// alone, 13 for 256 of an organization, 9 for 4,096. 0 is
 	// [DefaultFlushEvery].
 	FlushEvery time.Duration
 	// MaxWait is how long Record waits for room in a full buffer. 0 is
