@@ -7,7 +7,9 @@ package batch
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
+	"sync"
 
 	"github.com/keyledger/keyledger/events"
 )
@@ -39,33 +41,72 @@ func Prepare(ledger events.LedgerID, entries []events.Entry, now events.Time) ([
 	parts := make([]Part, len(entries))
 	of := make(map[events.CommandID]int, 1)
 	for i, e := range entries {
-		meta := e.Meta
+		of[e.Meta.Command]++
+		parts[i].MessageID = e.Meta.Command.String() + "/" + strconv.Itoa(of[e.Meta.Command])
+		parts[i].Expect = e.Expect
+	}
+	err := spread(len(entries), func(i int) error {
+		meta := entries[i].Meta
 		meta.RecordedTime, meta.BatchIndex, meta.BatchSize = now, 0, 0
 		if len(entries) > 1 {
 			meta.BatchIndex, meta.BatchSize = i+1, len(entries)
 		}
-		body, err := events.Encode(e.Subject, e.Event, meta)
-		if errors.Is(err, events.ErrTooLarge) {
-			return nil, err
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		// Whatever readers would refuse must not get in: it would be there for
-		// ever. Reading it back is small against storing it, and the caller gets
-		// what every reader gets.
-		meta, event, err := events.Decode(e.Subject, body)
-		if err != nil {
-			return nil, fmt.Errorf("%w: no reader would accept it: %w", ErrInvalid, err)
-		}
-		of[meta.Command]++
-		parts[i] = Part{
-			Recorded:  events.Recorded{Subject: e.Subject, Meta: meta, Event: event, Raw: body},
-			MessageID: meta.Command.String() + "/" + strconv.Itoa(of[meta.Command]),
-			Expect:    e.Expect,
-		}
+		var err error
+		parts[i].Recorded, err = encode(entries[i], meta)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return parts, nil
+}
+
+func encode(e events.Entry, meta events.Meta) (events.Recorded, error) {
+	body, err := events.Encode(e.Subject, e.Event, meta)
+	if errors.Is(err, events.ErrTooLarge) {
+		return events.Recorded{}, err
+	}
+	if err != nil {
+		return events.Recorded{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	// Whatever readers would refuse must not get in: it would be there for ever.
+	// Reading it back is small against storing it, and the caller gets what every
+	// reader gets.
+	meta, event, err := events.Decode(e.Subject, body)
+	if err != nil {
+		return events.Recorded{}, fmt.Errorf("%w: no reader would accept it: %w", ErrInvalid, err)
+	}
+	return events.Recorded{Subject: e.Subject, Meta: meta, Event: event, Raw: body}, nil
+}
+
+// alone is up to how many facts are encoded on the spot: more are worth waking
+// other processors for.
+const alone = 64
+
+// spread calls f for every index below n and returns the first error by index.
+func spread(n int, f func(i int) error) error {
+	workers := min(runtime.GOMAXPROCS(0), (n+alone-1)/alone)
+	errs := make([]error, workers)
+	var all sync.WaitGroup
+	for w := range workers {
+		run := func() {
+			for i := n * w / workers; i < n*(w+1)/workers && errs[w] == nil; i++ {
+				errs[w] = f(i)
+			}
+		}
+		if w == workers-1 {
+			run()
+		} else {
+			all.Go(run)
+		}
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func check(ledger events.LedgerID, entries []events.Entry) error {

@@ -26,12 +26,12 @@ const (
 )
 
 // Within a batch the broker is asked for a sign of life now and then: it says
-// early that the batch was refused, and keeps a large batch from overrunning the
-// broker's inbound queue. Small batches go without; their one answer comes as
-// soon.
+// early that the batch was refused, and keeps large batches from overrunning the
+// broker's inbound queue (128 MiB for all of a stream). Each one is a wait, so
+// small batches go without; their one answer comes as soon.
 const (
-	signEvery = 128
-	signBytes = 2 << 20
+	signEvery = 512
+	signBytes = 4 << 20
 )
 
 // Append stores facts as one, or nothing, and returns them in their places

@@ -91,7 +91,7 @@ func TestLostAnswerBeforeCommit(t *testing.T) {
 	var way line
 	l := impatient(t, way.connect(t, b))
 	way.silence()
-	if _, err := l.Append(t.Context(), entries(200)); !errors.Is(err, events.ErrUnavailable) || errors.Is(err, events.ErrOutcomeUnknown) {
+	if _, err := l.Append(t.Context(), entries(600)); !errors.Is(err, events.ErrUnavailable) || errors.Is(err, events.ErrOutcomeUnknown) {
 		t.Fatalf("append: %v", err)
 	}
 	lastBecomes(t, ledger(t, b.Conn()), 0)
@@ -123,7 +123,7 @@ func TestLostAnswerToUses(t *testing.T) {
 func TestNobodyAnswers(t *testing.T) {
 	b := start(t, t.TempDir())
 	l := ledger(t, b.Conn())
-	for _, n := range []int{1, 2, 200} {
+	for _, n := range []int{1, 2, 600} {
 		if _, err := l.Append(t.Context(), entries(n)); !errors.Is(err, events.ErrUnavailable) {
 			t.Fatalf("append of %d: %v", n, err)
 		}
