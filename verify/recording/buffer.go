@@ -80,11 +80,13 @@ func (r *Recorder) add(b *buffer, u *Use) result {
 		b.org = u.Org
 	}
 	permission, workspace := uses.Cut(u.Permission, uses.MaxPermission), uses.Cut(u.Workspace, uses.MaxWorkspace)
-	requestID, method := uses.Cut(u.Context.RequestID, uses.MaxRequestID), uses.Cut(u.Context.Method, uses.MaxMethod)
-	path, clientIP := uses.Cut(u.Context.Path, uses.MaxPath), uses.Cut(u.Context.ClientIP, uses.MaxClientIP)
-	userAgent := uses.Cut(u.Context.UserAgent, uses.MaxUserAgent)
-
-	size := len(u.Org) + len(permission) + len(workspace) + len(requestID) + len(method) + len(path) + len(clientIP) + len(userAgent)
+	size := len(u.Org) + len(permission) + len(workspace)
+	var ctx Context
+	bare := u.Context == Context{}
+	if !bare {
+		ctx = cutContext(&u.Context)
+		size += len(ctx.RequestID) + len(ctx.Method) + len(ctx.Path) + len(ctx.ClientIP) + len(ctx.UserAgent)
+	}
 	if b.cur == nil || !b.cur.hasRoom(size) {
 		next, low := r.free.take()
 		if low {
@@ -99,25 +101,39 @@ func (r *Recorder) add(b *buffer, u *Use) result {
 		b.cur = next
 	}
 	c := b.cur
-	c.rows = append(c.rows, row{
+	n := len(c.rows)
+	c.rows = c.rows[:n+1]
+	w := &c.rows[n]
+	*w = row{
 		at: u.At, key: u.Key, code: u.Code, text: uint32(len(c.text)),
 		org: uint8(len(u.Org)), permission: uint8(len(permission)), workspace: uint8(len(workspace)),
-		requestID: uint8(len(requestID)), method: uint8(len(method)), path: uint16(len(path)),
-		clientIP: uint8(len(clientIP)), userAgent: uint8(len(userAgent)),
-	})
+	}
 	t := append(c.text, u.Org...)
 	t = append(t, permission...)
 	t = append(t, workspace...)
-	t = append(t, requestID...)
-	t = append(t, method...)
-	t = append(t, path...)
-	t = append(t, clientIP...)
-	c.text = append(t, userAgent...)
+	if !bare {
+		w.requestID, w.method, w.path = uint8(len(ctx.RequestID)), uint8(len(ctx.Method)), uint16(len(ctx.Path))
+		w.clientIP, w.userAgent = uint8(len(ctx.ClientIP)), uint8(len(ctx.UserAgent))
+		t = append(t, ctx.RequestID...)
+		t = append(t, ctx.Method...)
+		t = append(t, ctx.Path...)
+		t = append(t, ctx.ClientIP...)
+		t = append(t, ctx.UserAgent...)
+	}
+	c.text = t
 	b.recorded++
-	if len(c.rows) == 1 && len(b.full) == 0 {
+	if n == 0 && len(b.full) == 0 {
 		return addedFirst
 	}
 	return added
+}
+
+func cutContext(c *Context) Context {
+	return Context{
+		RequestID: uses.Cut(c.RequestID, uses.MaxRequestID), Method: uses.Cut(c.Method, uses.MaxMethod),
+		Path: uses.Cut(c.Path, uses.MaxPath), ClientIP: uses.Cut(c.ClientIP, uses.MaxClientIP),
+		UserAgent: uses.Cut(c.UserAgent, uses.MaxUserAgent),
+	}
 }
 
 // take empties a buffer.
