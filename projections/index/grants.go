@@ -35,19 +35,13 @@ type grant struct {
 
 // effective is immutable.
 type effective struct {
-	bits []uint64
-	// workspaces are those of the list that exist, sorted.
-	workspaces []events.WorkspaceID
+	permissions nameSet
 	// somewhere says that the key may be used at all: a list whose last
 	// workspace has gone is nowhere, never everywhere.
 	somewhere bool
 	profile   *Profile
-}
-
-// allows reports whether a permission's bit is set.
-func (e *effective) allows(bit uint32) bool {
-	i := int(bit >> 6)
-	return i < len(e.bits) && e.bits[i]&(1<<(bit&63)) != 0
+	// workspaces are those of the list that exist, sorted.
+	workspaces []events.WorkspaceID
 }
 
 type chunk [chunkSize]atomic.Pointer[grant]
@@ -178,15 +172,13 @@ func (g *grant) resolve() {
 	for _, s := range g.permissions.Grants {
 		listed = append(listed, permission.Grant(s))
 	}
-	for name, c := range v.catalog {
-		if !permission.Allowed(permission.Level(g.permissions.Level), listed, permission.Name(name), permission.Access(c.access)) {
-			continue
+	var allowed []uint32
+	for name, access := range v.catalog {
+		if permission.Allowed(permission.Level(g.permissions.Level), listed, permission.Name(name), permission.Access(access)) {
+			allowed = append(allowed, g.org.names.number(name))
 		}
-		if need := int(c.bit>>6) + 1; need > len(e.bits) {
-			e.bits = append(e.bits, make([]uint64, need-len(e.bits))...)
-		}
-		e.bits[c.bit>>6] |= 1 << (c.bit & 63)
 	}
+	e.permissions = newNameSet(allowed)
 	if !g.scope.AllWorkspaces {
 		for _, w := range g.scope.Workspaces {
 			if v.workspaces.get(w) {

@@ -44,6 +44,7 @@ type Index struct {
 	log     *slog.Logger
 	table   *table
 	grants  *grants
+	names   *names
 	applied atomic.Uint64
 	keys    atomic.Int64
 	// directory finds organizations by id for readers.
@@ -69,7 +70,7 @@ func New(c Config) (*Index, error) {
 		return nil, err
 	}
 	x := &Index{
-		log: c.Logger, table: newTable(c.Keys), grants: newGrants(), ids: newIDs(c.Keys),
+		log: c.Logger, table: newTable(c.Keys), grants: newGrants(), names: newNames(), ids: newIDs(c.Keys),
 		orgs: map[events.OrgID]*organization{}, early: map[ref]uint64{},
 		unreachable: map[ref]struct{}{}, graces: map[ref]grace{},
 	}
@@ -175,7 +176,7 @@ func (x *Index) organization(id events.OrgID) *organization {
 	if o := x.orgs[id]; o != nil {
 		return o
 	}
-	o := newOrganization(id, uint32(len(x.orgs)))
+	o := newOrganization(id, uint32(len(x.orgs)), x.names)
 	x.orgs[o.id] = o
 	next := x.directory.Load().with(o.id, o)
 	x.directory.Store(&next)
@@ -184,7 +185,7 @@ func (x *Index) organization(id events.OrgID) *organization {
 
 func (x *Index) closeOrganization(org *organization, r *events.Recorded, t Trouble) {
 	x.report(r, t, ClosedOrganization)
-	org.change(func(v *view) { v.closed = true })
+	org.stand(standingClosed)
 }
 
 // next reports whether a fact about an organization is its subject's next and
@@ -217,14 +218,14 @@ func (x *Index) applyOrganization(org *organization, r *events.Recorded) {
 		return
 	}
 	org.revision = r.Meta.Revision
-	exists := org.view.Load().exists
+	exists := org.exists()
 	switch e := r.Event.(type) {
 	case events.OrganizationCreated:
 		if exists || e.ID != org.id {
 			x.closeOrganization(org, r, TroubleMisplaced)
 			return
 		}
-		org.change(func(v *view) { v.exists = true })
+		org.stand(standingExists)
 	case events.OrganizationRenamed, events.OrganizationPlanChanged, events.OrganizationLimitsChanged,
 		events.OrganizationPolicyChanged, events.Unknown:
 		if !exists {

@@ -60,7 +60,7 @@ func (x *Index) applyRevoked(org *organization, r *events.Recorded) {
 	if r.Subject.ID == events.RevokedAll {
 		switch e := r.Event.(type) {
 		case events.OrganizationDeleted:
-			org.change(func(v *view) { v.ended = true })
+			org.stand(standingEnded)
 		case events.Malformed:
 			x.closeOrganization(org, r, TroubleMalformed)
 		case events.Unknown:

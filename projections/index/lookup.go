@@ -9,15 +9,17 @@ import (
 // Hit is what the index knew of one key at one instant. Its zero value is no
 // key: closed, expired, without permissions, and nowhere.
 type Hit struct {
-	key       events.KeyID
+	slot      *slot // of which only the key id is read, which never changes
 	state     uint64
 	grant     *grant
 	effective *effective
 	view      *view
+	names     *overlay[string, uint32]
+	standing  uint32
 }
 
 // Lookup finds the key with a digest (see [DigestOf]) and writes what is known
-// of it to hit; false when there is none.
+// of it to hit; false when there is none, and hit then holds nothing of use.
 //
 // What it writes was true of the key at one instant during the call. The state
 // of the key is one word that is read first, and everything it leads to is
@@ -49,11 +51,15 @@ func (x *Index) Lookup(value *events.DigestValue, hit *Hit) bool {
 		if g == nil {
 			continue
 		}
-		v, e := g.org.view.Load(), g.effective.Load()
+		// What belongs to the organization is read before the state is read
+		// again as well: it must not be later than what is known of the key.
+		org := g.org
+		hit.standing, hit.view, hit.effective = org.standing.Load(), org.view.Load(), g.effective.Load()
+		hit.names = x.names.published.Load()
 		if !x.holds(s, state, g, hash, rows) {
 			continue
 		}
-		*hit = Hit{key: s.key(), state: state, grant: g, effective: e, view: v}
+		hit.slot, hit.state, hit.grant = s, state, g
 		return true
 	}
 }
@@ -64,7 +70,12 @@ func (x *Index) holds(s *slot, state uint64, g *grant, hash uint32, r *rows) boo
 }
 
 // Key returns the key's id.
-func (h *Hit) Key() events.KeyID { return h.key }
+func (h *Hit) Key() events.KeyID {
+	if h.slot == nil {
+		return events.KeyID{}
+	}
+	return h.slot.key()
+}
 
 // Org returns the key's organization.
 func (h *Hit) Org() events.OrgID {
@@ -123,13 +134,13 @@ func (h *Hit) ExpiresAt() events.Time { return events.Time(expiryOf(h.state)) * 
 
 // Revoked reports whether the key, or its whole organization, has ended.
 func (h *Hit) Revoked() bool {
-	return h.state&flagRevoked != 0 || h.view != nil && h.view.ended
+	return h.state&flagRevoked != 0 || h.standing&standingEnded != 0
 }
 
 // Closed reports whether a fact that may bear on the key could not be applied,
 // or whether its organization is not known.
 func (h *Hit) Closed() bool {
-	return h.state&flagClosed != 0 || h.view == nil || h.view.closed || !h.view.exists
+	return h.state&flagClosed != 0 || h.standing&(standingExists|standingClosed) != standingExists
 }
 
 // Expired reports whether the key has expired at now, or was recorded to have.
@@ -144,11 +155,7 @@ func (h *Hit) Disabled() bool { return h.state&flagDisabled != 0 }
 // Allows reports whether the key may use a permission of its catalog, and
 // nothing else.
 func (h *Hit) Allows(name string) bool {
-	if h.view == nil {
-		return false
-	}
-	c, ok := h.view.catalog[name]
-	return ok && h.effective.allows(c.bit)
+	return h.effective != nil && h.effective.permissions.has(h.names.get(name))
 }
 
 // Somewhere reports whether there is any workspace that the key may be used
@@ -205,7 +212,10 @@ func (x *Index) Organization(id events.OrgID) (Organization, bool) {
 		return Organization{}, false
 	}
 	v := o.view.Load()
-	return Organization{ID: o.id, Ended: v.ended, Closed: v.closed, view: v}, v.exists
+	standing := o.standing.Load()
+	return Organization{
+		ID: o.id, Ended: standing&standingEnded != 0, Closed: standing&standingClosed != 0, view: v,
+	}, standing&standingExists != 0
 }
 
 // Workspace reports whether a workspace exists in it.
@@ -226,8 +236,8 @@ func (o *Organization) Permission(name string) (events.Access, bool) {
 	if o.view == nil {
 		return "", false
 	}
-	c, ok := o.view.catalog[name]
-	return c.access, ok
+	access, ok := o.view.catalog[name]
+	return access, ok
 }
 
 // Route is [Hit.Route] for callers who have no key in hand.

@@ -24,17 +24,17 @@ type Profile struct {
 type organization struct {
 	id    events.OrgID
 	index uint32
-	view  atomic.Pointer[view]
+	// standing is beside the view so that most verdicts need not look into it.
+	standing atomic.Uint32
+	view     atomic.Pointer[view]
 
 	// The writer's, from here on.
 	revision        events.Revision
 	catalogRevision events.Revision
 	workspaces      map[events.WorkspaceID]events.Revision
 	profiles        map[events.ProfileID]events.Revision
-	// bits gives every permission that ever stood in the catalog a bit for
-	// ever, so that no mixture of an old catalog with a new grant, or the
-	// other way round, allows what neither did.
-	bits map[string]uint32
+	// names are the index's.
+	names *names
 	// grants are those that depend on the catalog, a workspace, a profile.
 	grants      map[*grant]struct{}
 	byWorkspace map[events.WorkspaceID]map[*grant]struct{}
@@ -43,33 +43,39 @@ type organization struct {
 
 // view is what readers see of an organization: immutable, replaced as a whole.
 type view struct {
-	exists bool
-	ended  bool
-	// closed says that a fact about the organization could not be applied.
-	closed     bool
-	catalog    map[string]capability
+	catalog    map[string]events.Access
 	routes     int
 	router     *permission.Router
 	workspaces overlay[events.WorkspaceID, bool]
 	profiles   overlay[events.ProfileID, *Profile]
 }
 
-type capability struct {
-	bit    uint32
-	access events.Access
-}
+// How an organization stands. Nothing ever takes any of it back.
+const (
+	standingExists uint32 = 1 << iota
+	standingEnded
+	// standingClosed says that a fact about it could not be applied.
+	standingClosed
+)
 
-func newOrganization(id events.OrgID, index uint32) *organization {
+func newOrganization(id events.OrgID, index uint32, names *names) *organization {
 	o := &organization{
 		id: events.OrgID(strings.Clone(string(id))), index: index,
 		workspaces: map[events.WorkspaceID]events.Revision{}, profiles: map[events.ProfileID]events.Revision{},
-		bits: map[string]uint32{}, grants: map[*grant]struct{}{},
+		names: names, grants: map[*grant]struct{}{},
 		byWorkspace: map[events.WorkspaceID]map[*grant]struct{}{}, byProfile: map[events.ProfileID]map[*grant]struct{}{},
 	}
 	// The installation's own organization was there before the first fact.
-	o.view.Store(&view{exists: id == events.System})
+	if id == events.System {
+		o.stand(standingExists)
+	}
+	o.view.Store(&view{})
 	return o
 }
+
+func (o *organization) stand(flag uint32) { o.standing.Store(o.standing.Load() | flag) }
+
+func (o *organization) exists() bool { return o.standing.Load()&standingExists != 0 }
 
 // change publishes a changed copy of the view.
 func (o *organization) change(f func(*view)) {
@@ -120,17 +126,12 @@ func resolveAll(set map[*grant]struct{}) {
 
 // replaceCatalog reports whether the routes make a table.
 func (o *organization) replaceCatalog(entries []events.CatalogPermission) bool {
-	catalog := make(map[string]capability, len(entries))
+	catalog := make(map[string]events.Access, len(entries))
 	var rules []permission.Rule
 	routes, good := 0, true
 	for _, p := range entries {
 		name := strings.Clone(p.Name)
-		bit, ok := o.bits[name]
-		if !ok {
-			bit = uint32(len(o.bits))
-			o.bits[name] = bit
-		}
-		catalog[name] = capability{bit: bit, access: p.Access}
+		catalog[name] = p.Access
 		for _, text := range p.Routes {
 			routes++
 			route, err := permission.ParseRoute(text)

@@ -140,18 +140,24 @@ func (t *table) hash(d *digest) uint32 {
 func (t *table) find(d *digest, hash uint32) (*slot, uint64, *rows) {
 	r := t.shards[hash>>homeBits].Load()
 	slots := r.slots
-	for i := home(hash, len(slots)); ; {
-		s := &slots[i]
-		state := s.state()
+	i := home(hash, len(slots))
+	s := &slots[i]
+	state := s.state()
+	for {
+		// The next slot is asked for before this one has come: most of a probe
+		// is waiting for memory, and two wait together.
+		if i++; i == len(slots) {
+			i = 0
+		}
+		next := &slots[i]
+		nextState := next.state()
 		if state == 0 {
 			return nil, 0, r
 		}
 		if s.is(d) {
 			return s, state, r
 		}
-		if i++; i == len(slots) {
-			i = 0
-		}
+		s, state = next, nextState
 	}
 }
 
