@@ -139,12 +139,20 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	err := r.run(ctx)
-	if ctx.Err() != nil && !errors.Is(err, events.ErrCorrupt) {
+	if wasAsked(ctx, err) {
 		err = nil
 	}
 	cancel()
 	r.end(err)
 	return err
+}
+
+// wasAsked reports whether a run ended because its context did. A fault that
+// came to light at that very moment stays a fault.
+func wasAsked(ctx context.Context, err error) bool {
+	var where *FactError
+	fault := errors.Is(err, events.ErrCorrupt) || errors.As(err, &where) && !errors.Is(err, ctx.Err())
+	return ctx.Err() != nil && !fault
 }
 
 func (r *Runner) run(ctx context.Context) error {

@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/memory"
 	"github.com/keyledger/keyledger/projections"
 )
+
+var _ projections.Source = (*memory.Ledger)(nil)
 
 // ledger is a source in memory whose slices and words the test chooses.
 type ledger struct {
@@ -247,6 +250,35 @@ func TestStoppedViewLeavesOthersRunning(t *testing.T) {
 			t.Fatal(views[0].took, views[2].took)
 		}
 	})
+}
+
+// stubborn fails over the first fact once its context has ended.
+type stubborn struct {
+	view
+	err error
+}
+
+func (s *stubborn) Apply(ctx context.Context, facts []events.Recorded) error {
+	<-ctx.Done()
+	if s.err == nil {
+		return ctx.Err()
+	}
+	return projections.At(facts[0], s.err)
+}
+
+func TestFaultAtTheVeryEndStaysAFault(t *testing.T) {
+	broken := errors.New("broken")
+	for _, want := range []error{nil, broken} {
+		l := newLedger()
+		l.append(1)
+		r, stop := start(t, l, &stubborn{view: view{name: "v"}, err: want})
+		if err := stop(); !errors.Is(err, want) {
+			t.Fatalf("got %v, want %v", err, want)
+		}
+		if s := r.Status(); s.State != projections.StateStopped || (s.Err == nil) != (want == nil) {
+			t.Fatalf("status: %+v", s)
+		}
+	}
 }
 
 func TestWhatCameBeforeTheFactCounts(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/sqlview"
+	"github.com/keyledger/keyledger/projections/usage"
 )
 
 // Lists run along an index from the newest key on: they read as many rows as
@@ -44,5 +45,27 @@ func TestListsRunAlongAnIndex(t *testing.T) {
 		if strings.Contains(text, "TEMP B-TREE") || !strings.Contains(text, tt.index+" ") || strings.Contains(text, "SCAN k") {
 			t.Errorf("%s:\n%s", name, text)
 		}
+	}
+}
+
+// The usage view's own file is what the catalog attaches.
+func TestUsageViewIsAttached(t *testing.T) {
+	dir := t.TempDir()
+	u, err := usage.Open(t.Context(), usage.Config{
+		Path: filepath.Join(dir, "usage.db"), Of: events.Positions{Ledger: events.LedgerID{1}, Epoch: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	c, err := Open(t.Context(), Config{Path: filepath.Join(dir, "catalog.db"), UsagePath: filepath.Join(dir, "usage.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// A table that the stand-in does not have.
+	var n int
+	if err := c.db.QueryRow(t.Context(), `SELECT count(*) FROM usage.findings`).Scan(&n); err != nil {
+		t.Fatal(err)
 	}
 }

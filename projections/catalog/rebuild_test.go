@@ -50,9 +50,14 @@ func drawHistory(t *rapid.T) *history {
 			continue
 		}
 		h.add(key, rapid.SampledFrom([]events.Event{
-			events.KeyRenamed{Name: events.ClearText(fmt.Sprint("name ", at))}, events.KeyDisabled{}, events.KeyEnabled{},
-			events.KeyExpiryChanged{ExpiresAt: at}, events.KeyExpired{ExpiredAt: at}, events.KeyGraceChanged{GraceEndsAt: at},
-			events.KeyRotated{Successor: keyID(9), GraceEndsAt: at}, events.Unknown{Name: "key.later.v1"},
+			events.KeyRenamed{Name: events.ClearText(fmt.Sprint("name ", at))},
+			events.KeyDisabled{},
+			events.KeyEnabled{},
+			events.KeyExpiryChanged{ExpiresAt: at},
+			events.KeyExpired{ExpiredAt: at},
+			events.KeyGraceChanged{GraceEndsAt: at},
+			events.KeyRotated{Successor: keyID(9), GraceEndsAt: at},
+			events.Unknown{Name: "key.later.v1"},
 		}).Draw(t, "change"))
 	}
 	return h
