@@ -33,8 +33,12 @@ func rank(r events.Role) int {
 	}
 }
 
-// Reaches reports whether the principal's walls include an organization.
+// Reaches reports whether the principal's walls include an organization. What
+// cannot be an organization's id is within nobody's.
 func (p Principal) Reaches(org events.OrgID) bool {
+	if _, err := events.ParseOrgID(string(org)); err != nil {
+		return false
+	}
 	return p.Role != "" && (p.Org == events.System || p.Org == org)
 }
 
@@ -163,8 +167,12 @@ func (p Principal) authorizeKey(kind events.KeyKind, role events.Role, scope eve
 	return p.authorizeRole(kind, role)
 }
 
-// authorizeGrant checks that the principal may give away that role and scope.
+// authorizeGrant checks that the principal may hold the secret of a key of that
+// role and scope. A resolver's opens provider keys, which is beyond an admin.
 func (p Principal) authorizeGrant(kind events.KeyKind, role events.Role, scope events.Scope) error {
+	if kind == events.KindManagement && role == events.RoleResolver && p.Role != events.RoleOwner {
+		return forbidden("a management key of role resolver opens provider keys, which is beyond role %s", p.Role)
+	}
 	if !p.Covers(scope) {
 		return forbidden("the key's scope is limited to workspaces %s; the new scope must lie within it", p.scopeText())
 	}

@@ -2,8 +2,11 @@ package commands
 
 import (
 	"context"
-	"slices"
+	"fmt"
+	"strconv"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/key"
@@ -131,7 +134,7 @@ func (s *Service) CreateKey(ctx context.Context, w Wish, org events.OrgID, c Cre
 	if err := w.Principal.authorizeGrant(c.Kind, c.Role, c.Scope); err != nil {
 		return KeyOutcome{}, err
 	}
-	o, err := s.order(w)
+	o, err := s.order(w, string(org))
 	if err != nil {
 		return KeyOutcome{}, err
 	}
@@ -143,17 +146,21 @@ func (s *Service) CreateKey(ctx context.Context, w Wish, org events.OrgID, c Cre
 	if err != nil {
 		return KeyOutcome{}, err
 	}
-	leave, err := s.enterLimited(ctx, org, c.Kind)
+	out, err := s.settleLimited(ctx, org, c.Kind, o, s.create(w, org, id, o, c))
 	if err != nil {
 		return KeyOutcome{}, err
 	}
-	defer leave()
+	return s.created(ctx, org, id, s.answer(ctx, o, out), secret)
+}
 
+// create is one attempt to begin a key.
+func (s *Service) create(w Wish, org events.OrgID, id events.KeyID, o order, c CreateKey) func(context.Context) (attempt, error) {
 	first := true
-	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+	return func(ctx context.Context) (attempt, error) {
 		k := loadedKey{Key: Key{Org: org}}
 		// A random id is new; a derived one may have met its outcome before.
 		if w.IdempotencyKey != "" || !first {
+			var err error
 			if k, err = s.loadKey(ctx, org, id); err != nil {
 				return attempt{}, err
 			}
@@ -177,15 +184,12 @@ func (s *Service) CreateKey(ctx context.Context, w Wish, org events.OrgID, c Cre
 			})
 		}
 		return a, nil
-	})
-	if err != nil {
-		return KeyOutcome{}, err
 	}
-	return s.created(ctx, org, id, out, secret)
 }
 
 // created builds the answer to a wish that begins a key. A repeated wish gets
-// the key as it is by now, and no secret.
+// the key as it is by now, and no secret; neither does a dry run, whose key
+// there is not.
 func (s *Service) created(ctx context.Context, org events.OrgID, id events.KeyID, out Outcome, secret keystring.Secret) (KeyOutcome, error) {
 	if out.Replayed {
 		k, err := s.Key(ctx, org, id)
@@ -196,6 +200,9 @@ func (s *Service) created(ctx context.Context, org events.OrgID, id events.KeyID
 		if f.Subject == events.KeySubject(org, id) {
 			k = k.apply(f)
 		}
+	}
+	if k.Position == 0 {
+		secret = keystring.Secret{}
 	}
 	return KeyOutcome{Outcome: out, Key: k, Secret: secret}, nil
 }
@@ -218,13 +225,18 @@ func (s *Service) issue(org events.OrgID, id events.KeyID, kind events.KeyKind, 
 	return secret, nil
 }
 
-// enterLimited queues what would only collide: creates under a limit.
-func (s *Service) enterLimited(ctx context.Context, org events.OrgID, kind events.KeyKind) (func(), error) {
+// settleLimited queues what would only collide, which is what needs the guard
+// of a limit. The queue moves on before the answer waits for the index.
+func (s *Service) settleLimited(ctx context.Context, org events.OrgID, kind events.KeyKind, o order, decide func(context.Context) (attempt, error)) (Outcome, error) {
 	config, _ := s.cfg.Configuration.Of(org)
-	if config.Organization.Limits.MaxActiveKeys == 0 || kind == events.KindManagement {
-		return func() {}, nil
+	if config.Organization.Limits.MaxActiveKeys != 0 && kind != events.KindManagement {
+		leave, err := s.lanes.enter(ctx, org)
+		if err != nil {
+			return Outcome{}, err
+		}
+		defer leave()
 	}
-	return s.lanes.enter(ctx, org)
+	return s.settle(ctx, o, decide)
 }
 
 // loadQuota reads the guard. Each of its facts holds the whole of it.
@@ -265,9 +277,13 @@ func (s *Service) ended(ctx context.Context, org events.OrgID, now events.Time, 
 		s.cfg.Logger.WarnContext(ctx, "holders are looked up one by one", "error", err)
 		live = nil
 	}
+	listed := make(map[events.KeyID]bool, len(live))
+	for _, id := range live {
+		listed[id] = true
+	}
 	var out []events.KeyID
 	for _, id := range holders {
-		if slices.Contains(live, id) {
+		if listed[id] {
 			continue
 		}
 		k, err := s.loadKey(ctx, org, id)
@@ -286,7 +302,7 @@ func (s *Service) UpdateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err := w.Principal.authorizeKeys(org); err != nil {
 		return KeyOutcome{}, err
 	}
-	o, err := s.order(w)
+	o, err := s.order(w, events.KeySubject(org, id).String())
 	if err != nil {
 		return KeyOutcome{}, err
 	}
@@ -316,7 +332,10 @@ func (s *Service) UpdateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 		}
 		return a, err
 	})
-	return KeyOutcome{Outcome: out, Key: k.after(out)}, err
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	return KeyOutcome{Outcome: out, Key: k.after(out)}, nil
 }
 
 // after is the key with what was appended.
@@ -338,10 +357,14 @@ func (s *Service) self(w Wish, org events.OrgID, id events.KeyID) bool {
 }
 
 // authorizeLoaded checks the key that was found. What the principal may not see
-// is not there.
+// is not there. A key whose very beginning is not understood is anybody's: only
+// who may touch every key may touch it.
 func (s *Service) authorizeLoaded(w Wish, k loadedKey) error {
-	if !k.Exists {
+	switch {
+	case !k.Exists && !k.Doubtful:
 		return notFound("key")
+	case !k.Exists:
+		return w.Principal.authorizeKey(events.KindManagement, events.RoleOwner, events.Scope{AllWorkspaces: true})
 	}
 	return w.Principal.authorizeKey(k.Kind, k.Role, k.Scope)
 }
@@ -357,7 +380,7 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err := w.Principal.authorizeKeys(org); err != nil {
 		return KeyOutcome{}, err
 	}
-	o, err := s.order(w)
+	o, err := s.order(w, events.KeySubject(org, id).String())
 	if err != nil {
 		return KeyOutcome{}, err
 	}
@@ -365,20 +388,19 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err != nil {
 		return KeyOutcome{}, err
 	}
-	leave, err := s.enterLimited(ctx, org, events.KindAPI)
-	if err != nil {
-		return KeyOutcome{}, err
-	}
-	defer leave()
 	var (
 		k      loadedKey
 		secret keystring.Secret
 	)
-	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+	out, err := s.settleLimited(ctx, org, events.KindAPI, o, func(ctx context.Context) (attempt, error) {
 		if k, err = s.loadKey(ctx, org, id); err != nil {
 			return attempt{}, err
 		}
 		if err := s.authorizeLoaded(w, k); err != nil {
+			return attempt{}, err
+		}
+		// The successor's secret goes to the caller.
+		if err := w.Principal.authorizeGrant(k.Kind, k.Role, k.Scope); err != nil {
 			return attempt{}, err
 		}
 		a, err := k.attempt(org, o)
@@ -387,7 +409,11 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 		}
 		command := key.Rotate{Now: o.now, Grace: c.Grace, Expiry: c.Expiry}
 		command.Config, a.config = s.cfg.Configuration.Of(org)
-		if secret, err = s.issue(org, successor, k.Kind, k.Prefix, &command.Issued); err != nil {
+		prefix := k.Prefix
+		if keystring.ValidPrefix(prefix) != nil {
+			prefix = "" // an imported key's, which is none of ours
+		}
+		if secret, err = s.issue(org, successor, k.Kind, prefix, &command.Issued); err != nil {
 			return a, err
 		}
 		facts, err := key.Decide(k.State, command)
@@ -399,6 +425,9 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 			// No successor is born after its predecessor's revocation.
 			{subject: events.KeySubject(org, successor), event: facts[1], expect: events.Expect(events.RevokedSubject(org, id), 0)},
 		}
+		for _, e := range facts[2:] {
+			a.facts = append(a.facts, placed{subject: events.KeySubject(org, successor), event: e})
+		}
 		if limit := command.Config.Organization.Limits.MaxActiveKeys; limit > 0 && k.HoldsPlace(o.now) {
 			return a, s.guard(ctx, org, o.now, &a, func(ended []events.KeyID) quota.Command {
 				return quota.Replace{Old: id, New: successor, Limit: limit, Ended: ended}
@@ -409,9 +438,12 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err != nil {
 		return KeyOutcome{}, err
 	}
-	answer, err := s.created(ctx, org, successor, out, secret)
+	answer, err := s.created(ctx, org, successor, s.answer(ctx, o, out), secret)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
 	answer.Previous = k.after(out)
-	return answer, err
+	return answer, nil
 }
 
 // RevokeKey ends a key for ever. With cascade its successors end with it.
@@ -419,15 +451,16 @@ func (s *Service) RevokeKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err := w.Principal.authorizeKeys(org); err != nil {
 		return KeyOutcome{}, err
 	}
-	o, err := s.order(w)
+	o, err := s.order(w, events.RevokedSubject(org, id).String())
 	if err != nil {
 		return KeyOutcome{}, err
 	}
 	var k loadedKey
-	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+	decide := func(ctx context.Context) (attempt, error) {
 		if k, err = s.loadKey(ctx, org, id); err != nil {
 			return attempt{}, err
 		}
+		k.ID = id
 		if err := s.authorizeLoaded(w, k); err != nil {
 			return attempt{}, err
 		}
@@ -444,8 +477,72 @@ func (s *Service) RevokeKey(ctx context.Context, w Wish, org events.OrgID, id ev
 			return a, err
 		}
 		return a, s.cascade(ctx, w, org, k, &a)
+	}
+	out, err := s.settle(ctx, o, decide)
+	if err != nil {
+		return KeyOutcome{}, err
+	}
+	answer := KeyOutcome{Outcome: out, Key: k.after(out)}
+	if cascade && !w.DryRun {
+		if err := s.cascadeOn(ctx, w, org, o, k, &answer.Outcome); err != nil {
+			return KeyOutcome{}, err
+		}
+	}
+	answer.Outcome = s.answer(ctx, o, answer.Outcome)
+	return answer, nil
+}
+
+// cascadeOn revokes the successors that were born while a cascade was decided,
+// until there are none: behind a revoked key no more are born. It runs after a
+// replayed cascade too, which may have been cut off here.
+func (s *Service) cascadeOn(ctx context.Context, w Wish, org events.OrgID, o order, k loadedKey, out *Outcome) error {
+	for n := 1; ; n++ {
+		next := o
+		next.command = events.CommandID(uuid.NewSHA1(uuid.UUID(o.command), []byte("cascade "+strconv.Itoa(n))))
+		more, err := s.settle(ctx, next, func(ctx context.Context) (attempt, error) {
+			a := attempt{histories: map[events.Subject]history{}, absorbing: true}
+			_, a.config = s.cfg.Configuration.Of(org)
+			again, err := s.loadKey(ctx, org, k.ID)
+			if err != nil {
+				return a, err
+			}
+			return a, s.cascade(ctx, w, org, again, &a)
+		})
+		if err != nil {
+			return fmt.Errorf("the key is revoked, its successors may not be; try again: %w", err)
+		}
+		if len(more.Facts) == 0 {
+			return nil
+		}
+		out.Facts = append(out.Facts[:len(out.Facts):len(out.Facts)], more.Facts...)
+		out.Position = max(out.Position, more.Position)
+	}
+}
+
+// ExpireKey records that a key's time has come, if it has. It is this program's
+// own wish: verdicts deny by the time itself, the fact is for those who read and
+// subscribe. Any number of servers may try; one of them records it.
+func (s *Service) ExpireKey(ctx context.Context, org events.OrgID, id events.KeyID) (Outcome, error) {
+	o, err := s.order(Wish{Principal: Principal{Actor: events.Actor{Type: events.ActorSystem, Name: "expiry"}}}, "")
+	if err != nil {
+		return Outcome{}, err
+	}
+	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+		k, err := s.loadKey(ctx, org, id)
+		if err != nil {
+			return attempt{}, err
+		}
+		a, err := k.attempt(org, o)
+		if err != nil {
+			return a, err
+		}
+		_, a.config = s.cfg.Configuration.Of(org)
+		facts, err := key.Decide(k.State, key.Expire{Now: o.now})
+		for _, e := range facts {
+			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})
+		}
+		return a, err
 	})
-	return KeyOutcome{Outcome: out, Key: k.after(out)}, err
 }
 
 func revoke(a *attempt, org events.OrgID, k loadedKey) error {
@@ -469,6 +566,7 @@ func (s *Service) cascade(ctx context.Context, w Wish, org events.OrgID, k loade
 		if err != nil {
 			return err
 		}
+		next.ID = k.RotatedTo
 		if err := s.authorizeLoaded(w, next); err != nil {
 			return err
 		}

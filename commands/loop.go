@@ -119,13 +119,16 @@ func New(cfg Config) (*Service, error) {
 // order is a wish on its way: what stays the same over all attempts.
 type order struct {
 	wish    Wish
+	target  string
 	command events.CommandID
 	digest  events.CommandDigest
 	now     events.Time
 }
 
-func (s *Service) order(w Wish) (order, error) {
-	o := order{wish: w, now: events.TimeOf(s.cfg.Now())}
+// order makes a wish ready. The target is what it is about: the organization for
+// a new key, else the subject it changes.
+func (s *Service) order(w Wish, target string) (order, error) {
+	o := order{wish: w, target: target, now: events.TimeOf(s.cfg.Now())}
 	if err := domain.CheckText("reason", w.Reason, events.MaxReasonLength); err != nil {
 		return o, err
 	}
@@ -150,11 +153,12 @@ func (s *Service) order(w Wish) (order, error) {
 	return o, nil
 }
 
-// derive makes an id of the organization, actor, route and idempotency key, so
-// that no one's wish can be taken for another's. It is a UUID of version 8.
+// derive makes an id of the actor with its organization, the route, the target
+// and the idempotency key, so that no one's wish can be taken for another's, nor
+// one about this organization for one about that. It is a UUID of version 8.
 func (o order) derive(label string) [16]byte {
 	h := sha256.New()
-	for _, part := range []string{label, string(o.wish.Principal.Org), o.wish.Principal.Actor.String(), o.wish.Route, o.wish.IdempotencyKey} {
+	for _, part := range []string{label, string(o.wish.Principal.Org), o.wish.Principal.Actor.String(), o.wish.Route, o.target, o.wish.IdempotencyKey} {
 		var n [4]byte
 		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
 		h.Write(n[:])
@@ -232,8 +236,17 @@ type attempt struct {
 	absorbing bool
 }
 
-// run is the one loop.
+// run carries a wish out and waits until this server's own index has applied it.
 func (s *Service) run(ctx context.Context, o order, decide func(context.Context) (attempt, error)) (Outcome, error) {
+	out, err := s.settle(ctx, o, decide)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return s.answer(ctx, o, out), nil
+}
+
+// settle is the one loop.
+func (s *Service) settle(ctx context.Context, o order, decide func(context.Context) (attempt, error)) (Outcome, error) {
 	backoff := firstBackoff
 	for n := 1; ; n++ {
 		a, err := decide(ctx)
@@ -241,13 +254,13 @@ func (s *Service) run(ctx context.Context, o order, decide func(context.Context)
 			return Outcome{}, err
 		}
 		if len(a.done) > 0 {
-			return s.answer(ctx, Outcome{Facts: a.done, Position: max(a.position, history(a.done).last()), Replayed: true})
+			return Outcome{Facts: a.done, Position: max(a.position, history(a.done).last()), Replayed: true}, nil
 		}
 		if o.wish.IfMatch != 0 && o.wish.IfMatch != a.revision && !a.absorbing {
 			return Outcome{}, domain.Refuse(domain.ErrStale, "If-Match", "names revision %d, the current one is %d; read it again", o.wish.IfMatch, a.revision)
 		}
 		if len(a.facts) == 0 {
-			return s.answer(ctx, Outcome{Position: a.position})
+			return Outcome{Position: a.position}, nil
 		}
 		entries, err := s.entries(o, a)
 		if err != nil {
@@ -259,7 +272,7 @@ func (s *Service) run(ctx context.Context, o order, decide func(context.Context)
 		facts, err := s.cfg.Log.Append(ctx, entries)
 		switch {
 		case err == nil:
-			return s.answer(ctx, Outcome{Facts: facts, Position: history(facts).last()})
+			return Outcome{Facts: facts, Position: history(facts).last()}, nil
 		case !errors.Is(err, events.ErrConflict):
 			return Outcome{}, err
 		case n == maxAttempts:
@@ -275,11 +288,14 @@ func (s *Service) run(ctx context.Context, o order, decide func(context.Context)
 // answer waits until this server's own index has applied what is answered. A
 // wait that fails does not take back what is recorded; it is logged, and the
 // verdicts of this server tell how far they are.
-func (s *Service) answer(ctx context.Context, out Outcome) (Outcome, error) {
+func (s *Service) answer(ctx context.Context, o order, out Outcome) Outcome {
+	if o.wish.DryRun {
+		return out
+	}
 	if err := s.cfg.Await(ctx, out.Position); err != nil {
 		s.cfg.Logger.WarnContext(ctx, "own index lags behind an answered change", "position", uint64(out.Position), "error", err)
 	}
-	return out, nil
+	return out
 }
 
 // entries gives each fact its envelope, revision and expectation.

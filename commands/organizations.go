@@ -36,7 +36,11 @@ func load[S any](ctx context.Context, s *Service, subject events.Subject, state 
 func single[S, C any](ctx context.Context, s *Service, w Wish, subject events.Subject, evolve func(S, events.Event) S,
 	decide func(S, C) ([]events.Event, error), command C,
 ) (Outcome, error) {
-	o, err := s.order(w)
+	if _, err := events.ParseSubject(subject.String()); err != nil {
+		// A wish that creates has had its id checked: there is no such thing.
+		return Outcome{}, notFound(string(subject.Aggregate))
+	}
+	o, err := s.order(w, subject.String())
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -82,6 +86,9 @@ func (s *Service) CreateOrganization(ctx context.Context, w Wish, c organization
 	if c.ID == events.System {
 		return Outcome{}, domain.Refuse(domain.ErrExists, "id", "is the installation's own")
 	}
+	if _, err := events.ParseOrgID(string(c.ID)); err != nil {
+		return Outcome{}, domain.RefuseID("id")
+	}
 	return single(ctx, s, w, events.OrganizationSubject(c.ID), organization.Evolve, organization.Decide, organization.Command(c))
 }
 
@@ -96,7 +103,7 @@ func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.Org
 			return Outcome{}, err
 		}
 	}
-	o, err := s.order(w)
+	o, err := s.order(w, events.OrganizationSubject(org).String())
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -109,7 +116,7 @@ func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.Org
 	}
 	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
 		subject := events.OrganizationSubject(org)
-		state, h, err := s.loadOrganization(ctx, org)
+		state, h, _, err := s.loadOrganization(ctx, org)
 		if err != nil {
 			return attempt{}, err
 		}
@@ -134,15 +141,14 @@ func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.Org
 	})
 }
 
-// loadOrganization folds an organization with its end, and returns the history
-// of its own subject.
-func (s *Service) loadOrganization(ctx context.Context, org events.OrgID) (organization.State, history, error) {
-	state, h, err := load(ctx, s, events.OrganizationSubject(org), organization.State{}, organization.Evolve)
-	if err != nil {
-		return state, nil, err
+// loadOrganization folds an organization with its end, and returns the histories
+// of its own subject and of its end's.
+func (s *Service) loadOrganization(ctx context.Context, org events.OrgID) (state organization.State, own, end history, err error) {
+	if state, own, err = load(ctx, s, events.OrganizationSubject(org), state, organization.Evolve); err != nil {
+		return state, nil, nil, err
 	}
-	state, _, err = load(ctx, s, events.EndSubject(org), state, organization.Evolve)
-	return state, h, err
+	state, end, err = load(ctx, s, events.EndSubject(org), state, organization.Evolve)
+	return state, own, end, err
 }
 
 // resetQuota writes the holders as they are, for a limit where there was none.
@@ -172,17 +178,13 @@ func (s *Service) DeleteOrganization(ctx context.Context, w Wish, org events.Org
 	if w.Principal.Role != events.RoleOwner {
 		return Outcome{}, forbidden("deleting an organization needs role owner; the key has role %s", w.Principal.Role)
 	}
-	o, err := s.order(w)
+	o, err := s.order(w, events.EndSubject(org).String())
 	if err != nil {
 		return Outcome{}, err
 	}
 	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
 		subject := events.EndSubject(org)
-		state, h, err := s.loadOrganization(ctx, org)
-		if err != nil {
-			return attempt{}, err
-		}
-		state, end, err := load(ctx, s, subject, state, organization.Evolve)
+		state, h, end, err := s.loadOrganization(ctx, org)
 		if err != nil {
 			return attempt{}, err
 		}
@@ -204,6 +206,9 @@ func (s *Service) DeleteOrganization(ctx context.Context, w Wish, org events.Org
 
 // CreateWorkspace begins a workspace.
 func (s *Service) CreateWorkspace(ctx context.Context, w Wish, org events.OrgID, c workspace.Create) (Outcome, error) {
+	if _, err := events.ParseWorkspaceID(string(c.ID)); err != nil {
+		return Outcome{}, domain.RefuseID("id")
+	}
 	return s.workspace(ctx, w, org, c.ID, c)
 }
 
@@ -234,6 +239,9 @@ func (s *Service) ReplaceCatalog(ctx context.Context, w Wish, org events.OrgID, 
 
 // CreateProfile begins a profile.
 func (s *Service) CreateProfile(ctx context.Context, w Wish, org events.OrgID, c profile.Create) (Outcome, error) {
+	if _, err := events.ParseProfileID(string(c.ID)); err != nil {
+		return Outcome{}, domain.RefuseID("id")
+	}
 	return s.profile(ctx, w, org, c.ID, c)
 }
 
