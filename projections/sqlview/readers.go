@@ -170,9 +170,10 @@ func (c *readerConnector) prepare(ctx context.Context, conn driver.Conn) error {
 	return exec(`PRAGMA query_only = 1`)
 }
 
-// attachFile leaves nothing attached when it fails.
+// attachFile attaches the file for reading alone, since it is another view's, and
+// leaves nothing attached when it fails.
 func attachFile(exec func(string) error, a *Attachment) error {
-	uri := strings.ReplaceAll(fileURI(a.Path), "'", "''") + "?mode=rw" // rw does not create, and see readerPragmas
+	uri := strings.ReplaceAll(fileURI(a.Path), "'", "''") + "?mode=ro"
 	if err := exec(`ATTACH '` + uri + `' AS ` + a.Schema); err != nil {
 		return err
 	}

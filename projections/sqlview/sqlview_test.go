@@ -428,3 +428,62 @@ func TestConfigTellsEveryFault(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// A reader of a file that was rebuilt under it still knows the write-ahead log
+// by its name, and must not take the new one along when it goes.
+func TestLeavingReaderSparesTheNewLog(t *testing.T) {
+	dir := t.TempDir()
+	c := config(filepath.Join(dir, "x.db"))
+	other := config(filepath.Join(dir, "other.db"))
+	c.Attach = &Attachment{
+		Path: other.Path, Schema: "other", StandIn: `CREATE TABLE other.row (position INTEGER)`, Probe: `SELECT position FROM other.row LIMIT 0`,
+	}
+	old := open(t, other)
+	if err := old.Apply(t.Context(), facts(1, 3), insert); err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, c)
+	rows, err := db.Query(t.Context(), `SELECT position FROM other.row`)
+	if err != nil || !rows.Next() {
+		t.Fatal(err)
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other.Version++
+	rebuilt := open(t, other)
+	if err := rebuilt.Apply(t.Context(), facts(1, 5), insert); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(other.Path + "-wal")
+	if err != nil || before.Size() == 0 {
+		t.Fatal(before, err)
+	}
+	if err := errors.Join(rows.Close(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(other.Path + "-wal")
+	if err != nil || !os.SameFile(before, after) {
+		t.Fatalf("the new log is gone: %v", err)
+	}
+	wantState(t, rebuilt, 5, 5)
+}
+
+func TestAttachedFileOfAViewThatWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	other := config(filepath.Join(dir, "other.db"))
+	view := open(t, other)
+	if err := view.Apply(t.Context(), facts(1, 3), insert); err != nil {
+		t.Fatal(err)
+	}
+	c := config(filepath.Join(dir, "x.db"))
+	c.Attach = &Attachment{
+		Path: filepath.Join(dir, "killed.db"), Schema: "other",
+		StandIn: `CREATE TABLE other.row (position INTEGER)`, Probe: `SELECT position FROM other.row LIMIT 0`,
+	}
+	copyFiles(t, other.Path, c.Attach.Path)
+	var got int
+	if err := open(t, c).QueryRow(t.Context(), `SELECT count(*) FROM other.row`).Scan(&got); err != nil || got != 3 {
+		t.Fatalf("%d rows, want 3: %v", got, err)
+	}
+}
