@@ -28,8 +28,9 @@ import (
 // their folder below Dir, and never changes.
 const Account = "LEDGER"
 
-// inboxPrefix is where answers to the working connections arrive.
-const inboxPrefix = "_INBOX_server"
+// InboxPrefix is where answers to the working connections arrive; they subscribe to
+// nothing else.
+const InboxPrefix = "_INBOX_server"
 
 // connectTimeout bounds one connection's beginning. In process there is nothing
 // to wait for but the broker's own goroutines.
@@ -189,7 +190,7 @@ func (b *Broker) options(config Config) (*server.Options, error) {
 func ServerPermissions() *server.Permissions {
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: jetstream.Subjects()},
-		Subscribe: &server.SubjectPermission{Allow: []string{inboxPrefix + ".>"}},
+		Subscribe: &server.SubjectPermission{Allow: []string{InboxPrefix + ".>"}},
 	}
 }
 
@@ -200,7 +201,7 @@ func (b *Broker) Conn() *nats.Conn { return b.conn }
 // replays a stream on one of its own does not delay the answers on another. The
 // options come after its own.
 func (b *Broker) Connect(ctx context.Context, name string, options ...nats.Option) (*nats.Conn, error) {
-	return b.connect(ctx, b.working, append([]nats.Option{nats.Name(name), nats.CustomInboxPrefix(inboxPrefix)}, options...))
+	return b.connect(ctx, b.working, append([]nats.Option{nats.Name(name), nats.CustomInboxPrefix(InboxPrefix)}, options...))
 }
 
 // Setup runs f with a connection that may create streams, and closes it. It is

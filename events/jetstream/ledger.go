@@ -59,6 +59,11 @@ type Config struct {
 	// there is nothing to hand over. A follower that missed two begins again.
 	// Default 1 s.
 	Heartbeat time.Duration
+	// CatchUp is how long a cluster may say that a stream is not there, or ends
+	// before what a follower has seen of it: so may a new leader that has not
+	// caught up. After it, and at once with one replica, that is corruption.
+	// Default 10 s.
+	CatchUp time.Duration
 }
 
 // Validate reports every fault at once.
@@ -74,6 +79,7 @@ func (c Config) Validate() error {
 	fault(c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5, "Replicas must be 1, 3 or 5")
 	fault(c.AppendTimeout < 0, "AppendTimeout is negative")
 	fault(c.LoadTimeout < 0, "LoadTimeout is negative")
+	fault(c.CatchUp < 0, "CatchUp is negative")
 	fault(c.Heartbeat < 0 || c.Heartbeat > 10*time.Second, "Heartbeat is not within 0 and 10 s")
 	return errors.Join(faults...)
 }
@@ -103,6 +109,9 @@ func New(config Config) (*Ledger, error) {
 	}
 	if config.Heartbeat == 0 {
 		config.Heartbeat = time.Second
+	}
+	if config.CatchUp == 0 {
+		config.CatchUp = 10 * time.Second
 	}
 	return &Ledger{conn: config.Conn, id: config.Ledger, replicas: config.Replicas, log: config.Logger, config: config}, nil
 }

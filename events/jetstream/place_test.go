@@ -28,11 +28,11 @@ func TestPlace(t *testing.T) {
 }
 
 func TestConfigValidate(t *testing.T) {
-	err := Config{AppendTimeout: -1, LoadTimeout: -1, Heartbeat: time.Hour}.Validate()
+	err := Config{AppendTimeout: -1, LoadTimeout: -1, Heartbeat: time.Hour, CatchUp: -1}.Validate()
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, member := range []string{"Conn", "Ledger", "Replicas", "AppendTimeout", "LoadTimeout", "Heartbeat"} {
+	for _, member := range []string{"Conn", "Ledger", "Replicas", "AppendTimeout", "LoadTimeout", "Heartbeat", "CatchUp"} {
 		if !strings.Contains(err.Error(), member) {
 			t.Errorf("%q does not name %s", err, member)
 		}

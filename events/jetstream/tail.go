@@ -29,9 +29,6 @@ const (
 	// jitter keeps a fleet that lost its broker from coming back as one.
 	retryFirst = 50 * time.Millisecond
 	retryMost  = 5 * time.Second
-	// lagging is how long a cluster may say that a stream is not there, or ends
-	// before what was seen of it: so may a new leader that has not caught up.
-	lagging = 10 * time.Second
 )
 
 // tail reads a stream from a position on, in order, without a gap. It makes a
@@ -79,7 +76,7 @@ func (t *tail) run(ctx context.Context) error {
 			if doubtSince.IsZero() {
 				doubtSince = time.Now()
 			}
-			if t.ledger.replicas == 1 || time.Since(doubtSince) > lagging {
+			if t.ledger.replicas == 1 || time.Since(doubtSince) > t.ledger.config.CatchUp {
 				return err
 			}
 		case errors.Is(err, errAgain), errors.Is(err, events.ErrUnavailable):
