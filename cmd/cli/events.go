@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/api/wire"
+)
+
+func (a *app) eventsCommand() *cobra.Command {
+	c := a.under("events", "The ledger's events, as they happen",
+		"Every change is an event in the ledger. Each has a position, which is the only order there is.",
+		a.eventsTailCommand())
+	c.Aliases = []string{"event"}
+	a.linked(c)
+	return c
+}
+
+// errEnough ends a tail that has shown what it should.
+var errEnough = errors.New("enough")
+
+func (a *app) eventsTailCommand() *cobra.Command {
+	var (
+		types []string
+		after string
+		limit int
+	)
+	c := &cobra.Command{
+		Use: "tail", Short: "Show events as they happen, until Ctrl-C", Args: takes(),
+		Long: `Show events as they happen, until Ctrl-C. With --after it begins behind a
+position, with --after 0 at the beginning of the ledger; without, with what
+happens from now on. With -o json every event is one line, as the API sends it.`,
+		Example: `  keyledger events tail
+  keyledger events tail --types key.revoked,key.rotated -o json | my-follower
+  keyledger events tail --after 0 --limit 20`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return usage("--limit is 0 or more", "")
+			}
+			s, err := a.open(cmd)
+			if err != nil {
+				return err
+			}
+			shown := 0
+			err = s.follow(cmd.Context(), types, after, func(e wire.Event) error {
+				if err := a.showEvent(e); err != nil {
+					return err
+				}
+				if shown++; shown == limit {
+					return errEnough
+				}
+				return nil
+			})
+			if errors.Is(err, errEnough) || cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&types, "types", nil, "only these `kinds`, such as key.revoked,key.rotated")
+	f.StringVar(&after, "after", "", "begin behind this `position`, 0 for the ledger's beginning")
+	f.IntVar(&limit, "limit", 0, "end after this many `events`, 0 for never")
+	return c
+}
+
+// showEvent prints an event on a line of its own: a stream has no widths to
+// measure, and whoever reads it along must see each when it happens.
+func (a *app) showEvent(e wire.Event) error {
+	switch a.out.format {
+	case formatJSON:
+		return a.out.line(e)
+	case formatID:
+		return a.out.say("%s", e.Position)
+	}
+	t := tell(e)
+	line := fmt.Sprintf("%s  %-10s  %-22s  %s", t.at.UTC().Format("2006-01-02 15:04:05"), t.org, t.on, t.what)
+	tail := "by " + t.who
+	if t.why != "" {
+		tail += ": " + t.why
+	}
+	return a.out.say("%s  %s", strings.TrimRight(cell(line), " "), a.out.dim(cell(tail)))
+}

@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/domain/keystring"
+)
+
+// fault is an error with what helps against it.
+type fault struct {
+	err  error
+	hint string
+	code int
+}
+
+func (f *fault) Error() string { return f.err.Error() }
+func (f *fault) Unwrap() error { return f.err }
+
+// usage makes the error of a command that was not understood. Without a format
+// there is no hint.
+func usage(text, format string, args ...any) error {
+	return &fault{err: errors.New(text), hint: fmt.Sprintf(format, args...), code: exitUsage}
+}
+
+// hinted adds a hint to an error.
+func hinted(err error, format string, args ...any) error {
+	return &fault{err: err, hint: fmt.Sprintf(format, args...), code: exitFault}
+}
+
+var (
+	// errNo says that the answer was given, and that it is no.
+	errNo = errors.New("the answer is no")
+	// errSecretArgument says that a key stands on the command line.
+	errSecretArgument = &fault{
+		err:  errors.New("a key stands on the command line, where every user of this machine can read it, and the shell remembers it"),
+		hint: "Keys are read from standard input or a file; what commands take is a key's id. Consider rotating this one.",
+		code: exitUsage,
+	}
+)
+
+// conclude prints what went wrong and returns the exit code.
+func (a *app) conclude(ctx context.Context, cmd *cobra.Command, err error) int {
+	if err == nil {
+		return exitYes
+	}
+	if errors.Is(err, errNo) {
+		return exitNo
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		// Whoever read has had enough.
+		return exitFault
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
+	var f *fault
+	if !errors.As(err, &f) {
+		f = a.explain(err)
+	}
+	if cobraUsage(err) {
+		f.code = exitUsage
+	}
+	if a.out.format == formatJSON && cmd.Flags().Lookup("output") != nil {
+		a.concludeJSON(err, f)
+		return f.code
+	}
+	fmt.Fprintf(a.env.Stderr, "Error: %s\n", keystring.Redact(plain(strip(f.err))))
+	if f.hint != "" {
+		fmt.Fprintf(a.env.Stderr, "Hint: %s\n", keystring.Redact(plain(f.hint)))
+	}
+	return f.code
+}
+
+// concludeJSON prints an error as a problem document: the API's own where the
+// API refused.
+func (a *app) concludeJSON(err error, f *fault) {
+	p, ours := problemOf(err)
+	if !ours {
+		p = wire.Problem{Type: "about:blank", Title: "The command failed", Code: "cli_failed", Detail: strip(f.err)}
+		if f.code == exitUsage {
+			p.Title, p.Code = "The command was not understood", "cli_usage"
+		}
+	}
+	p.Detail = keystring.Redact(p.Detail)
+	body, err := json.Marshal(p, jsontext.WithIndent("  "), jsontext.EscapeForHTML(false))
+	if err != nil {
+		return
+	}
+	fmt.Fprintf(a.env.Stderr, "%s\n", body)
+}
+
+// explain finds what helps against an error that nobody gave a hint yet.
+func (a *app) explain(err error) *fault {
+	if p, ok := problemOf(err); ok {
+		return a.explainProblem(err, p)
+	}
+	f := &fault{err: err, code: exitFault}
+	server := a.link.found.url
+	var dns *net.DNSError
+	switch {
+	case server == "":
+	case errors.Is(err, syscall.ECONNREFUSED):
+		f.err = fmt.Errorf("no server answers at %s", server)
+		f.hint = "keyledger serve starts one on this machine; --url, KEYLEDGER_URL or a context names another."
+	case errors.As(err, &dns):
+		f.err = fmt.Errorf("there is no machine called %s", dns.Name)
+		f.hint = "The server's URL came from " + a.link.found.urlFrom + "."
+	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
+		f.err = fmt.Errorf("%s did not answer in time", server)
+		f.hint = "What was asked for may have been done: look before you repeat it."
+	case strings.Contains(err.Error(), "x509: "):
+		f.hint = "The certificate of " + server + " is not trusted by this machine; SSL_CERT_FILE may name the authority that signed it."
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		f.err = fmt.Errorf("%s speaks http, not https", server)
+		f.hint = "The server's URL came from " + a.link.found.urlFrom + "."
+	}
+	return f
+}
+
+// explainProblem writes a refusal of the API as a sentence.
+func (a *app) explainProblem(err error, p wire.Problem) *fault {
+	text := p.Detail
+	if text == "" {
+		text = p.Title
+	}
+	if p.Field != "" {
+		text = p.Field + ": " + text
+	}
+	for _, e := range p.Errors {
+		text += "\n  " + strings.TrimPrefix(e.Field+": "+e.Detail, ": ")
+	}
+	tail := p.Code
+	if p.RequestID != "" {
+		tail += ", request " + p.RequestID
+	}
+	return &fault{err: fmt.Errorf("%s (%s)", text, tail), hint: a.hintFor(p), code: exitFault}
+}
+
+// hintFor says what to do about a refusal, where the API cannot know it.
+func (a *app) hintFor(p wire.Problem) string {
+	key := "The key came from " + a.link.found.keyFrom + "."
+	switch p.Code {
+	case "unauthenticated":
+		if a.link.found.key.IsZero() {
+			return "No key was found. Set KEYLEDGER_KEY, name a file with --key-file, or run this where ./" + ownerKey + " is."
+		}
+		return key + " It is no key of this ledger, or no longer one."
+	case "forbidden":
+		return key + " keyledger whoami tells what it may do."
+	case "unknown_permission":
+		return "keyledger permissions get lists the permissions there are."
+	case "key_limit_reached":
+		return "Revoke a key that nobody needs (keyledger keys list), or raise the limit (keyledger orgs update ORG --max-active-keys N)."
+	case "stale_revision":
+		return "Somebody changed it since. Look at it again, and repeat with the --if-match that is shown then."
+	case "outcome_unknown":
+		return "Repeat the command with --idempotency-key " + a.link.idempotencyKey + " to learn what became of it."
+	case "already_exists":
+		return "Ids are for ever: choose another one, or change what is there with update."
+	case "already_rotated":
+		return "Rotate the key that succeeds it (rotated to, in keyledger keys get)."
+	default:
+		if p.Status == http.StatusNotFound && p.Code == "" {
+			return "Is " + a.link.found.url + " a keyledger server? The URL came from " + a.link.found.urlFrom + "."
+		}
+		return ""
+	}
+}
+
+var roomPrefix = regexp.MustCompile(`^(cli|serve|client|embedded|jetstream|events|commands|domain|api|projections): `)
+
+// strip takes the name of the package off an error's text: it is for readers of
+// code.
+func strip(err error) string {
+	text := err.Error()
+	for {
+		short := roomPrefix.ReplaceAllString(text, "")
+		if short == text {
+			return text
+		}
+		text = short
+	}
+}
+
+// cobraFaults are the errors that cobra makes itself when it does not
+// understand a command.
+var cobraFaults = regexp.MustCompile(`^(required flag\(s\)|if any flags in the group|at least one of the flags in the group|unknown command) `)
+
+func cobraUsage(err error) bool { return cobraFaults.MatchString(err.Error()) }
+
+// problemOf is the API's own word on what went wrong, if it said one.
+func problemOf(err error) (wire.Problem, bool) {
+	var p *problemError
+	if !errors.As(err, &p) {
+		return wire.Problem{}, false
+	}
+	return p.Problem, true
+}

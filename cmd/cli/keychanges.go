@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/api/wire"
+)
+
+func (a *app) keysUpdateCommand() *cobra.Command {
+	var (
+		k     keySettings
+		grace string
+		drop  []string
+	)
+	c := &cobra.Command{
+		Use: "update ID", Short: "Change what a key may do, where, or until when", Args: takes("ID"),
+		Long: `Change a key; it holds from the next verdict on. What no flag names stays as it
+is. Permissions and workspaces are given whole; metadata is merged. An empty
+--name or --profile takes it away.`,
+		Example: `  keyledger keys update 0198c0de-… --permissions interview:read --reason "start moved to another service"
+  keyledger keys update 0198c0de-… --expires-in 30d --metadata team=platform`,
+	}
+	f := c.Flags()
+	k.flags(f)
+	f.StringArrayVar(&drop, "drop-metadata", nil, "`key` of metadata to remove, once for each")
+	f.StringVar(&grace, "grace", "", "end the grace of a rotated key sooner: `time` from now, such as 15m or 0")
+	w := a.wishFlags(c, true)
+	c.MarkFlagsMutuallyExclusive("expires-in", "expires-at")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		patch := wire.UpdateKey{
+			Name: given(f, "name", k.name), Profile: given(f, "profile", k.profile),
+			ExpiresIn: k.expiresIn, Grace: grace, Reason: w.reason,
+		}
+		permissions, err := k.grant(f)
+		if err != nil {
+			return err
+		}
+		scope, err := k.scope(f)
+		if err != nil {
+			return err
+		}
+		expires, err := k.expiry()
+		if err != nil {
+			return err
+		}
+		patch.Permissions, patch.Scope, patch.ExpiresAt = some(permissions), some(scope), some(expires)
+		if patch.Metadata, err = metadataPatch(k.metadata, drop); err != nil {
+			return err
+		}
+		if patch.Name.IsZero() && patch.Profile.IsZero() && patch.ExpiresAt.IsZero() && patch.Metadata.IsZero() &&
+			patch.Permissions.IsZero() && patch.Scope.IsZero() && k.expiresIn == "" && grace == "" {
+			return errNothingToChange(cmd)
+		}
+		return a.updateKey(cmd, args[0], patch, w)
+	}
+	return c
+}
+
+// some is a member of a merge patch, left out for nil.
+func some[T any](v *T) wire.Optional[T] {
+	if v == nil {
+		return wire.Optional[T]{}
+	}
+	return wire.Some(*v)
+}
+
+func metadataPatch(set, drop []string) (wire.Optional[map[string]*string], error) {
+	var none wire.Optional[map[string]*string]
+	values, err := pairs("metadata", set)
+	if err != nil || len(set)+len(drop) == 0 {
+		return none, err
+	}
+	merge := map[string]*string{}
+	for name, v := range values {
+		merge[name] = &v
+	}
+	for _, name := range drop {
+		if _, both := merge[name]; both {
+			return none, usage(fmt.Sprintf("metadata %q is both set and dropped", name), "")
+		}
+		merge[name] = nil
+	}
+	return wire.Some(merge), nil
+}
+
+// updateKey changes a key and shows it as it is then.
+func (a *app) updateKey(cmd *cobra.Command, id string, patch wire.UpdateKey, w *wish) error {
+	s, org, err := a.openOrg(cmd)
+	if err != nil {
+		return err
+	}
+	named, err := a.named(w)
+	if err != nil {
+		return err
+	}
+	k, got, err := s.updateKey(cmd.Context(), org, id, patch, named)
+	return a.changed(err, got, k, k.ID, func() error { return a.out.fields("", a.keyFields(k, got.revision)) })
+}
+
+func (a *app) keysRenameCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "rename ID NAME", Short: "Give a key another name", Args: takes("ID", "NAME"),
+		Example: `  keyledger keys rename 0198c0de-… "interview service, Berlin"`,
+	}
+	w := a.wishFlags(c, true)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		patch := wire.UpdateKey{Name: wire.Some(args[1]), Reason: w.reason}
+		if args[1] == "" {
+			patch.Name = wire.Null[string]()
+		}
+		return a.updateKey(cmd, args[0], patch, w)
+	}
+	return c
+}
+
+func (a *app) keysEnableCommand() *cobra.Command {
+	c := &cobra.Command{Use: "enable ID", Short: "Switch a key on again", Args: takes("ID")}
+	w := a.wishFlags(c, true)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.updateKey(cmd, args[0], wire.UpdateKey{Status: wire.Some("ACTIVE"), Reason: w.reason}, w)
+	}
+	return c
+}
+
+func (a *app) keysDisableCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "disable ID", Short: "Switch a key off for a while", Args: takes("ID"),
+		Long: "Switch a key off. It is INACTIVE until keys enable switches it on again; to end it for ever, revoke it.",
+	}
+	w := a.wishFlags(c, true)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.updateKey(cmd, args[0], wire.UpdateKey{Status: wire.Some("INACTIVE"), Reason: w.reason}, w)
+	}
+	return c
+}
+
+func (a *app) keysRotateCommand() *cobra.Command {
+	var k keySettings
+	var grace string
+	c := &cobra.Command{
+		Use: "rotate ID", Short: "Replace a key by a new one, and show its secret once", Args: takes("ID"),
+		Long: `Replace a key by a new one that may do the same. The old key lives on for the
+grace, so that whoever uses it can change over without a gap.`,
+		Example: `  keyledger keys rotate 0198c0de-… --grace 24h
+  keyledger keys rotate 0198c0de-… --grace 0 --reason leaked -o secret > service.key`,
+		Annotations: map[string]string{showsSecret: ""},
+	}
+	f := c.Flags()
+	f.StringVar(&grace, "grace", "24h", "how long the old key lives on: 0, or a `time` such as 15m, 1h, 24h, 7d")
+	f.StringVar(&k.expiresIn, "expires-in", "", "`period` until the new key expires (default: the lifetime of the old one)")
+	f.StringVar(&k.expiresAt, "expires-at", "", "`time` when the new key expires")
+	w := a.wishFlags(c, true)
+	c.MarkFlagsMutuallyExclusive("expires-in", "expires-at")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		body := wire.RotateKey{Grace: grace, ExpiresIn: k.expiresIn, Reason: w.reason}
+		var err error
+		if body.ExpiresAt, err = k.expiry(); err != nil {
+			return err
+		}
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		made, got, err := s.rotateKey(cmd.Context(), org, args[0], body, named)
+		if err != nil {
+			return err
+		}
+		old := "ended at once"
+		if end := made.Previous.GraceEndsAt; end != nil && end.After(time.Now()) {
+			old = "lives on until " + expiryText(end, time.Now())
+		}
+		return a.madeKey(got, made, made.Key, made.Secret, "Rotated key "+args[0]+".", []field{{"old key", old}})
+	}
+	return c
+}
+
+func (a *app) keysRevokeCommand() *cobra.Command {
+	var cascade bool
+	c := &cobra.Command{
+		Use: "revoke ID", Aliases: []string{"delete"}, Short: "End a key for ever", Args: takes("ID"),
+		Long: `End a key for ever: every verifier denies it within milliseconds, and nothing
+brings it back. A key that succeeded it by rotation lives on, unless --cascade.`,
+		Example: `  keyledger keys revoke 0198c0de-… --reason "laptop lost"
+  keyledger keys revoke 0198c0de-… --cascade --yes`,
+	}
+	c.Flags().BoolVar(&cascade, "cascade", false, "revoke the keys that succeed it as well")
+	a.yesFlag(c)
+	w := a.wishFlags(c, false)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		if err := a.askRevoke(cmd, s, org, args[0], w); err != nil {
+			return err
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		done, got, err := s.revokeKey(cmd.Context(), org, args[0], wire.RevokeKey{Reason: w.reason, Cascade: cascade}, named)
+		return a.changed(err, got, done, args[0], func() error {
+			return a.out.say("Revoked key %s (%s). It is denied from now on, for ever.", done.Key.ID, plain(nameOf(done.Key)))
+		})
+	}
+	return c
+}
+
+// askRevoke asks by the key's name: ids look alike.
+func (a *app) askRevoke(cmd *cobra.Command, s *session, org, id string, w *wish) error {
+	question := "Revoke key " + id + ", for ever?"
+	if _, ok := terminalOf(a.env.Stdin); ok && !w.dryRun {
+		if yes, err := cmd.Flags().GetBool("yes"); err == nil && !yes {
+			k, _, err := s.key(cmd.Context(), org, id)
+			if err != nil {
+				return err
+			}
+			question = fmt.Sprintf("Revoke key %s (%s), for ever?", id, plain(nameOf(k)))
+		}
+	}
+	return a.ask(cmd, w, question)
+}
+
+// nameOf is what people call a key.
+func nameOf(k wire.Key) string {
+	if name := deref(k.Name); name != "" {
+		return name
+	}
+	return k.Masked
+}

@@ -1,0 +1,273 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/keyledger/keyledger/api/wire"
+)
+
+func (a *app) keysCommand() *cobra.Command {
+	c := a.under("keys", "Keys: create, change, rotate, revoke",
+		`A key is an id, what it may do, where, and until when. The key itself, its
+secret, is shown once: when it is created or rotated.`,
+		a.keysCreateCommand(), a.keysListCommand(), a.keysGetCommand(), a.keysUpdateCommand(), a.keysRenameCommand(),
+		a.keysEnableCommand(), a.keysDisableCommand(), a.keysRotateCommand(), a.keysRevokeCommand(), a.keysHistoryCommand())
+	c.Aliases = []string{"key"}
+	a.linked(c)
+	return c
+}
+
+// keySettings are the flags of what a key is made with, and changed to.
+type keySettings struct {
+	name, profile, expiresIn, expiresAt string
+	permissions, workspaces, metadata   []string
+}
+
+func (k *keySettings) flags(f *pflag.FlagSet) {
+	f.StringVar(&k.name, "name", "", "display name")
+	f.StringSliceVar(&k.permissions, "permissions", nil, "all, read_only, or a `list` such as interview:start,report:*")
+	f.StringSliceVar(&k.workspaces, "workspaces", nil, "all, or a `list` of workspaces")
+	f.StringVar(&k.profile, "profile", "", "`id` of the profile to attach")
+	f.StringVar(&k.expiresIn, "expires-in", "", "`period` until it expires: 30d, 6mo, 1y or never")
+	f.StringVar(&k.expiresAt, "expires-at", "", "`time` when it expires: 2027-01-31 or 2027-01-31T18:00:00Z")
+	f.StringArrayVar(&k.metadata, "metadata", nil, "`key=value` to keep with it, once for each")
+}
+
+// grant is what --permissions says.
+func (k *keySettings) grant(f *pflag.FlagSet) (*wire.GrantWish, error) {
+	if !f.Changed("permissions") {
+		return nil, nil
+	}
+	level, list, err := grants(k.permissions)
+	if err != nil {
+		return nil, err
+	}
+	return &wire.GrantWish{Level: level, Grants: list}, nil
+}
+
+// scope is what --workspaces says.
+func (k *keySettings) scope(f *pflag.FlagSet) (*wire.Scope, error) {
+	switch {
+	case !f.Changed("workspaces"):
+		return nil, nil
+	case len(k.workspaces) == 0:
+		return nil, usage("--workspaces is all, or a list of workspaces", "")
+	case len(k.workspaces) == 1 && k.workspaces[0] == "all":
+		return &wire.Scope{AllWorkspaces: true}, nil
+	default:
+		return &wire.Scope{Workspaces: k.workspaces}, nil
+	}
+}
+
+// expiry is what --expires-at says, nil without it.
+func (k *keySettings) expiry() (*time.Time, error) {
+	if k.expiresAt == "" {
+		return nil, nil
+	}
+	t, err := instant("expires-at", k.expiresAt)
+	return &t, err
+}
+
+func (a *app) keysCreateCommand() *cobra.Command {
+	var (
+		k                              keySettings
+		prefix, externalID, kind, role string
+	)
+	c := &cobra.Command{
+		Use: "create", Short: "Create a key, and show its secret once", Args: takes(),
+		Long: `Create a key. Its secret is shown once, here, and kept nowhere: give it to
+whoever is to use it. -o secret prints the secret alone, for a script.`,
+		Example: `  keyledger keys create --name "interview service" \
+    --permissions interview:start,interview:read --workspaces hiring --expires-in 90d
+  keyledger keys create --permissions read_only --workspaces all -o secret > service.key
+  keyledger keys create --kind management --role verifier --name gateway`,
+		Annotations: map[string]string{showsSecret: ""},
+	}
+	f := c.Flags()
+	k.flags(f)
+	f.StringVar(&prefix, "prefix", "", "beginning of the key, such as acme_live (default: the organization's)")
+	f.StringVar(&externalID, "external-id", "", "`id` by which another system knows it")
+	f.StringVar(&kind, "kind", "", "api, or management for a key to this ledger itself")
+	f.StringVar(&role, "role", "", "of a management key: owner, admin, member, auditor, verifier or resolver")
+	w := a.wishFlags(c, false)
+	c.MarkFlagsMutuallyExclusive("expires-in", "expires-at")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		body, err := k.create(f, kind == "management")
+		if err != nil {
+			return err
+		}
+		body.Prefix, body.ExternalID, body.Kind, body.Role, body.Reason = prefix, externalID, kind, role, w.reason
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		made, got, err := s.createKey(cmd.Context(), org, body, named)
+		if err != nil {
+			return err
+		}
+		return a.madeKey(got, made, made.Key, made.Secret, fmt.Sprintf("Created a key in organization %s.", org), nil)
+	}
+	return c
+}
+
+// create is the request for a new key. What a key may do and where is never
+// guessed; a management key has a role instead, and is good everywhere unless
+// it is limited.
+func (k *keySettings) create(f *pflag.FlagSet, management bool) (wire.CreateKey, error) {
+	var (
+		body = wire.CreateKey{Name: k.name, Profile: k.profile, ExpiresIn: k.expiresIn}
+		err  error
+	)
+	if body.Permissions, err = k.grant(f); err != nil {
+		return body, err
+	}
+	if body.Scope, err = k.scope(f); err != nil {
+		return body, err
+	}
+	if body.ExpiresAt, err = k.expiry(); err != nil {
+		return body, err
+	}
+	if body.Metadata, err = pairs("metadata", k.metadata); err != nil {
+		return body, err
+	}
+	switch {
+	case management && body.Scope == nil:
+		body.Scope = &wire.Scope{AllWorkspaces: true}
+	case management:
+	case body.Permissions == nil:
+		return body, usage("what may the key do?", "Say --permissions all, read_only, or a list such as interview:start,report:*.")
+	case body.Scope == nil:
+		return body, usage("where may the key be used?", "Say --workspaces all, or a list of workspaces.")
+	}
+	return body, nil
+}
+
+// madeKey prints a new key, and its secret apart from everything else.
+func (a *app) madeKey(got answer, document any, k wire.Key, secret, title string, more []field) error {
+	switch {
+	case got.dryRun != nil:
+		return a.rehearsed(*got.dryRun)
+	case a.out.format == formatJSON:
+		return a.out.json(document)
+	case a.out.format == formatSecret && secret == "":
+		return hinted(fmt.Errorf("key %s was made before, under the same idempotency key; its secret was shown then, and is kept nowhere", k.ID),
+			"If it is lost, rotate the key: keyledger keys rotate %s.", k.ID)
+	case a.out.format == formatSecret:
+		return a.out.say("%s", secret)
+	}
+	if err := a.out.say("%s\n", title); err != nil {
+		return err
+	}
+	fields := append([]field{
+		{"id", k.ID}, {"name", deref(k.Name)}, {"kind", k.Kind}, {"may", mayText(k)}, {"in", scopeText(k.Scope)},
+		{"profile", deref(k.Profile)}, {"expires", expiryText(k.ExpiresAt, time.Now())},
+	}, more...)
+	if err := a.out.fields("  ", fields); err != nil {
+		return err
+	}
+	if secret == "" {
+		return a.out.say("\nThis was done before, under the same idempotency key. Its secret was shown then, and\nis kept nowhere; if it is lost, rotate the key.")
+	}
+	return a.out.say("\nThe key itself, shown this once and kept nowhere:\n\n  %s\n", a.out.bold(secret))
+}
+
+func (a *app) keysListCommand() *cobra.Command {
+	var status, workspace, search, unusedSince, externalID, kind string
+	c := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List keys", Args: takes(),
+		Long: "List keys, the newest first. Revoked ones are left out unless --status asks for them.",
+		Example: `  keyledger keys list
+  keyledger keys list --status all --search interview
+  keyledger keys list --unused-since 2026-01-01 -q`,
+	}
+	f := c.Flags()
+	f.StringVar(&status, "status", "", "active, inactive, expired, revoked or all")
+	f.StringVar(&workspace, "workspace", "", "only those of use in this workspace")
+	f.StringVar(&search, "search", "", "only those with this `text` in name, prefix, last four or an id")
+	f.StringVar(&kind, "kind", "", "only those of kind api or management")
+	f.StringVar(&unusedSince, "unused-since", "", "only those not used since this `time`")
+	f.StringVar(&externalID, "external-id", "", "only those known by this `id` elsewhere")
+	page := pageFlags(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if unusedSince != "" {
+			t, err := instant("unused-since", unusedSince)
+			if err != nil {
+				return err
+			}
+			unusedSince = t.Format(time.RFC3339)
+		}
+		if status != "" && status != "all" {
+			status = strings.ToUpper(status)
+		}
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		list, err := collect(page, func(q query) (wire.List[wire.Key], error) {
+			q.status, q.workspace, q.search, q.unusedSince, q.externalID, q.kind = status, workspace, search, unusedSince, externalID, kind
+			return s.keys(cmd.Context(), org, q)
+		})
+		if err != nil {
+			return err
+		}
+		none := "No keys. keyledger keys create makes one."
+		if f.Changed("status") || workspace != "" || search != "" || unusedSince != "" || externalID != "" || kind != "" {
+			none = "No key is like that."
+		}
+		return a.listed(list, list.NextCursor, a.keyGrid(list.Items, none))
+	}
+	return c
+}
+
+func (a *app) keysGetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "get ID", Short: "Show a key", Args: takes("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, org, err := a.openOrg(cmd)
+			if err != nil {
+				return err
+			}
+			k, got, err := s.key(cmd.Context(), org, args[0])
+			if err != nil {
+				return err
+			}
+			return a.out.record(k, k.ID, a.keyFields(k, got.revision))
+		},
+	}
+}
+
+func (a *app) keysHistoryCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "history ID", Short: "Show all that was ever done to a key", Args: takes("ID"),
+		Long: "Show all that was ever done to a key: when, what, by whom and why.",
+	}
+	page := pageFlags(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		list, err := collect(page, func(q query) (wire.List[wire.Event], error) {
+			return s.history(cmd.Context(), org, args[0], q)
+		})
+		if err != nil {
+			return err
+		}
+		g := grid{head: []string{"WHEN", "WHAT", "BY", "WHY"}, none: "No history.", whole: map[string]bool{"WHEN": true}}
+		for _, e := range list.Items {
+			t := tell(e)
+			g.add(e.Position, at(t.at), t.what, t.who, t.why)
+		}
+		return a.listed(list, list.NextCursor, g)
+	}
+	return c
+}

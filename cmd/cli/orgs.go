@@ -1,0 +1,249 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/keyledger/keyledger/api/wire"
+)
+
+func (a *app) orgsCommand() *cobra.Command {
+	c := a.under("orgs", "Organizations: the tenants, with their limits",
+		"An organization is a tenant: it has workspaces, a catalog of permissions, keys, and limits on them.",
+		a.orgsCreateCommand(), a.orgsListCommand(), a.orgsGetCommand(), a.orgsUpdateCommand(), a.orgsDeleteCommand())
+	c.Aliases = []string{"org", "organizations"}
+	a.linked(c)
+	return c
+}
+
+// orgSettings are the flags of what an organization is set up with.
+type orgSettings struct {
+	name, plan, lifetime, prefix, expiresIn, rotation string
+	maxKeys                                           int
+}
+
+func (o *orgSettings) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.name, "name", "", "display name")
+	f.StringVar(&o.plan, "plan", "", "starter, growth or enterprise")
+	f.IntVar(&o.maxKeys, "max-active-keys", 0, "most keys that may be active at once, 0 for no limit")
+	f.StringVar(&o.lifetime, "max-key-lifetime", "", "longest `period` until a new key expires, such as 90d, 6mo, 1y or never")
+	f.StringVar(&o.prefix, "default-prefix", "", "`prefix` of keys that are created without one")
+	f.StringVar(&o.expiresIn, "default-expires-in", "", "`period` until keys expire that are created without one")
+	f.StringVar(&o.rotation, "rotation-due-after", "", "`age` at which a key should be rotated")
+}
+
+func (a *app) orgsCreateCommand() *cobra.Command {
+	var o orgSettings
+	c := &cobra.Command{
+		Use: "create ID", Short: "Begin an organization", Args: takes("ID"),
+		Long: "Begin an organization. Its id is for ever and never used again; its name can change.",
+		Example: `  keyledger orgs create acme --name "Acme Inc."
+  keyledger orgs create acme --plan enterprise --max-active-keys 100 --max-key-lifetime 1y`,
+	}
+	o.flags(c.Flags())
+	w := a.wishFlags(c, false)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := a.open(cmd)
+		if err != nil {
+			return err
+		}
+		if o.name == "" {
+			o.name = args[0]
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		org, got, err := s.createOrganization(cmd.Context(), wire.CreateOrganization{
+			ID: args[0], Name: o.name, Plan: o.plan, Reason: w.reason,
+			Limits: wire.Limits{MaxActiveKeys: o.maxKeys, MaxKeyLifetime: o.lifetime},
+			Policy: wire.Policy{DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, RotationDueAfter: o.rotation},
+		}, named)
+		return a.changed(err, got, org, org.ID, func() error {
+			return a.out.say("Created organization %s (%s), plan %s.", org.ID, plain(org.Name), org.Plan)
+		})
+	}
+	return c
+}
+
+// changed prints the answer to a change: what would have happened, the
+// document, the id, or a sentence.
+func (a *app) changed(err error, got answer, document any, id string, sentence func() error) error {
+	switch {
+	case err != nil:
+		return err
+	case got.dryRun != nil:
+		return a.rehearsed(*got.dryRun)
+	case a.out.format == formatJSON:
+		return a.out.json(document)
+	case a.out.format == formatID:
+		return a.out.say("%s", id)
+	}
+	if got.replayed {
+		fmt.Fprintln(a.env.Stderr, "Note: this was done before, under the same idempotency key; here is what became of it.")
+	}
+	return sentence()
+}
+
+func (a *app) orgsListCommand() *cobra.Command {
+	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List organizations", Args: takes()}
+	page := pageFlags(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.open(cmd)
+		if err != nil {
+			return err
+		}
+		orgs, err := collect(page, func(q query) (wire.List[wire.Organization], error) {
+			return s.organizations(cmd.Context(), q)
+		})
+		if err != nil {
+			return err
+		}
+		g := grid{
+			head: []string{"ID", "NAME", "PLAN", "KEYS AT MOST", "CREATED"},
+			none: "No organizations. keyledger orgs create ID begins one.", whole: map[string]bool{"ID": true},
+		}
+		for _, o := range orgs.Items {
+			limit := "no limit"
+			if o.Limits.MaxActiveKeys > 0 {
+				limit = fmt.Sprint(o.Limits.MaxActiveKeys)
+			}
+			g.add(o.ID, o.ID, o.Name, o.Plan, limit, day(o.CreatedAt))
+		}
+		return a.listed(orgs, orgs.NextCursor, g)
+	}
+	return c
+}
+
+func (a *app) orgsGetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "get ID", Short: "Show an organization", Args: takes("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.open(cmd)
+			if err != nil {
+				return err
+			}
+			org, got, err := s.organization(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.out.record(org, org.ID, a.orgFields(org, got.revision))
+		},
+	}
+}
+
+func (a *app) orgsUpdateCommand() *cobra.Command {
+	var o orgSettings
+	c := &cobra.Command{
+		Use: "update ID", Short: "Change an organization", Args: takes("ID"),
+		Long: "Change an organization. What no flag names stays as it is; an empty text clears a setting.",
+		Example: `  keyledger orgs update acme --max-active-keys 200
+  keyledger orgs update acme --default-expires-in 90d --reason "new policy"`,
+	}
+	o.flags(c.Flags())
+	w := a.wishFlags(c, true)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := a.open(cmd)
+		if err != nil {
+			return err
+		}
+		patch := o.patch(cmd.Flags())
+		if patch.Name.IsZero() && patch.Plan.IsZero() && patch.Limits.IsZero() && patch.Policy.IsZero() {
+			return errNothingToChange(cmd)
+		}
+		patch.Reason = w.reason
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		org, got, err := s.updateOrganization(cmd.Context(), args[0], patch, named)
+		return a.changed(err, got, org, org.ID, func() error {
+			return a.out.fields("", a.orgFields(org, got.revision))
+		})
+	}
+	return c
+}
+
+func errNothingToChange(cmd *cobra.Command) error {
+	return usage("nothing to change", "%s --help lists what can be.", cmd.CommandPath())
+}
+
+// patch is the merge patch of the flags that were given.
+func (o *orgSettings) patch(f *pflag.FlagSet) wire.UpdateOrganization {
+	var (
+		p      wire.UpdateOrganization
+		limits wire.UpdateLimits
+		policy wire.UpdatePolicy
+	)
+	if f.Changed("name") {
+		p.Name = wire.Some(o.name)
+	}
+	if f.Changed("plan") {
+		p.Plan = wire.Some(o.plan)
+	}
+	if f.Changed("max-active-keys") {
+		if limits.MaxActiveKeys = wire.Some(o.maxKeys); o.maxKeys == 0 {
+			limits.MaxActiveKeys = wire.Null[int]()
+		}
+	}
+	limits.MaxKeyLifetime = given(f, "max-key-lifetime", o.lifetime)
+	policy.DefaultPrefix = given(f, "default-prefix", o.prefix)
+	policy.DefaultExpiresIn = given(f, "default-expires-in", o.expiresIn)
+	policy.RotationDueAfter = given(f, "rotation-due-after", o.rotation)
+	if limits != (wire.UpdateLimits{}) {
+		p.Limits = wire.Some(limits)
+	}
+	if policy != (wire.UpdatePolicy{}) {
+		p.Policy = wire.Some(policy)
+	}
+	return p
+}
+
+// given is a text of a merge patch: left out without its flag, null when empty.
+func given(f *pflag.FlagSet, flag, value string) wire.Optional[string] {
+	switch {
+	case !f.Changed(flag):
+		return wire.Optional[string]{}
+	case value == "":
+		return wire.Null[string]()
+	default:
+		return wire.Some(value)
+	}
+}
+
+func (a *app) orgsDeleteCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "delete ID", Short: "End an organization for ever", Args: takes("ID"),
+		Long: "End an organization. All its keys are denied from that moment on, and its id is never used again.",
+	}
+	a.yesFlag(c)
+	w := a.wishFlags(c, true)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := a.open(cmd)
+		if err != nil {
+			return err
+		}
+		if err := a.ask(cmd, w, "End organization "+args[0]+" and deny all its keys, for ever?"); err != nil {
+			return err
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		gone, got, err := s.deleteOrganization(cmd.Context(), args[0], named)
+		return a.changed(err, got, gone, args[0], func() error {
+			return a.out.say("Organization %s has ended; all its keys are denied.", args[0])
+		})
+	}
+	return c
+}
+
+// ask confirms a change that cannot be undone, unless it is only rehearsed.
+func (a *app) ask(cmd *cobra.Command, w *wish, question string) error {
+	if w.dryRun {
+		return nil
+	}
+	return a.confirm(cmd, question)
+}

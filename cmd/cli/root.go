@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/domain/keystring"
+)
+
+// The groups that the help lists commands under.
+const (
+	groupStart = "start"
+	groupKeys  = "keys"
+	groupRead  = "read"
+	groupOwn   = "own"
+)
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "keyledger",
+		Short: "An API key ledger",
+		Long: `keyledger issues API keys, answers whether a key may do something, and keeps
+every change and every use of it in a ledger that only grows.
+
+New here? keyledger quickstart shows all of it in one minute.`,
+		Args:          a.group,
+		RunE:          help,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return a.settle(cmd)
+		},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(err.Error(), "See %s --help.", cmd.CommandPath())
+	})
+	root.PersistentFlags().String("config", "", "config `file`, YAML or JSON (default: keyledger/config.json in your config folder)")
+	root.PersistentFlags().BoolP("help", "h", false, "show this help")
+	root.AddGroup(
+		&cobra.Group{ID: groupStart, Title: "Start"},
+		&cobra.Group{ID: groupKeys, Title: "Manage"},
+		&cobra.Group{ID: groupRead, Title: "Ask and watch"},
+		&cobra.Group{ID: groupOwn, Title: "This program"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupStart, a.quickstartCommand(), a.serveCommand())
+	add(groupKeys, a.keysCommand(), a.orgsCommand(), a.workspacesCommand(), a.permissionsCommand(), a.profilesCommand())
+	add(groupRead, a.verifyCommand(), a.whoamiCommand(), a.eventsCommand())
+	add(groupOwn, a.contextCommand(), a.completionCommand(), a.versionCommand())
+	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpTemplate(helpTemplate)
+	return root
+}
+
+// group makes a command that only holds others, for its arguments: none, or a
+// mistyped name.
+func (a *app) group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if keystring.Contains(args[0]) {
+		return errSecretArgument
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return usage(fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), "Did you mean %s %s?", cmd.CommandPath(), near[0])
+	}
+	return usage(fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), "See %s --help.", cmd.CommandPath())
+}
+
+// under returns a command that holds others.
+func (a *app) under(use, short, long string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Long: long, Args: a.group, RunE: help}
+	c.SuggestionsMinimumDistance = 2
+	c.AddCommand(commands...)
+	return c
+}
+
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// takes checks the arguments of a command against their names. One in brackets
+// may be left out.
+func takes(names ...string) cobra.PositionalArgs {
+	least := 0
+	for _, n := range names {
+		if !strings.HasPrefix(n, "[") {
+			least++
+		}
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		for _, arg := range args {
+			if keystring.Contains(arg) {
+				return errSecretArgument
+			}
+		}
+		hint := "Usage: " + cmd.UseLine()
+		switch {
+		case len(args) < least:
+			return usage(fmt.Sprintf("%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):least], " and ")), "%s", hint)
+		case len(args) > len(names) && len(names) == 0:
+			return usage(cmd.CommandPath()+" takes no arguments", "%s", hint)
+		case len(args) > len(names):
+			return usage(fmt.Sprintf("%s takes %s and no more", cmd.CommandPath(), strings.Join(names, " and ")), "%s", hint)
+		default:
+			return nil
+		}
+	}
+}
+
+const helpTemplate = `{{with or .Long .Short}}{{. | trimTrailingWhitespaces}}
+
+{{end}}{{.UsageString}}`
+
+const usageTemplate = `Usage:
+{{- if .HasAvailableSubCommands}}
+  {{.CommandPath}} COMMAND
+{{- else}}
+  {{.UseLine}}
+{{- end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}{{$all := .Commands}}
+{{- if .Groups}}
+{{- range $group := .Groups}}
+
+{{.Title}}:
+{{- range $all}}{{if and (eq .GroupID $group.ID) .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}}  {{.Short}}
+{{- end}}{{end}}
+{{- end}}
+{{- else}}
+
+Commands:
+{{- range $all}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}}  {{.Short}}
+{{- end}}{{end}}
+{{- end}}
+{{- end}}
+{{- if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if and .HasAvailableInheritedFlags (not .HasAvailableSubCommands)}}
+
+Server and output:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}
+
+{{.CommandPath}} COMMAND --help tells more.
+{{- end}}
+`

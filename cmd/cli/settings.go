@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/keyledger/keyledger/domain/permission"
+)
+
+// level says where a setting came from. The higher one wins.
+type level int
+
+const (
+	fromNowhere level = iota
+	fromFile
+	fromCurrentContext
+	fromEnvironment
+	fromFlag
+)
+
+// settings are where the flags of the running command got their values.
+type settings struct {
+	levels map[string]level
+	// file is the config file that was read, or would be; "" when this user has
+	// no folder for one.
+	file string
+	book book
+}
+
+// envName is the variable of the environment that stands for a flag.
+func envName(flag string) string {
+	return "KEYLEDGER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// layer is one source of settings, as koanf reads them.
+type layer map[string]any
+
+func (l layer) Read() (map[string]any, error) { return l, nil }
+
+func (l layer) ReadBytes() ([]byte, error) { return nil, errors.ErrUnsupported }
+
+// settle gives every flag that is not on the command line the value that the
+// environment or the config file has for it.
+func (a *app) settle(cmd *cobra.Command) error {
+	a.settings = settings{levels: map[string]level{}}
+	file, err := a.readConfig(cmd)
+	if err != nil {
+		return err
+	}
+	environment := layer{}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		switch {
+		case f.Name == "help":
+		case f.Changed:
+			a.settings.levels[f.Name] = fromFlag
+		case a.env.Getenv(envName(f.Name)) != "":
+			a.settings.levels[f.Name] = fromEnvironment
+			environment[f.Name] = a.env.Getenv(envName(f.Name))
+		case file[f.Name] != nil:
+			a.settings.levels[f.Name] = fromFile
+		}
+	})
+	merged := koanf.New(".")
+	for _, l := range []layer{file, environment} {
+		if err := merged.Load(l, nil); err != nil {
+			return fmt.Errorf("read the settings: %w", err)
+		}
+	}
+	for name, from := range a.settings.levels {
+		if from == fromFlag || name == "config" {
+			continue
+		}
+		if err := assign(cmd.Flags().Lookup(name), merged.Get(name)); err != nil {
+			where := envName(name)
+			if from == fromFile {
+				where = fmt.Sprintf("%q in %s", name, a.settings.file)
+			}
+			return usage(fmt.Sprintf("%s: %v", where, err), "")
+		}
+	}
+	return a.out.choose(cmd)
+}
+
+// assign sets a flag as if it stood on the command line, a list by repeating it.
+func assign(f *pflag.Flag, value any) error {
+	values, isList := value.([]any)
+	if !isList {
+		values = []any{value}
+	}
+	for _, v := range values {
+		switch v.(type) {
+		case string, bool, int, int64, uint64, float64:
+		default:
+			return errors.New("must be text, a number, true or false, or a list of these")
+		}
+		if err := f.Value.Set(fmt.Sprint(v)); err != nil {
+			return err
+		}
+		f.Changed = true
+	}
+	return nil
+}
+
+// readConfig reads the config file: the one that was named, else the user's own
+// where there is one.
+func (a *app) readConfig(cmd *cobra.Command) (layer, error) {
+	path, named := a.env.Getenv(envName("config")), true
+	if f := cmd.Flags().Lookup("config"); f.Changed {
+		path = f.Value.String()
+	}
+	if path == "" {
+		path, named = a.configFile(), false
+	}
+	a.settings.file = path
+	if path == "" {
+		return layer{}, nil
+	}
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		return layer{}, nil
+	case err != nil && named:
+		return nil, usage(fmt.Sprintf("the config file cannot be read: %v", err), "")
+	case err != nil:
+		return nil, fmt.Errorf("the config file cannot be read: %w", err)
+	}
+	content := layer{}
+	// JSON is YAML as well.
+	if err := yaml.Unmarshal(text, &content); err != nil {
+		return nil, usage(fmt.Sprintf("the config file %s is neither YAML nor JSON", path), "")
+	}
+	if err := a.settings.book.read(path, content); err != nil {
+		return nil, err
+	}
+	return content, a.checkMembers(path, content)
+}
+
+// checkMembers refuses members that are no flag of any command: a misspelled
+// setting must not be one that quietly does nothing.
+func (a *app) checkMembers(path string, content layer) error {
+	known := flagNames(a.root, nil)
+	for name := range content {
+		if slices.Contains(known, name) && name != "config" && name != "help" {
+			continue
+		}
+		hint := "Its members are called like the flags, without the dashes."
+		if near, ok := permission.Nearest(name, known); ok {
+			hint = fmt.Sprintf("Did you mean %q?", near)
+		}
+		return usage(fmt.Sprintf("the config file %s has an unknown member %q", path, name), "%s", hint)
+	}
+	return nil
+}
+
+func flagNames(cmd *cobra.Command, names []string) []string {
+	for _, set := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
+		set.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	}
+	for _, c := range cmd.Commands() {
+		names = flagNames(c, names)
+	}
+	return names
+}
+
+// configFile is where this user's config file lies, "" when nobody knows.
+func (a *app) configFile() string {
+	dir := a.env.Getenv("XDG_CONFIG_HOME")
+	if dir == "" && runtime.GOOS == "windows" {
+		dir = a.env.Getenv("AppData")
+	}
+	if home := a.env.Getenv("HOME"); dir == "" && home != "" {
+		dir = filepath.Join(home, ".config")
+	}
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, "keyledger", "config.json")
+}
+
+// writeFile puts a whole file in its place, readable by its owner alone.
+func writeFile(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	// CreateTemp makes files of mode 0600.
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(bytes.TrimSpace(content), '\n'))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

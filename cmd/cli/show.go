@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyledger/keyledger/api/wire"
+)
+
+// grantText says what a key may do.
+func grantText(g *wire.Grant) string {
+	switch {
+	case g == nil:
+		return ""
+	case g.Level == "restricted":
+		return strings.Join(g.Grants, ", ")
+	case g.Level == "read_only":
+		return "everything that reads"
+	case g.Level == "all":
+		return "everything"
+	default:
+		return g.Level
+	}
+}
+
+// mayText says what a key may do, or which role it has.
+func mayText(k wire.Key) string {
+	if k.Role != "" {
+		return "role " + k.Role
+	}
+	return grantText(k.Permissions)
+}
+
+func scopeText(s wire.Scope) string {
+	switch {
+	case s.AllWorkspaces:
+		return "all workspaces"
+	case len(s.Workspaces) == 0:
+		return "nowhere"
+	default:
+		return strings.Join(s.Workspaces, ", ")
+	}
+}
+
+// expiryText says when a key ends.
+func expiryText(t *time.Time, now time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return at(*t) + ", " + distance(*t, now)
+}
+
+// keyFields shows a key in full.
+func (a *app) keyFields(k wire.Key, revision string) []field {
+	now := time.Now()
+	status := k.Status
+	if k.RevokedAt != nil {
+		status += " " + at(*k.RevokedAt)
+	}
+	fields := []field{
+		{"id", k.ID},
+		{"name", deref(k.Name)},
+		{"key", k.Masked},
+		{"kind", k.Kind},
+		{"status", status},
+		{"revoked because", k.RevocationReason},
+		{"may", mayText(k)},
+		{"in", scopeText(k.Scope)},
+		{"profile", deref(k.Profile)},
+		{"expires", expiryText(k.ExpiresAt, now)},
+		{"last used", usedText(k.LastUsedAt, now)},
+		{"created", at(k.CreatedAt) + " by " + actorText(k.CreatedBy)},
+		{"succeeds", k.RotatedFrom},
+		{"rotated to", k.RotatedTo},
+	}
+	if k.GraceEndsAt != nil {
+		fields = append(fields, field{"grace ends", expiryText(k.GraceEndsAt, now)})
+	}
+	fields = append(fields, field{"external id", k.ExternalID})
+	for _, name := range slices.Sorted(maps.Keys(k.Metadata)) {
+		fields = append(fields, field{"metadata", name + "=" + k.Metadata[name]})
+	}
+	return append(fields, field{"revision", revision})
+}
+
+func usedText(t *time.Time, now time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return at(*t) + ", " + distance(*t, now)
+}
+
+// actorText shortens who did something: "key/_system/0197…" is the key by its
+// last eight digits, which tell keys apart that were made at one time.
+func actorText(actor string) string {
+	parts := strings.Split(actor, "/")
+	if len(parts) == 3 && parts[0] == "key" {
+		return fmt.Sprintf("key %s (%s)", shortID(parts[2]), parts[1])
+	}
+	return strings.ReplaceAll(actor, "/", " ")
+}
+
+// shortID is the end of an id. The beginning of a UUIDv7 is the time, which keys
+// that were made together share.
+func shortID(id string) string {
+	if len(id) <= 8 {
+		return id
+	}
+	return "…" + id[len(id)-8:]
+}
+
+func (a *app) keyGrid(keys []wire.Key, none string) grid {
+	now := time.Now()
+	g := grid{
+		head: []string{"ID", "NAME", "KEY", "STATUS", "MAY", "IN", "EXPIRES", "LAST USED"},
+		none: none, whole: map[string]bool{"ID": true, "STATUS": true},
+	}
+	for _, k := range keys {
+		expires, used := "never", "never"
+		if k.ExpiresAt != nil {
+			expires = distance(*k.ExpiresAt, now)
+		}
+		if k.LastUsedAt != nil {
+			used = distance(*k.LastUsedAt, now)
+		}
+		g.add(k.ID, k.ID, deref(k.Name), k.Masked, k.Status, mayText(k), scopeText(k.Scope), expires, used)
+	}
+	return g
+}
+
+func (a *app) orgFields(o wire.Organization, revision string) []field {
+	limit := "none"
+	if o.Limits.MaxActiveKeys > 0 {
+		limit = plural(o.Limits.MaxActiveKeys, "active key")
+	}
+	return []field{
+		{"id", o.ID},
+		{"name", o.Name},
+		{"plan", o.Plan},
+		{"limit", limit},
+		{"longest lifetime", o.Limits.MaxKeyLifetime},
+		{"default prefix", o.Policy.DefaultPrefix},
+		{"default expiry", o.Policy.DefaultExpiresIn},
+		{"rotation due after", o.Policy.RotationDueAfter},
+		{"created", at(o.CreatedAt)},
+		{"changed", changedText(o.CreatedAt, o.UpdatedAt)},
+		{"revision", revision},
+	}
+}
+
+func changedText(created, updated time.Time) string {
+	if !updated.After(created) {
+		return ""
+	}
+	return at(updated)
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/domain/keystring"
+)
+
+func (a *app) verifyCommand() *cobra.Command {
+	var file string
+	var body wire.VerifyRequest
+	c := &cobra.Command{
+		Use: "verify", Short: "Ask whether a key may do something, here, now",
+		Long: `Ask whether a key is good, and whether it may do something somewhere. The key is
+read from standard input or a file, never from the command line, which every
+user of the machine can read.
+
+The exit code is 0 when it is VALID and 3 when it is denied.`,
+		Example: `  keyledger verify --permission interview:start --workspace hiring < service.key
+  keyledger verify --file service.key -o json`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			key, err := a.keyToVerify(file)
+			if err != nil {
+				return err
+			}
+			s, err := a.open(cmd)
+			if err != nil {
+				return err
+			}
+			body.Secret = key.Reveal()
+			v, err := s.verify(cmd.Context(), body)
+			if err != nil {
+				return err
+			}
+			if err := a.out.record(v, v.KeyID, verdictFields(v, body)); err != nil {
+				return err
+			}
+			if !v.Valid {
+				return errNo
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&file, "file", "", "`file` that holds the key (default: standard input)")
+	f.StringVar(&body.Permission, "permission", "", "`permission` that it must have, such as interview:start")
+	f.StringVar(&body.Workspace, "workspace", "", "`workspace` where it must be of use")
+	f.StringVar(&body.AtLeast, "at-least", "", "`position` of a change that the verdict must know of")
+	a.linked(c)
+	return c
+}
+
+func (a *app) keyToVerify(file string) (keystring.Secret, error) {
+	if file == "" || file == "-" {
+		return a.keyFromStdin()
+	}
+	return readKeyFile(file)
+}
+
+func verdictFields(v wire.Verdict, asked wire.VerifyRequest) []field {
+	fields := []field{
+		{"verdict", v.Code},
+		{"because", because(v, asked)},
+		{"key", v.KeyID},
+		{"organization", v.Organization},
+		{"may", grantText(v.Permissions)},
+	}
+	if v.Scope != nil {
+		in := scopeText(*v.Scope)
+		if !v.ScopeChecked {
+			in += " (not judged: no --workspace was asked about)"
+		}
+		fields = append(fields, field{"in", in})
+	}
+	if v.KeyID != "" {
+		var expires *time.Time
+		if t, err := time.Parse(time.RFC3339, v.ExpiresAt); err == nil {
+			expires = &t
+		}
+		fields = append(fields, field{"expires", expiryText(expires, time.Now())})
+	}
+	if v.Profile != nil {
+		settings := v.Profile.Settings.Clone()
+		if settings.Indent(jsontext.WithIndent("  ")) != nil {
+			settings = v.Profile.Settings
+		}
+		fields = append(fields, field{"profile", v.Profile.ID}, field{"settings", string(settings)})
+	}
+	return append(fields, field{"known up to", fmt.Sprintf("%s, %.1f s ago", v.Position, v.Staleness)})
+}
+
+// because says in words why a verdict denies.
+func because(v wire.Verdict, asked wire.VerifyRequest) string {
+	switch v.Code {
+	case "MALFORMED":
+		return "it is no key of this ledger's form: cut off or mistyped?"
+	case "NOT_FOUND":
+		return "no key is like that"
+	case "REVOKED":
+		return "it was revoked, for ever"
+	case "EXPIRED":
+		return "its time has passed"
+	case "INACTIVE":
+		return "it is switched off"
+	case "INSUFFICIENT_PERMISSIONS":
+		return strings.TrimSpace("it may not " + asked.Permission)
+	case "OUT_OF_SCOPE":
+		return "it is of no use in workspace " + asked.Workspace
+	case "STALE":
+		return "this verifier does not know what happened lately, and does not guess"
+	case "UNAVAILABLE":
+		return "the use cannot be recorded just now"
+	default:
+		return ""
+	}
+}
+
+func (a *app) whoamiCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "whoami", Short: "Tell which key is used, and what it may do", Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.open(cmd)
+			if err != nil {
+				return err
+			}
+			who, err := s.whoami(cmd.Context())
+			if err != nil {
+				return err
+			}
+			may := grantText(who.Permissions)
+			if who.Role != "" {
+				may = "role " + who.Role
+			}
+			return a.out.record(who, who.KeyID, []field{
+				{"key", who.KeyID},
+				{"from", s.link.keyFrom},
+				{"organization", who.Organization},
+				{"kind", who.Kind},
+				{"may", may},
+				{"in", scopeText(who.Scope)},
+				{"expires", expiryText(who.ExpiresAt, time.Now())},
+				{"server", s.link.url},
+			})
+		},
+	}
+	a.linked(c)
+	return c
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/api/wire"
+)
+
+func (a *app) workspacesCommand() *cobra.Command {
+	c := a.under("workspaces", "Workspaces: where inside an organization a key works",
+		"A workspace is a project inside an organization. A key works in all of them, or in those it lists.",
+		a.workspacesCreateCommand(), a.workspacesListCommand(), a.workspacesGetCommand(),
+		a.workspacesUpdateCommand(), a.workspacesDeleteCommand())
+	c.Aliases = []string{"workspace", "ws"}
+	a.linked(c)
+	return c
+}
+
+func workspaceFields(w wire.Workspace, revision string) []field {
+	return []field{
+		{"id", w.ID}, {"name", w.Name}, {"created", at(w.CreatedAt)},
+		{"changed", changedText(w.CreatedAt, w.UpdatedAt)}, {"revision", revision},
+	}
+}
+
+func (a *app) workspacesCreateCommand() *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use: "create ID", Short: "Begin a workspace", Args: takes("ID"),
+		Example: `  keyledger workspaces create hiring --org acme --name "Hiring"`,
+	}
+	c.Flags().StringVar(&name, "name", "", "display name (default: the id)")
+	w := a.wishFlags(c, false)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			name = args[0]
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		ws, got, err := s.createWorkspace(cmd.Context(), org, wire.CreateWorkspace{ID: args[0], Name: name, Reason: w.reason}, named)
+		return a.changed(err, got, ws, ws.ID, func() error {
+			return a.out.say("Created workspace %s (%s) in organization %s.", ws.ID, plain(ws.Name), org)
+		})
+	}
+	return c
+}
+
+func (a *app) workspacesListCommand() *cobra.Command {
+	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List workspaces", Args: takes()}
+	page := pageFlags(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		list, err := collect(page, func(q query) (wire.List[wire.Workspace], error) {
+			return s.workspaces(cmd.Context(), org, q)
+		})
+		if err != nil {
+			return err
+		}
+		g := grid{
+			head: []string{"ID", "NAME", "CREATED"}, whole: map[string]bool{"ID": true},
+			none: "No workspaces. keyledger workspaces create ID begins one.",
+		}
+		for _, w := range list.Items {
+			g.add(w.ID, w.ID, w.Name, day(w.CreatedAt))
+		}
+		return a.listed(list, list.NextCursor, g)
+	}
+	return c
+}
+
+func (a *app) workspacesGetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "get ID", Short: "Show a workspace", Args: takes("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, org, err := a.openOrg(cmd)
+			if err != nil {
+				return err
+			}
+			w, got, err := s.workspace(cmd.Context(), org, args[0])
+			if err != nil {
+				return err
+			}
+			return a.out.record(w, w.ID, workspaceFields(w, got.revision))
+		},
+	}
+}
+
+func (a *app) workspacesUpdateCommand() *cobra.Command {
+	var name string
+	c := &cobra.Command{Use: "update ID", Short: "Rename a workspace", Args: takes("ID")}
+	c.Flags().StringVar(&name, "name", "", "display name")
+	w := a.wishFlags(c, true)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if !cmd.Flags().Changed("name") {
+			return errNothingToChange(cmd)
+		}
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		ws, got, err := s.updateWorkspace(cmd.Context(), org, args[0], wire.UpdateWorkspace{Name: wire.Some(name), Reason: w.reason}, named)
+		return a.changed(err, got, ws, ws.ID, func() error { return a.out.fields("", workspaceFields(ws, got.revision)) })
+	}
+	return c
+}
+
+func (a *app) workspacesDeleteCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "delete ID", Short: "End a workspace for ever", Args: takes("ID"),
+		Long: "End a workspace. Keys that work nowhere else are denied from then on; its id is never used again.",
+	}
+	a.yesFlag(c)
+	w := a.wishFlags(c, true)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, org, err := a.openOrg(cmd)
+		if err != nil {
+			return err
+		}
+		if err := a.ask(cmd, w, "End workspace "+args[0]+" of organization "+org+", for ever?"); err != nil {
+			return err
+		}
+		named, err := a.named(w)
+		if err != nil {
+			return err
+		}
+		gone, got, err := s.deleteWorkspace(cmd.Context(), org, args[0], named)
+		return a.changed(err, got, gone, args[0], func() error {
+			return a.out.say("Workspace %s of organization %s has ended.", args[0], org)
+		})
+	}
+	return c
+}
