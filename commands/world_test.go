@@ -2,6 +2,7 @@ package commands_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -235,4 +236,28 @@ func (w *world) born(org events.OrgID) []events.KeyID {
 		}
 	}
 	return out
+}
+
+// fixedHolders is a view that fails, or tells the same whatever happens.
+func fixedHolders(ids []events.KeyID) func(context.Context, events.OrgID) ([]events.KeyID, error) {
+	return func(context.Context, events.OrgID) ([]events.KeyID, error) {
+		if ids == nil {
+			return nil, errors.New("no view")
+		}
+		return ids, nil
+	}
+}
+
+// between does something once, before the next append.
+type between struct {
+	*memory.Ledger
+	do func()
+}
+
+func (b *between) Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	if do := b.do; do != nil {
+		b.do = nil
+		do()
+	}
+	return b.Ledger.Append(ctx, entries)
 }
