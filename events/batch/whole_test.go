@@ -27,7 +27,7 @@ func ledger(sizes ...int) []events.Recorded {
 // batch and are no larger than they must be.
 func TestHolderAndEach(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 200 {
+	for range 40 {
 		var sizes []int
 		for range 1 + random.IntN(40) {
 			sizes = append(sizes, []int{1, 1, 2, 3, 7, Slice - 1, Slice, Slice + 1, events.MaxBatch}[random.IntN(9)])
