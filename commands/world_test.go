@@ -261,3 +261,16 @@ func (b *between) Append(ctx context.Context, entries []events.Entry) ([]events.
 	}
 	return b.Ledger.Append(ctx, entries)
 }
+
+// counting counts the attempts to append a revocation.
+type counting struct {
+	*memory.Ledger
+	revocations int
+}
+
+func (c *counting) Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	if entries[0].Event.Kind() == events.KindKeyRevoked {
+		c.revocations++
+	}
+	return c.Ledger.Append(ctx, entries)
+}
