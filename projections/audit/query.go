@@ -54,8 +54,8 @@ type Filter struct {
 	// Query wants events with this text in reason, request id, id or actor;
 	// ASCII letters match in either case. Sealed reasons are not searched.
 	Query string
-	// Until wants nothing after a position.
-	Until events.Position
+	// After wants nothing up to a position, Until nothing after one.
+	After, Until events.Position
 	// OldestFirst turns the list around, which begins with the newest.
 	OldestFirst bool
 	Page
@@ -64,7 +64,7 @@ type Filter struct {
 func (f Filter) list() sqlview.List {
 	return sqlview.ListOf("events", string(f.Org), strconv.FormatBool(f.AllOrganizations), f.Key.String(), f.Actor.String(), string(f.Kind),
 		strconv.FormatInt(int64(f.From), 10), strconv.FormatInt(int64(f.To), 10), f.Query,
-		strconv.FormatUint(uint64(f.Until), 10), strconv.FormatBool(f.OldestFirst))
+		strconv.FormatUint(uint64(f.After), 10), strconv.FormatUint(uint64(f.Until), 10), strconv.FormatBool(f.OldestFirst))
 }
 
 // maxQuery bounds a searched text: the longest text it could be found in.
@@ -91,6 +91,9 @@ func (l *Log) Events(ctx context.Context, f Filter) ([]Event, string, error) {
 	}
 	if f.To != 0 {
 		w.AndBind(`time < `, int64(f.To))
+	}
+	if f.After != 0 {
+		w.AndBind(`position > `, int64(f.After))
 	}
 	if f.Until != 0 {
 		w.AndBind(`position <= `, int64(f.Until))

@@ -1,0 +1,200 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/events"
+)
+
+// remember notes a position that this server has answered with.
+func (s *Server) remember(pos events.Position) {
+	for {
+		seen := s.answered.Load()
+		if uint64(pos) <= seen || s.answered.CompareAndSwap(seen, uint64(pos)) {
+			return
+		}
+	}
+}
+
+// settle waits until the catalog has applied what this server answered before,
+// so that whoever writes reads it. A view that does not come in time is read as
+// it is: an old answer to a read is better than none.
+func (s *Server) settle(ctx context.Context) { s.settleOn(ctx, "catalog", s.cfg.WaitForCatalog) }
+
+// settleAudit is settle for the view of all events.
+func (s *Server) settleAudit(ctx context.Context) { s.settleOn(ctx, "audit", s.cfg.WaitForAudit) }
+
+func (s *Server) settleOn(ctx context.Context, view string, wait func(context.Context, events.Position) error) {
+	pos := events.Position(s.answered.Load())
+	if pos == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	if err := wait(ctx, pos); err != nil {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "a read is answered by a view that lags", slog.String("view", view), slog.String("error", err.Error()))
+	}
+}
+
+// applied waits until the catalog shows a change that is to be answered with
+// what the catalog shows of it.
+func (s *Server) applied(ctx context.Context, out commands.Outcome) error {
+	s.remember(out.Position)
+	if err := s.cfg.WaitForCatalog(ctx, out.Position); err != nil {
+		return &refusal{
+			err:    errors.Join(events.ErrOutcomeUnknown, err),
+			detail: fmt.Sprintf("the change is recorded at position %s, and this server's view of it lags: read it again", s.position(out.Position)),
+		}
+	}
+	return nil
+}
+
+// preview answers a change that was only to be tried.
+func preview(facts []events.Recorded) (reply, error) {
+	out := wire.DryRun{DryRun: true, Events: []wire.Preview{}}
+	for _, f := range facts {
+		data, err := json.Marshal(f.Event)
+		if err != nil {
+			return reply{}, errors.Join(errInternal, err)
+		}
+		out.Events = append(out.Events, wire.Preview{Type: f.Event.Kind().Type(), Subject: f.Subject.String(), Data: jsontext.Value(data)})
+	}
+	return reply{status: 200, body: out}, nil
+}
+
+// deleted answers an end.
+func (s *Server) deleted(w commands.Wish, out commands.Outcome, err error) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	if w.DryRun {
+		return preview(out.Facts)
+	}
+	s.remember(out.Position)
+	return reply{body: wire.Deleted{Position: s.position(out.Position)}, replayed: out.Replayed}, nil
+}
+
+// changed answers a change of what the catalog shows.
+func changed[T any](ctx context.Context, s *Server, w commands.Wish, out commands.Outcome, err error, location string,
+	show func() (T, events.Revision, error),
+) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	if w.DryRun {
+		return preview(out.Facts)
+	}
+	if err := s.applied(ctx, out); err != nil {
+		return reply{}, err
+	}
+	body, revision, err := show()
+	return reply{body: body, revision: revision, location: location, replayed: out.Replayed}, err
+}
+
+// mergePause is about what another server's change takes to arrive.
+const mergePause = 20 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// mergePatch applies a merge patch to a document, as RFC 7396 says. Members
+// keep their order, new ones come last.
+func mergePatch(target, patch jsontext.Value) (jsontext.Value, error) {
+	if patch.Kind() != jsontext.KindBeginObject {
+		return patch, nil
+	}
+	changes, err := members(patch)
+	if err != nil {
+		return nil, err
+	}
+	var out []member
+	if target.Kind() == jsontext.KindBeginObject {
+		if out, err = members(target); err != nil {
+			return nil, err
+		}
+	}
+	for _, change := range changes {
+		i := slices.IndexFunc(out, func(m member) bool { return m.name == change.name })
+		if change.value.Kind() == jsontext.KindNull {
+			if i >= 0 {
+				out = slices.Delete(out, i, i+1)
+			}
+			continue
+		}
+		var old jsontext.Value
+		if i >= 0 {
+			old = out[i].value
+		}
+		merged, err := mergePatch(old, change.value)
+		if err != nil {
+			return nil, err
+		}
+		if i >= 0 {
+			out[i].value = merged
+		} else {
+			out = append(out, member{change.name, merged})
+		}
+	}
+	return written(out)
+}
+
+type member struct {
+	name  string
+	value jsontext.Value
+}
+
+func members(doc jsontext.Value) ([]member, error) {
+	dec := jsontext.NewDecoder(bytes.NewReader(doc))
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	var out []member
+	for dec.PeekKind() != jsontext.KindEndObject {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		m := member{name: name.String()}
+		value, err := dec.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		m.value = value.Clone()
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func written(list []member) (jsontext.Value, error) {
+	var buf bytes.Buffer
+	enc := jsontext.NewEncoder(&buf)
+	if err := enc.WriteToken(jsontext.BeginObject); err != nil {
+		return nil, err
+	}
+	for _, m := range list {
+		if err := errors.Join(enc.WriteToken(jsontext.String(m.name)), enc.WriteValue(m.value)); err != nil {
+			return nil, err
+		}
+	}
+	err := enc.WriteToken(jsontext.EndObject)
+	return bytes.TrimSpace(buf.Bytes()), err
+}

@@ -1,0 +1,326 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+)
+
+// endpoint is one route: the handler and its part of the OpenAPI document are
+// both made from it.
+type endpoint struct {
+	method, path string
+	id, tag      string
+	summary      string
+	// description says what summary does not; who says who may.
+	description string
+	who         string
+
+	// takes is a value of the type of the request's body, nil for none. With
+	// bare, an empty body is as good as {}.
+	takes any
+	bare  bool
+	// example is a request's body.
+	example any
+	query   []parameter
+	// change says that events are appended: dry_run, Idempotency-Key and
+	// Keyledger-Reason are taken. match says that If-Match is.
+	change, match bool
+	// answers is a value of the type of the answer's body, under status.
+	answers any
+	status  int
+	// codes are the problems beside those that every endpoint may answer.
+	codes []string
+
+	// handle does it. It is nil for what is served by hand; raw then is.
+	handle func(context.Context, *call) (reply, error)
+	raw    http.Handler
+	// open says that no management key is asked for.
+	open bool
+	// any says that the endpoint takes every method; the document shows one.
+	any bool
+}
+
+// parameter is a query parameter or header.
+type parameter struct {
+	name, description string
+	// of is a value of its type.
+	of      any
+	example any
+}
+
+// call is one request on its way.
+type call struct {
+	w         http.ResponseWriter
+	r         *http.Request
+	requestID string
+	principal commands.Principal
+	endpoint  *endpoint
+	body      []byte
+}
+
+// reply is what a handler answers.
+type reply struct {
+	status   int
+	body     any
+	revision events.Revision
+	location string
+	replayed bool
+}
+
+// serve carries a request through what all endpoints have in common.
+func (s *Server) serve(e *endpoint) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t := trackOf(w)
+		c := &call{w: w, r: r, requestID: t.requestID, endpoint: e}
+		ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
+		defer cancel()
+		out, err := s.respond(ctx, c)
+		if err != nil {
+			t.fail(writeProblem(w, err, c.requestID), err)
+			return
+		}
+		s.write(c, out)
+	})
+}
+
+func (s *Server) respond(ctx context.Context, c *call) (reply, error) {
+	if err := c.refuseSecrets(); err != nil {
+		return reply{}, err
+	}
+	var err error
+	if c.principal, err = s.authenticate(ctx, c.r, c.requestID); err != nil {
+		return reply{}, err
+	}
+	trackOf(c.w).actor = c.principal.Actor
+	if err := c.checkQuery(); err != nil {
+		return reply{}, err
+	}
+	if c.body, err = readBody(c.w, c.r, MaxBodyBytes); err != nil {
+		return reply{}, err
+	}
+	if c.endpoint.takes == nil && len(c.body) > 0 {
+		return reply{}, refuse(errRequest, "", "this request takes no body")
+	}
+	return c.endpoint.handle(ctx, c)
+}
+
+// write sends what was answered. Nothing of it may be kept by a proxy.
+func (s *Server) write(c *call, out reply) {
+	if out.status == 0 {
+		out.status = c.endpoint.status
+	}
+	body, err := json.Marshal(out.body, json.Deterministic(true))
+	if err != nil {
+		trackOf(c.w).fail(writeProblem(c.w, errors.Join(errInternal, err), c.requestID), err)
+		return
+	}
+	h := c.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	if out.revision != 0 {
+		h.Set("ETag", etag(out.revision))
+	}
+	if out.location != "" {
+		h.Set("Location", out.location)
+	}
+	if out.replayed {
+		h.Set("Idempotency-Replayed", "true")
+	}
+	c.w.WriteHeader(out.status)
+	// The client may have gone; there is nobody to tell.
+	_, _ = c.w.Write(body)
+}
+
+// refuseSecrets finds keys where none belongs, in the path, the query and the
+// headers that are recorded. Bodies are walked when they are read.
+func (c *call) refuseSecrets() error {
+	if keystring.Contains(c.r.URL.Path) {
+		return secretIn("path")
+	}
+	for _, name := range []string{"Idempotency-Key", "Keyledger-Reason", "If-Match"} {
+		if keystring.Contains(c.r.Header.Get(name)) {
+			return secretIn(name)
+		}
+	}
+	if len(c.r.URL.RawQuery) > MaxQueryBytes {
+		return refuse(errRequest, "", "the query may be %d bytes long", MaxQueryBytes)
+	}
+	for name, values := range c.r.URL.Query() {
+		if keystring.Contains(name) {
+			return secretIn("query")
+		}
+		for _, v := range values {
+			if keystring.Contains(v) {
+				return secretIn(fieldName(name))
+			}
+		}
+	}
+	return nil
+}
+
+func fieldName(name string) string {
+	if !plainWord(name) {
+		return "query"
+	}
+	return name
+}
+
+// checkQuery refuses parameters that the endpoint does not take: a mistyped
+// filter must not silently show everything.
+func (c *call) checkQuery() error {
+	if c.r.URL.RawQuery == "" {
+		return nil
+	}
+	query := c.r.URL.Query()
+	for name, values := range query {
+		if !c.endpoint.has(name) {
+			return refuse(errRequest, fieldName(name), "there is no such parameter here")
+		}
+		if len(values) != 1 {
+			return refuse(errRequest, fieldName(name), "is given %d times", len(values))
+		}
+	}
+	return nil
+}
+
+func (e *endpoint) has(name string) bool {
+	if name == "dry_run" {
+		return e.change
+	}
+	for _, p := range e.query {
+		if p.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// query returns a parameter's text, empty when it is left out.
+func (c *call) query(name string) string { return c.r.URL.Query().Get(name) }
+
+// flag reads a parameter that is true or false.
+func (c *call) flag(name string) (bool, error) {
+	switch c.query(name) {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, refuse(errRequest, name, "must be true or false")
+	}
+}
+
+// limit reads the length of a page.
+func (c *call) limit() (int, error) {
+	text := c.query("limit")
+	if text == "" {
+		return DefaultPage, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > MaxPage {
+		return 0, refuse(errRequest, "limit", "must be 1 to %d", MaxPage)
+	}
+	return n, nil
+}
+
+// read decodes the body into the type that the endpoint takes.
+func read[T any](c *call) (T, error) {
+	var v T
+	body := c.body
+	if len(body) == 0 && c.endpoint.bare {
+		body = []byte("{}")
+	}
+	if reflect.TypeOf(c.endpoint.takes) != reflect.TypeFor[T]() {
+		return v, errInternal
+	}
+	return v, decode(body, &v)
+}
+
+// org reads the organization of the path. What is no id is not there.
+func (c *call) org() (events.OrgID, error) {
+	org, err := events.ParseOrgID(c.r.PathValue("org"))
+	if err != nil {
+		return "", missing("organization")
+	}
+	return org, nil
+}
+
+// look reads the organization of the path for a caller who wants to see what is
+// in it.
+func (c *call) look() (events.OrgID, error) {
+	org, err := c.org()
+	switch {
+	case err != nil:
+		return "", err
+	case !c.principal.Reaches(org):
+		return "", missing("organization")
+	case !c.principal.MayLook(org):
+		return "", domain.Refuse(domain.ErrForbidden, "", "role %s may not look; this needs role owner, admin, member or auditor", c.principal.Role)
+	}
+	return org, nil
+}
+
+func missing(what string) error {
+	return domain.Refuse(domain.ErrNotFound, "", "there is no such %s, or none that this key may see", what)
+}
+
+// wish begins what is handed to a command. The reason of the body counts before
+// that of the header.
+func (c *call) wish(reason string) (commands.Wish, error) {
+	dryRun, err := c.flag("dry_run")
+	if err != nil {
+		return commands.Wish{}, err
+	}
+	if reason == "" {
+		reason = c.r.Header.Get("Keyledger-Reason")
+	}
+	w := commands.Wish{
+		Principal: c.principal, Reason: reason, RequestID: c.requestID, DryRun: dryRun,
+		IdempotencyKey: c.r.Header.Get("Idempotency-Key"),
+		// The path tells whose change it is, the query how far it goes.
+		Route: c.r.Method + " " + c.r.URL.Path, Body: c.body,
+	}
+	if force := c.query("force"); force != "" {
+		w.Route += "?force=" + force
+	}
+	if c.endpoint.match {
+		w.IfMatch, err = ifMatch(c.r.Header.Values("If-Match"))
+	}
+	return w, err
+}
+
+func etag(r events.Revision) string { return `"` + strconv.FormatUint(uint64(r), 10) + `"` }
+
+// ifMatch reads the revision that a change is made on; 0 is any. A tag that was
+// made weak (by a proxy that compresses) counts like the strong one: it names a
+// revision, and not bytes. A tag that was never ours matches nothing.
+func ifMatch(headers []string) (events.Revision, error) {
+	text := strings.TrimSpace(strings.Join(headers, ","))
+	if text == "" || text == "*" {
+		return 0, nil
+	}
+	if strings.Contains(text, ",") {
+		return 0, refuse(errRequest, "If-Match", "takes one entity tag")
+	}
+	digits, ok := strings.CutPrefix(strings.TrimPrefix(text, "W/"), `"`)
+	digits, closed := strings.CutSuffix(digits, `"`)
+	if !ok || !closed {
+		return 0, refuse(errRequest, "If-Match", `must be an entity tag such as "3", with its quotes`)
+	}
+	n, err := strconv.ParseUint(digits, 10, 31)
+	if err != nil || n == 0 {
+		return 0, domain.Refuse(domain.ErrStale, "If-Match", "is no revision of this object; read it again")
+	}
+	return events.Revision(n), nil
+}

@@ -1,0 +1,466 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/key"
+	"github.com/keyledger/keyledger/domain/period"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/catalog"
+)
+
+func (s *Server) keyEndpoints() []endpoint {
+	const base, one = "/v1/organizations/{org}/keys", "/v1/organizations/{org}/keys/{key}"
+	const tag = "Keys"
+	const changes = "Role owner or admin; a key that is limited to workspaces manages keys within them, and nobody manages a role above their own."
+	const looks = "Role owner, admin, member or auditor, within the key's own scope."
+	ended := []string{"invalid_value", "unknown_permission", "unknown_workspace", "unknown_profile", "past_expiry", "lifetime_too_long", "ended"}
+	revoke := endpoint{
+		tag: tag, who: changes, answers: wire.Changed{}, status: 200, change: true, handle: s.revokeKey,
+		description: "For ever, and from the next verdict on. It holds whatever the revision, so that nothing blocks it, and repeating it does no harm. A successor lives on unless cascade asks for it.",
+	}
+	byPost, byDelete := revoke, revoke
+	byPost.method, byPost.path, byPost.id, byPost.summary = "POST", one+"/revoke", "revoke-key", "Revoke a key"
+	byPost.takes, byPost.bare, byPost.example = wire.RevokeKey{}, true, wire.RevokeKey{Reason: "leaked in a log"}
+	byDelete.method, byDelete.path, byDelete.id, byDelete.summary = "DELETE", one, "delete-key", "Revoke a key (the same as POST …/revoke)"
+	return []endpoint{
+		{
+			method: "POST", path: base, id: "create-key", tag: tag, summary: "Create a key",
+			description: "The secret is in this answer and nowhere else, ever. With an Idempotency-Key a repetition makes no second key and answers without the secret.",
+			who:         changes, takes: wire.CreateKey{}, change: true, answers: wire.Created{}, status: 201,
+			example: wire.CreateKey{
+				Name: "Zapier", Permissions: &wire.GrantWish{Level: "restricted", Grants: []string{"interview:read"}},
+				Scope: &wire.Scope{Workspaces: []string{"support"}}, ExpiresIn: "90d",
+			},
+			codes: append([]string{"key_limit_reached"}, ended...), handle: s.createKey,
+		},
+		{
+			method: "GET", path: base, id: "list-keys", tag: tag, summary: "List keys", description: "From the newest on. REVOKED keys are hidden unless status asks for them.",
+			who: looks, query: keyFilters(), answers: wire.List[wire.Key]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.listKeys,
+		},
+		{
+			method: "GET", path: one, id: "get-key", tag: tag, summary: "Get a key", who: looks, answers: wire.Key{}, status: 200, handle: s.getKey,
+		},
+		{
+			method: "PATCH", path: one, id: "update-key", tag: tag, summary: "Change a key",
+			description: "A merge patch. It holds from the next verdict on. A REVOKED or EXPIRED key does not change any more.", who: changes,
+			takes: wire.UpdateKey{}, example: wire.UpdateKey{Name: wire.Some("Zapier production"), Status: wire.Some("INACTIVE")}, change: true, match: true,
+			answers: wire.Key{}, status: 200, codes: ended, handle: s.updateKey,
+		},
+		byDelete,
+		byPost,
+		{
+			method: "POST", path: one + "/rotate", id: "rotate-key", tag: tag, summary: "Rotate a key",
+			description: "Gives the key a successor with the same permissions, scope and profile. Both are good until the grace ends; PATCH the old key's grace to cut it short.",
+			who:         changes, takes: wire.RotateKey{}, example: wire.RotateKey{Grace: "24h"}, change: true, match: true,
+			answers: wire.Rotated{}, status: 201, codes: append([]string{"already_rotated", "key_limit_reached"}, ended...), handle: s.rotateKey,
+		},
+		{
+			method: "GET", path: one + "/history", id: "get-key-history", tag: tag, summary: "Get a key's history",
+			description: "Every event of the key and of its revocation, from the newest on, as it is stored.", who: looks,
+			query: pageParameters(), answers: wire.List[wire.Event]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.keyHistory,
+		},
+	}
+}
+
+func pageParameters() []parameter {
+	return []parameter{
+		{name: "cursor", description: "next_cursor of the page before.", of: ""},
+		{name: "limit", description: "Most items to answer: 1 to 200, 50 unless given.", of: 0, example: 50},
+	}
+}
+
+func keyFilters() []parameter {
+	return append([]parameter{
+		{name: "status", description: "ACTIVE, INACTIVE, EXPIRED, REVOKED, or all. Unless given, all but REVOKED.", of: "", example: "ACTIVE"},
+		{name: "workspace", description: "Keys that may be used in this workspace.", of: "", example: "support"},
+		{name: "q", description: "Keys with this text in name, prefix, last four, id or external id.", of: "", example: "zapier"},
+		{name: "unused_since", description: "Keys that existed then and were not used since; an RFC 3339 time.", of: "", example: "2026-01-01T00:00:00Z"},
+		{name: "external_id", description: "The key of exactly this external id.", of: "", example: "crm-4711"},
+		{name: "kind", description: "api or management.", of: "", example: "api"},
+	}, pageParameters()...)
+}
+
+// key reads the organization and key of the path.
+func (c *call) key() (events.OrgID, events.KeyID, error) {
+	org, err := c.org()
+	if err != nil {
+		return "", events.KeyID{}, err
+	}
+	id, err := events.ParseKeyID(c.r.PathValue("key"))
+	if err != nil {
+		return "", events.KeyID{}, missing("key")
+	}
+	return org, id, nil
+}
+
+func (s *Server) createKey(ctx context.Context, c *call) (reply, error) {
+	org, err := c.org()
+	if err != nil {
+		return reply{}, err
+	}
+	body, err := read[wire.CreateKey](c)
+	if err != nil {
+		return reply{}, err
+	}
+	w, err := c.wish(body.Reason)
+	if err != nil {
+		return reply{}, err
+	}
+	create := commands.CreateKey{Prefix: body.Prefix, Create: key.Create{
+		Kind: events.KeyKind(body.Kind), Role: events.Role(body.Role), Name: events.ClearText(body.Name),
+		ExternalID: events.ClearText(body.ExternalID), Metadata: metadataFrom(body.Metadata),
+	}}
+	if body.Permissions != nil {
+		create.Permissions = permissionsFrom(*body.Permissions)
+	}
+	if body.Scope != nil {
+		if create.Scope, err = scopeFrom(*body.Scope); err != nil {
+			return reply{}, err
+		}
+	}
+	if body.Profile != "" {
+		if create.Profile, err = parseID("profile", body.Profile, events.ParseProfileID); err != nil {
+			return reply{}, err
+		}
+	}
+	if create.Expiry, err = expiryFrom(body.ExpiresAt, body.ExpiresIn); err != nil {
+		return reply{}, err
+	}
+	out, err := s.cfg.Commands.CreateKey(ctx, w, org, create)
+	if err != nil {
+		return reply{}, err
+	}
+	if w.DryRun {
+		return preview(out.Facts)
+	}
+	s.remember(out.Position)
+	return reply{
+		body:     wire.Created{Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(), Position: s.position(out.Position)},
+		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID),
+	}, nil
+}
+
+func keyPath(org events.OrgID, id events.KeyID) string {
+	return "/v1/organizations/" + string(org) + "/keys/" + id.String()
+}
+
+// lastUsed asks the catalog when a key was last used. A new one was not, and a
+// key that the catalog does not know yet neither.
+func (s *Server) lastUsed(ctx context.Context, out commands.KeyOutcome, k commands.Key) events.Time {
+	if !out.Secret.IsZero() && k.ID == out.Key.ID {
+		return 0
+	}
+	row, err := s.cfg.Catalog.Key(ctx, k.Org, k.ID, events.TimeOf(time.Now()))
+	if err != nil {
+		return 0
+	}
+	return row.LastUsedAt
+}
+
+func (s *Server) listKeys(ctx context.Context, c *call) (reply, error) {
+	org, err := c.look()
+	if err != nil {
+		return reply{}, err
+	}
+	f := catalog.Filter{Org: org, Within: c.principal.Scope, Query: c.query("q"), ExternalID: c.query("external_id"), Kind: events.KeyKind(c.query("kind"))}
+	f.Cursor = c.query("cursor")
+	if f.Limit, err = c.limit(); err != nil {
+		return reply{}, err
+	}
+	switch status := events.Status(c.query("status")); status {
+	case "", catalog.StatusAny, events.StatusActive, events.StatusInactive, events.StatusExpired, events.StatusRevoked:
+		f.Status = status
+	default:
+		return reply{}, refuse(errRequest, "status", "must be ACTIVE, INACTIVE, EXPIRED, REVOKED or all")
+	}
+	switch f.Kind {
+	case "", events.KindAPI, events.KindManagement:
+	default:
+		return reply{}, refuse(errRequest, "kind", "must be api or management")
+	}
+	if text := c.query("workspace"); text != "" {
+		if f.Workspace, err = events.ParseWorkspaceID(text); err != nil {
+			return reply{}, refuse(errRequest, "workspace", "is no workspace id")
+		}
+	}
+	if text := c.query("unused_since"); text != "" {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return reply{}, refuse(errRequest, "unused_since", "%s", "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z")
+		}
+		f.UnusedSince = events.TimeOf(at)
+	}
+	s.settle(ctx)
+	if _, err := s.organization(ctx, org); err != nil {
+		return reply{}, err
+	}
+	rows, next, err := s.cfg.Catalog.Keys(ctx, f, events.TimeOf(time.Now()))
+	return reply{body: list(rows, next, s.showKey)}, err
+}
+
+// seen reads a key that the caller may see.
+func (s *Server) seen(ctx context.Context, c *call) (catalog.Key, error) {
+	if _, err := c.look(); err != nil {
+		return catalog.Key{}, err
+	}
+	org, id, err := c.key()
+	if err != nil {
+		return catalog.Key{}, err
+	}
+	s.settle(ctx)
+	k, err := s.cfg.Catalog.Key(ctx, org, id, events.TimeOf(time.Now()))
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && !c.principal.Covers(k.Scope) {
+		return k, missing("key")
+	}
+	return k, err
+}
+
+func (s *Server) getKey(ctx context.Context, c *call) (reply, error) {
+	k, err := s.seen(ctx, c)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{body: s.showKey(k), revision: k.Revision}, nil
+}
+
+func (s *Server) updateKey(ctx context.Context, c *call) (reply, error) {
+	org, id, err := c.key()
+	if err != nil {
+		return reply{}, err
+	}
+	body, err := read[wire.UpdateKey](c)
+	if err != nil {
+		return reply{}, err
+	}
+	w, err := c.wish(body.Reason)
+	if err != nil {
+		return reply{}, err
+	}
+	change, err := updateFrom(body)
+	if err != nil {
+		return reply{}, err
+	}
+	var out commands.KeyOutcome
+	if body.Metadata.Null {
+		out, err = s.clearMetadata(ctx, w, org, id, change)
+	} else {
+		out, err = s.cfg.Commands.UpdateKey(ctx, w, org, id, change)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	if w.DryRun {
+		return preview(out.Facts)
+	}
+	s.remember(out.Position)
+	return reply{body: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), revision: out.Key.Revision, replayed: out.Replayed}, nil
+}
+
+// clearMetadata removes every member there is, on the revision they were read at.
+func (s *Server) clearMetadata(ctx context.Context, w commands.Wish, org events.OrgID, id events.KeyID, change key.Update) (commands.KeyOutcome, error) {
+	var out commands.KeyOutcome
+	_, err := s.merge(ctx, w, func(w commands.Wish) (commands.Outcome, error) {
+		s.settle(ctx)
+		k, err := s.cfg.Catalog.Key(ctx, org, id, 0)
+		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			return commands.Outcome{}, err
+		}
+		if w.IfMatch == 0 {
+			w.IfMatch = k.Revision
+		}
+		gone := events.Metadata{}
+		for name := range k.Metadata {
+			gone[name] = events.Text{}
+		}
+		change.Metadata = domain.Some(gone)
+		out, err = s.cfg.Commands.UpdateKey(ctx, w, org, id, change)
+		return out.Outcome, err
+	})
+	return out, err
+}
+
+func updateFrom(body wire.UpdateKey) (key.Update, error) {
+	change := key.Update{
+		Name:   domain.Optional[events.Text]{Set: body.Name.Set, Value: events.ClearText(body.Name.Value)},
+		Status: domain.Optional[events.Status]{Set: body.Status.Set, Value: events.Status(body.Status.Value)},
+	}
+	err := errors.Join(needed("permissions", body.Permissions), needed("scope", body.Scope), needed("status", body.Status))
+	if err != nil {
+		return change, err
+	}
+	if body.Permissions.Set {
+		change.Permissions = domain.Some(permissionsFrom(body.Permissions.Value))
+	}
+	if body.Scope.Set {
+		scope, err := scopeFrom(body.Scope.Value)
+		if err != nil {
+			return change, err
+		}
+		change.Scope = domain.Some(scope)
+	}
+	if body.Profile.Set {
+		change.Profile.Set = true
+		if body.Profile.Value != "" {
+			if change.Profile.Value, err = parseID("profile", body.Profile.Value, events.ParseProfileID); err != nil {
+				return change, err
+			}
+		}
+	}
+	if body.ExpiresAt.Set || body.ExpiresIn != "" {
+		var at *time.Time
+		if body.ExpiresAt.Set && !body.ExpiresAt.Null {
+			at = &body.ExpiresAt.Value
+		} else if body.ExpiresAt.Null && body.ExpiresIn != "" {
+			return change, domain.Refuse(domain.ErrInvalid, "expires_in", "takes the place of expires_at; give one of them")
+		}
+		expiry, err := expiryFrom(at, body.ExpiresIn)
+		if err != nil {
+			return change, err
+		}
+		change.Expiry = domain.Some(expiry)
+	}
+	if body.Grace != "" {
+		grace, err := period.Grace("grace", body.Grace)
+		if err != nil {
+			return change, err
+		}
+		change.Grace = domain.Some(grace)
+	}
+	if body.Metadata.Set && !body.Metadata.Null {
+		merged := events.Metadata{}
+		for name, value := range body.Metadata.Value {
+			merged[name] = events.Text{}
+			if value != nil {
+				merged[name] = events.ClearText(*value)
+			}
+		}
+		change.Metadata = domain.Some(merged)
+	}
+	return change, nil
+}
+
+// needed refuses null for a member that cannot be without a value.
+func needed[T any](field string, o wire.Optional[T]) error {
+	if o.Null {
+		return domain.Refuse(domain.ErrInvalid, field, "is needed and cannot be cleared")
+	}
+	return nil
+}
+
+func permissionsFrom(g wire.GrantWish) events.Permissions {
+	return events.Permissions{Level: events.Level(g.Level), Grants: g.Grants}
+}
+
+func scopeFrom(s wire.Scope) (events.Scope, error) {
+	out := events.Scope{AllWorkspaces: s.AllWorkspaces}
+	for _, text := range s.Workspaces {
+		id, err := parseID("scope.workspaces", text, events.ParseWorkspaceID)
+		if err != nil {
+			return out, err
+		}
+		out.Workspaces = append(out.Workspaces, id)
+	}
+	return out, nil
+}
+
+func metadataFrom(m map[string]string) events.Metadata {
+	if len(m) == 0 {
+		return nil
+	}
+	out := make(events.Metadata, len(m))
+	for name, value := range m {
+		if value != "" {
+			out[name] = events.ClearText(value)
+		}
+	}
+	return out
+}
+
+// expiryFrom reads either member. An instant that facts cannot hold is refused
+// here: cut to none, it would never come.
+func expiryFrom(at *time.Time, in string) (key.Expiry, error) {
+	if at == nil {
+		return key.Expiry{In: events.Period(in)}, nil
+	}
+	if y := at.UTC().Year(); y < 1970 || y > 9999 {
+		return key.Expiry{}, domain.Refuse(domain.ErrPastExpiry, "expires_at", "must lie in the future, and before the year 10000")
+	}
+	t := events.TimeOf(*at)
+	if t.IsZero() {
+		return key.Expiry{}, domain.Refuse(domain.ErrPastExpiry, "expires_at", "must lie in the future")
+	}
+	return key.Expiry{At: t, In: events.Period(in)}, nil
+}
+
+func (s *Server) revokeKey(ctx context.Context, c *call) (reply, error) {
+	org, id, err := c.key()
+	if err != nil {
+		return reply{}, err
+	}
+	var body wire.RevokeKey
+	if c.endpoint.takes != nil {
+		if body, err = read[wire.RevokeKey](c); err != nil {
+			return reply{}, err
+		}
+	}
+	w, err := c.wish(body.Reason)
+	if err != nil {
+		return reply{}, err
+	}
+	out, err := s.cfg.Commands.RevokeKey(ctx, w, org, id, body.Cascade)
+	if err != nil {
+		return reply{}, err
+	}
+	if w.DryRun {
+		return preview(out.Facts)
+	}
+	s.remember(out.Position)
+	return reply{
+		body:     wire.Changed{Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Position: s.position(out.Position)},
+		revision: out.Key.Revision, replayed: out.Replayed,
+	}, nil
+}
+
+func (s *Server) rotateKey(ctx context.Context, c *call) (reply, error) {
+	org, id, err := c.key()
+	if err != nil {
+		return reply{}, err
+	}
+	body, err := read[wire.RotateKey](c)
+	if err != nil {
+		return reply{}, err
+	}
+	w, err := c.wish(body.Reason)
+	if err != nil {
+		return reply{}, err
+	}
+	grace, err := period.Grace("grace", body.Grace)
+	if err != nil {
+		return reply{}, err
+	}
+	expiry, err := expiryFrom(body.ExpiresAt, body.ExpiresIn)
+	if err != nil {
+		return reply{}, err
+	}
+	out, err := s.cfg.Commands.RotateKey(ctx, w, org, id, commands.RotateKey{Grace: grace, Expiry: expiry})
+	if err != nil {
+		return reply{}, err
+	}
+	if w.DryRun {
+		return preview(out.Facts)
+	}
+	s.remember(out.Position)
+	return reply{
+		body: wire.Rotated{
+			Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(),
+			Previous: s.showOwn(out.Previous, s.lastUsed(ctx, out, out.Previous)), Position: s.position(out.Position),
+		},
+		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID),
+	}, nil
+}

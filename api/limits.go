@@ -1,0 +1,76 @@
+package api
+
+import "time"
+
+// What bounds a request, each with its reason.
+const (
+	// MaxBodyBytes bounds a management body. The largest there is, a permission
+	// catalog, has to fit a fact of 60 KiB; the rest is white space and escapes.
+	MaxBodyBytes = 1 << 20
+
+	// MaxVerifyBytes bounds the body of /v1/verify: a key, a few names and the
+	// context of the request, each bounded by itself.
+	MaxVerifyBytes = 16 << 10
+
+	// MaxDepth bounds how deep a body nests. A profile's settings are the only
+	// document of the caller's own shape.
+	MaxDepth = 64
+
+	// MaxRequestID bounds X-Request-Id; it stands in facts and log lines.
+	MaxRequestID = 128
+
+	// MaxQueryBytes bounds a query: a cursor, a searched text, and a few ids.
+	MaxQueryBytes = 4 << 10
+
+	// DefaultPage and MaxPage bound a list, as the API promises.
+	DefaultPage = 50
+	MaxPage     = 200
+)
+
+// What to configure an [http.Server] with in front of [Server.Handler].
+const (
+	// MaxHeaderBytes holds a bearer key and a gateway's forwarded headers.
+	MaxHeaderBytes = 32 << 10
+
+	// ReadHeaderTimeout ends connections that dribble headers.
+	ReadHeaderTimeout = 10 * time.Second
+
+	// ReadTimeout is time for the largest body over a slow line.
+	ReadTimeout = 30 * time.Second
+
+	// WriteTimeout is longer than any command takes to be answered. The stream
+	// of events lifts it for itself.
+	WriteTimeout = 60 * time.Second
+
+	// IdleTimeout outlives the idle timeout of common proxies (60 s), so that
+	// it is they who close and no request meets a closing connection.
+	IdleTimeout = 120 * time.Second
+)
+
+const (
+	// commandTimeout bounds a change: a new leader of the stream is there in
+	// seconds, and who waits longer is better told to ask again.
+	commandTimeout = 15 * time.Second
+
+	// readWait bounds how long a read waits for the writes that this server
+	// answered before it. A view that is further behind is read as it is.
+	readWait = 2 * time.Second
+
+	// retryAfter is what clients are told to wait when nothing was done: about
+	// as long as the broker takes to elect a leader.
+	retryAfter = "2"
+
+	// heartbeat keeps proxies from closing a quiet stream of events; most wait
+	// 30 s or 60 s.
+	heartbeat = 15 * time.Second
+
+	// streamPage is how many events are read of the view at a time.
+	streamPage = 200
+
+	// detachRounds bounds how often the keys of a profile are looked up again
+	// while they are detached: keys that get it meanwhile are not chased for ever.
+	detachRounds = 1000
+
+	// namedUsers is how many keys a refusal names before it gets unreadable.
+	namedUsers = 10
+)

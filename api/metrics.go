@@ -1,0 +1,68 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// metrics are the server's own. No label ever holds what a client chose: routes
+// are patterns, codes and statuses a closed set.
+type metrics struct {
+	requests *prometheus.HistogramVec
+	verify   [len(doors)][len(events.Codes) + 1]prometheus.Observer
+	streams  prometheus.Gauge
+}
+
+// door is how a verdict went out.
+type door int
+
+const (
+	doorVerify door = iota
+	doorAuthorize
+)
+
+var doors = [...]string{"verify", "authorize"}
+
+func newMetrics(registry *prometheus.Registry) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "keyledger_http_request_duration_seconds", Help: "Time from a request's headers to its answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 15},
+		}, []string{"method", "route", "status"}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "keyledger_event_streams", Help: "Clients that follow GET /v1/events.",
+		}),
+	}
+	verdicts := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "keyledger_verify_duration_seconds", Help: "Time a verdict took, by its code and the path it was asked on.",
+		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2, .1, 1},
+	}, []string{"code", "path"})
+	// Resolved once: a look-up by labels costs more than the verdict.
+	for p, name := range doors {
+		for _, code := range events.Codes {
+			m.verify[p][code] = verdicts.WithLabelValues(code.String(), name)
+		}
+	}
+	return m, errors.Join(registry.Register(m.requests), registry.Register(verdicts), registry.Register(m.streams))
+}
+
+func (m *metrics) request(method, route string, status int, took time.Duration) {
+	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Observe(took.Seconds())
+}
+
+func (m *metrics) verdict(p door, code events.Code, took time.Duration) {
+	if o := m.verify[p][code]; o != nil {
+		o.Observe(took.Seconds())
+	}
+}
+
+func metricsHandler(registry *prometheus.Registry) http.Handler {
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}

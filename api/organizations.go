@@ -1,0 +1,243 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/organization"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/catalog"
+)
+
+// mergeAttempts is how often a merge patch is tried again on what somebody else
+// has changed meanwhile.
+const mergeAttempts = 5
+
+func (s *Server) organizationEndpoints() []endpoint {
+	const base, one = "/v1/organizations", "/v1/organizations/{org}"
+	const tag = "Organizations"
+	return []endpoint{
+		{
+			method: "POST", path: base, id: "create-organization", tag: tag, summary: "Create an organization",
+			description: "An organization is a tenant. Its id is for ever and never used again.", who: "Role owner or admin of the installation.",
+			takes:   wire.CreateOrganization{},
+			example: wire.CreateOrganization{ID: "acme", Name: "Acme Inc.", Limits: wire.Limits{MaxActiveKeys: 100, MaxKeyLifetime: "1y"}},
+			change:  true, answers: wire.Organization{}, status: 201, codes: []string{"already_exists", "invalid_value"},
+			handle: s.createOrganization,
+		},
+		{
+			method: "GET", path: base, id: "list-organizations", tag: tag, summary: "List organizations",
+			description: "From the newest on. A key of an organization sees its own.", who: "Role owner, admin, member or auditor.",
+			query: pageParameters(), answers: wire.List[wire.Organization]{}, status: 200, codes: []string{"invalid_cursor"},
+			handle: s.listOrganizations,
+		},
+		{
+			method: "GET", path: one, id: "get-organization", tag: tag, summary: "Get an organization", who: "Role owner, admin, member or auditor.",
+			answers: wire.Organization{}, status: 200, handle: s.getOrganization,
+		},
+		{
+			method: "PATCH", path: one, id: "update-organization", tag: tag, summary: "Change an organization",
+			description: "A merge patch. Plan and limits are the installation's to change.", who: "Role owner or admin; for plan and limits, of the installation.",
+			takes: wire.UpdateOrganization{}, example: wire.UpdateOrganization{Name: wire.Some("Acme Corporation")},
+			change: true, match: true, answers: wire.Organization{}, status: 200, codes: []string{"invalid_value", "ended"},
+			handle: s.updateOrganization,
+		},
+		{
+			method: "DELETE", path: one, id: "delete-organization", tag: tag, summary: "End an organization",
+			description: "Denies all its keys at once, for ever. Its id is never used again.", who: "Role owner.",
+			change: true, answers: wire.Deleted{}, status: 200, handle: s.deleteOrganization,
+		},
+	}
+}
+
+func (s *Server) createOrganization(ctx context.Context, c *call) (reply, error) {
+	body, err := read[wire.CreateOrganization](c)
+	if err != nil {
+		return reply{}, err
+	}
+	w, err := c.wish(body.Reason)
+	if err != nil {
+		return reply{}, err
+	}
+	id, err := parseID("id", body.ID, events.ParseOrgID)
+	if err != nil {
+		return reply{}, err
+	}
+	out, err := s.cfg.Commands.CreateOrganization(ctx, w, organization.Create{
+		ID: id, Name: events.ClearText(body.Name), Plan: events.Plan(body.Plan),
+		Limits: events.Limits{MaxActiveKeys: body.Limits.MaxActiveKeys, MaxKeyLifetime: events.Period(body.Limits.MaxKeyLifetime)},
+		Policy: events.Policy{
+			DefaultPrefix: body.Policy.DefaultPrefix, DefaultExpiresIn: events.Period(body.Policy.DefaultExpiresIn),
+			RotationDueAfter: events.Period(body.Policy.RotationDueAfter),
+		},
+	})
+	return s.organizationChanged(ctx, w, out, err, id, "/v1/organizations/"+string(id))
+}
+
+func (s *Server) organizationChanged(ctx context.Context, w commands.Wish, out commands.Outcome, err error, id events.OrgID, location string) (reply, error) {
+	return changed(ctx, s, w, out, err, location, func() (wire.Organization, events.Revision, error) {
+		o, err := s.cfg.Catalog.Organization(ctx, id)
+		return s.showOrganization(o), o.Revision, err
+	})
+}
+
+func (s *Server) listOrganizations(ctx context.Context, c *call) (reply, error) {
+	limit, err := c.limit()
+	if err != nil {
+		return reply{}, err
+	}
+	if !c.principal.MayLook(c.principal.Org) {
+		return reply{}, domain.Refuse(domain.ErrForbidden, "", "role %s may not look; this needs role owner, admin, member or auditor", c.principal.Role)
+	}
+	s.settle(ctx)
+	if c.principal.Installation() {
+		rows, next, err := s.cfg.Catalog.Organizations(ctx, catalog.Page{Cursor: c.query("cursor"), Limit: limit})
+		return reply{body: list(rows, next, s.showOrganization)}, err
+	}
+	if c.query("cursor") != "" {
+		return reply{}, errCursor
+	}
+	o, err := s.organization(ctx, c.principal.Org)
+	if errors.Is(err, domain.ErrNotFound) {
+		return reply{body: list(nil, "", s.showOrganization)}, nil
+	}
+	return reply{body: list([]catalog.Organization{o}, "", s.showOrganization)}, err
+}
+
+// organization reads one that lives.
+func (s *Server) organization(ctx context.Context, id events.OrgID) (catalog.Organization, error) {
+	o, err := s.cfg.Catalog.Organization(ctx, id)
+	if err == nil && !o.EndedAt.IsZero() || errors.Is(err, catalog.ErrNotFound) {
+		return o, missing("organization")
+	}
+	return o, err
+}
+
+func (s *Server) getOrganization(ctx context.Context, c *call) (reply, error) {
+	org, err := c.look()
+	if err != nil {
+		return reply{}, err
+	}
+	s.settle(ctx)
+	o, err := s.organization(ctx, org)
+	return reply{body: s.showOrganization(o), revision: o.Revision}, err
+}
+
+func (s *Server) updateOrganization(ctx context.Context, c *call) (reply, error) {
+	org, err := c.org()
+	if err != nil {
+		return reply{}, err
+	}
+	body, err := read[wire.UpdateOrganization](c)
+	if err != nil {
+		return reply{}, err
+	}
+	w, err := c.wish(body.Reason)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := needed("name", body.Name); err != nil {
+		return reply{}, err
+	}
+	if err := needed("plan", body.Plan); err != nil {
+		return reply{}, err
+	}
+	change := organization.Update{
+		Name: domain.Optional[events.Text]{Set: body.Name.Set, Value: events.ClearText(body.Name.Value)},
+		Plan: domain.Optional[events.Plan]{Set: body.Plan.Set, Value: events.Plan(body.Plan.Value)},
+	}
+	var out commands.Outcome
+	if !body.Limits.Set && !body.Policy.Set {
+		out, err = s.cfg.Commands.UpdateOrganization(ctx, w, org, change)
+	} else {
+		out, err = s.merge(ctx, w, func(w commands.Wish) (commands.Outcome, error) {
+			s.settle(ctx)
+			o, err := s.cfg.Catalog.Organization(ctx, org)
+			if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+				return commands.Outcome{}, err
+			}
+			if w.IfMatch == 0 {
+				w.IfMatch = o.Revision
+			}
+			if body.Limits.Set {
+				change.Limits = domain.Some(mergeLimits(o.Limits, body.Limits))
+			}
+			if body.Policy.Set {
+				change.Policy = domain.Some(mergePolicy(o.Policy, body.Policy))
+			}
+			return s.cfg.Commands.UpdateOrganization(ctx, w, org, change)
+		})
+	}
+	return s.organizationChanged(ctx, w, out, err, org, "")
+}
+
+// merge carries out a patch that is merged into what is there: on the revision
+// that was read, and again when somebody else was faster. A revision that the
+// caller named is the caller's, and tried once.
+func (s *Server) merge(ctx context.Context, w commands.Wish, attempt func(commands.Wish) (commands.Outcome, error)) (commands.Outcome, error) {
+	for n := 1; ; n++ {
+		out, err := attempt(w)
+		if !errors.Is(err, domain.ErrStale) || w.IfMatch != 0 || n == mergeAttempts || ctx.Err() != nil {
+			return out, err
+		}
+		// Another server's change may not have arrived in the catalog.
+		if err := pause(ctx, mergePause); err != nil {
+			return commands.Outcome{}, err
+		}
+	}
+}
+
+func mergeLimits(l events.Limits, patch wire.Optional[wire.UpdateLimits]) events.Limits {
+	if patch.Null {
+		return events.Limits{}
+	}
+	if p := patch.Value.MaxActiveKeys; p.Set {
+		l.MaxActiveKeys = p.Value
+	}
+	if p := patch.Value.MaxKeyLifetime; p.Set {
+		l.MaxKeyLifetime = events.Period(p.Value)
+	}
+	return l
+}
+
+func mergePolicy(policy events.Policy, patch wire.Optional[wire.UpdatePolicy]) events.Policy {
+	if patch.Null {
+		return events.Policy{}
+	}
+	if p := patch.Value.DefaultPrefix; p.Set {
+		policy.DefaultPrefix = p.Value
+	}
+	if p := patch.Value.DefaultExpiresIn; p.Set {
+		policy.DefaultExpiresIn = events.Period(p.Value)
+	}
+	if p := patch.Value.RotationDueAfter; p.Set {
+		policy.RotationDueAfter = events.Period(p.Value)
+	}
+	return policy
+}
+
+func (s *Server) deleteOrganization(ctx context.Context, c *call) (reply, error) {
+	org, err := c.org()
+	if err != nil {
+		return reply{}, err
+	}
+	w, err := c.wish("")
+	if err != nil {
+		return reply{}, err
+	}
+	out, err := s.cfg.Commands.DeleteOrganization(ctx, w, org)
+	return s.deleted(w, out, err)
+}
+
+// parseID reads an id that the caller chose. Its meaning is wrong, not its
+// syntax: the body did parse.
+func parseID[T ~string](field, text string, parse func(string) (T, error)) (T, error) {
+	id, err := parse(text)
+	if err != nil {
+		return "", domain.Refuse(domain.ErrInvalid, field, "must be 1 to %d characters of a-z, 0-9 and '-', and begin with a letter or digit", events.MaxIDLength)
+	}
+	return id, nil
+}

@@ -1,0 +1,171 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/domain/keystring"
+)
+
+// Server answers HTTP. Its handler may be served by any number of listeners.
+type Server struct {
+	cfg      Config
+	metrics  *metrics
+	buffers  *bufferPool
+	streamed *endpoint
+	handler  http.Handler
+	// answered is the highest position that this server has answered a change
+	// with; reads wait for it.
+	answered atomic.Uint64
+}
+
+// New returns a server.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, buffers: newBufferPool()}
+	var err error
+	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
+		return nil, fmt.Errorf("api: register metrics: %w", err)
+	}
+	endpoints := s.endpoints()
+	document, err := describe(endpoints, cfg.Version)
+	if err != nil {
+		return nil, err
+	}
+	page, err := document.page()
+	if err != nil {
+		return nil, err
+	}
+	s.handler = s.tracked(s.route(endpoints, document.json, page))
+	return s, nil
+}
+
+// Handler returns what serves all of it.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// endpoints are all that the OpenAPI document describes.
+func (s *Server) endpoints() []endpoint {
+	events := s.eventsEndpoint()
+	s.streamed = &events
+	return slices.Concat(
+		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(),
+		[]endpoint{s.verifyEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), events}, s.plainEndpoints(),
+	)
+}
+
+// route registers the endpoints. Each path also gets a handler for all other
+// methods, which says what the path does take.
+func (s *Server) route(endpoints []endpoint, document, page []byte) http.Handler {
+	mux := http.NewServeMux()
+	allowed := map[string][]string{}
+	for i := range endpoints {
+		e := &endpoints[i]
+		handler := e.raw
+		if handler == nil {
+			handler = s.serve(e)
+		}
+		if e.any {
+			mux.Handle(e.path, handler)
+			continue
+		}
+		mux.Handle(e.method+" "+e.path, handler)
+		allowed[e.path] = append(allowed[e.path], e.method)
+	}
+	served := map[string]http.Handler{
+		"/openapi.json": static("application/json", document, ""),
+		"/docs":         static("text/html; charset=utf-8", page, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+	}
+	for path, handler := range served {
+		mux.Handle("GET "+path, handler)
+		allowed[path] = []string{"GET"}
+	}
+	for path, methods := range allowed {
+		mux.HandleFunc(path, notAllowed(methods))
+	}
+	mux.HandleFunc("/v1/", notFound)
+	if s.cfg.Console != nil {
+		mux.Handle("/", s.cfg.Console)
+	} else {
+		mux.HandleFunc("/", notFound)
+	}
+	return guarded(mux)
+}
+
+// guarded answers what no router should see: a key in the path, which a
+// redirect or a console's page might repeat, and paths that would be redirected
+// to their clean form, which a gateway in front may read in another way.
+func guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t := trackOf(w)
+		switch {
+		case keystring.Contains(r.URL.Path):
+			err := secretIn("path")
+			t.fail(writeProblem(w, err, t.requestID), err)
+		case !clean(r.URL.Path):
+			notFound(w, r)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func clean(p string) bool {
+	return strings.HasPrefix(p, "/") && (path.Clean(p) == p || path.Clean(p)+"/" == p)
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	t := trackOf(w)
+	err := missing("path")
+	t.fail(writeProblem(w, err, t.requestID), err)
+}
+
+func notAllowed(methods []string) http.HandlerFunc {
+	if slices.Contains(methods, "GET") {
+		methods = append(methods, "HEAD")
+	}
+	slices.Sort(methods)
+	allow := []string{strings.Join(methods, ", ")}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		t := trackOf(w)
+		err := &refusal{err: errMethod, detail: "this path takes " + allow[0], headers: http.Header{"Allow": allow}}
+		t.fail(writeProblem(w, err, t.requestID), err)
+	}
+}
+
+func static(contentType string, body []byte, policy string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		if policy != "" {
+			w.Header().Set("Content-Security-Policy", policy)
+		}
+		// The client may have gone; there is nobody to tell.
+		_, _ = w.Write(body)
+	})
+}
+
+// plainEndpoints are those that operators and their tools ask.
+func (s *Server) plainEndpoints() []endpoint {
+	const tag = "Operation"
+	return []endpoint{
+		{
+			method: "GET", path: "/livez", id: "livez", tag: tag, summary: "Does the process answer?", who: "Anybody.", open: true,
+			status: 200, raw: http.HandlerFunc(livez),
+		},
+		{
+			method: "GET", path: "/readyz", id: "readyz", tag: tag, summary: "Can verdicts and reads be given?",
+			description: "503 until the ledger is replayed, and whenever a part fails; the answer then names the checks that fail.", who: "Anybody.", open: true,
+			answers: wire.Health{}, status: 200, raw: http.HandlerFunc(s.readyz),
+		},
+		{
+			method: "GET", path: "/metrics", id: "metrics", tag: tag, summary: "Metrics for Prometheus", who: "Anybody. No label holds a key's id.", open: true,
+			status: 200, raw: metricsHandler(s.cfg.Metrics),
+		},
+	}
+}

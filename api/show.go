@@ -1,0 +1,169 @@
+package api
+
+import (
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/permission"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/catalog"
+)
+
+func (s *Server) position(pos events.Position) string {
+	return s.cfg.Positions.Format(events.StreamLedger, pos)
+}
+
+// instant returns nil for none.
+func instant(t events.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	std := t.Std()
+	return &std
+}
+
+func textOrNull[T ~string](s T) *string {
+	if s == "" {
+		return nil
+	}
+	text := string(s)
+	return &text
+}
+
+func keyIDText(id events.KeyID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return id.String()
+}
+
+// showKey shows a key as the catalog has it.
+func (s *Server) showKey(k catalog.Key) wire.Key {
+	out := wire.Key{
+		ID: k.ID.String(), Name: textOrNull(k.Name.String()), Kind: string(k.Kind), Role: string(k.Role),
+		Prefix: k.Prefix, LastFour: k.LastFour, Masked: keystring.Masked(k.Prefix, k.LastFour), Status: string(k.Status),
+		Permissions: grantOf(k.Kind, k.Permissions), EffectivePermissions: s.effective(k.Org, k.Permissions),
+		Scope: scopeOf(k.Scope), Profile: textOrNull(k.Profile), CreatedAt: k.CreatedAt.Std(), CreatedBy: k.CreatedBy.String(),
+		ExpiresAt: instant(k.ExpiresAt), LastUsedAt: instant(k.LastUsedAt),
+		RotatedFrom: keyIDText(k.RotatedFrom), RotatedTo: keyIDText(k.RotatedTo), GraceEndsAt: instant(k.GraceEndsAt),
+		RevokedAt: instant(k.RevokedAt), RevocationReason: k.RevocationReason.String(), ExternalID: k.ExternalID.String(),
+		Metadata: metadataOf(k.Metadata), Position: s.position(k.Position),
+	}
+	return out
+}
+
+// showOwn shows a key as its own facts tell it, right after a change.
+func (s *Server) showOwn(k commands.Key, lastUsed events.Time) wire.Key {
+	return s.showKey(catalog.Key{
+		Org: k.Org, ID: k.ID, Kind: k.Kind, Role: k.Role, Name: k.Name, Prefix: k.Prefix, LastFour: k.LastFour,
+		Permissions: k.Permissions, Scope: k.Scope, Profile: k.Profile, ExternalID: k.ExternalID, Metadata: k.Metadata,
+		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy, RotatedFrom: k.RotatedFrom, RotatedTo: k.RotatedTo,
+		Status: k.Status(events.TimeOf(time.Now())), ExpiresAt: k.ExpiresAt, GraceEndsAt: k.GraceEndsAt,
+		RevokedAt: k.RevokedAt, RevocationReason: k.RevocationReason, LastUsedAt: lastUsed, Position: k.Position,
+	})
+}
+
+func grantOf(kind events.KeyKind, p events.Permissions) *wire.Grant {
+	if kind == events.KindManagement {
+		return nil
+	}
+	return &wire.Grant{Level: string(p.Level), Grants: p.Grants}
+}
+
+func scopeOf(s events.Scope) wire.Scope {
+	return wire.Scope{AllWorkspaces: s.AllWorkspaces, Workspaces: texts(s.Workspaces)}
+}
+
+func texts[T ~string](list []T) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = string(v)
+	}
+	return out
+}
+
+func metadataOf(m events.Metadata) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[k] = v.String()
+	}
+	return out
+}
+
+// effective are the permissions that a key has under today's catalog. It is
+// shown; verdicts are made of the index.
+func (s *Server) effective(org events.OrgID, p events.Permissions) []string {
+	out := []string{}
+	if p.Level == "" {
+		return out
+	}
+	config, _ := s.cfg.Configuration.Of(org)
+	grants := make([]permission.Grant, len(p.Grants))
+	for i, g := range p.Grants {
+		grants[i] = permission.Grant(g)
+	}
+	for _, entry := range config.Catalog.Permissions {
+		if permission.Allowed(permission.Level(p.Level), grants, permission.Name(entry.Name), permission.Access(entry.Access)) {
+			out = append(out, entry.Name)
+		}
+	}
+	return out
+}
+
+func (s *Server) showOrganization(o catalog.Organization) wire.Organization {
+	return wire.Organization{
+		ID: string(o.ID), Name: o.Name.String(), Plan: string(o.Plan), Limits: showLimits(o.Limits), Policy: showPolicy(o.Policy),
+		CreatedAt: o.CreatedAt.Std(), UpdatedAt: o.UpdatedAt.Std(), Position: s.position(o.Position),
+	}
+}
+
+func showLimits(l events.Limits) wire.Limits {
+	return wire.Limits{MaxActiveKeys: l.MaxActiveKeys, MaxKeyLifetime: string(l.MaxKeyLifetime)}
+}
+
+func showPolicy(p events.Policy) wire.Policy {
+	return wire.Policy{
+		DefaultPrefix: p.DefaultPrefix, DefaultExpiresIn: string(p.DefaultExpiresIn), RotationDueAfter: string(p.RotationDueAfter),
+	}
+}
+
+func (s *Server) showWorkspace(w catalog.Workspace) wire.Workspace {
+	return wire.Workspace{
+		ID: string(w.ID), Name: w.Name.String(), CreatedAt: w.CreatedAt.Std(), UpdatedAt: w.UpdatedAt.Std(), Position: s.position(w.Position),
+	}
+}
+
+func (s *Server) showProfile(p catalog.Profile) wire.Profile {
+	return wire.Profile{
+		ID: string(p.ID), Name: p.Name.String(), Settings: jsontext.Value(p.Settings), CreatedAt: p.CreatedAt.Std(),
+		UpdatedAt: p.UpdatedAt.Std(), Position: s.position(p.Position),
+	}
+}
+
+func (s *Server) showPermissions(p catalog.Permissions) wire.Permissions {
+	out := wire.Permissions{Permissions: []wire.Permission{}}
+	if p.Position != 0 {
+		out.Position = s.position(p.Position)
+	}
+	for _, entry := range p.Permissions {
+		out.Permissions = append(out.Permissions, wire.Permission{
+			Name: entry.Name, Access: string(entry.Access), Description: entry.Description, Routes: entry.Routes,
+		})
+	}
+	return out
+}
+
+func list[V, W any](rows []V, next string, show func(V) W) wire.List[W] {
+	out := wire.List[W]{Items: make([]W, 0, len(rows)), NextCursor: next}
+	for _, row := range rows {
+		out.Items = append(out.Items, show(row))
+	}
+	return out
+}

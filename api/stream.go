@@ -1,0 +1,285 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/permission"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/audit"
+	"github.com/keyledger/keyledger/verify"
+)
+
+// stream is a client that follows GET /v1/events.
+type stream struct {
+	server    *Server
+	w         http.ResponseWriter
+	r         *http.Request
+	control   *http.ResponseController
+	requestID string
+	filter    audit.Filter
+	kinds     []events.Kind
+	at        events.Position
+	buf       bytes.Buffer
+	checked   time.Time
+}
+
+// recheck is how long a stream goes on without asking whether its key is still
+// good, at most: a revoked key must not go on reading.
+const recheck = time.Second
+
+// streamWrite bounds how long a client may take to read what it is sent.
+const streamWrite = 30 * time.Second
+
+func (s *Server) events(w http.ResponseWriter, r *http.Request) {
+	t := trackOf(w)
+	c := &call{w: w, r: r, requestID: t.requestID, endpoint: s.streamed}
+	st, err := s.openStream(c)
+	if err != nil {
+		t.fail(writeProblem(w, err, t.requestID), err)
+		return
+	}
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+	if err := st.run(r.Context()); err != nil && r.Context().Err() == nil {
+		t.err = err
+	}
+}
+
+// openStream reads what is to be streamed, and to whom.
+func (s *Server) openStream(c *call) (*stream, error) {
+	if err := c.refuseSecrets(); err != nil {
+		return nil, err
+	}
+	var err error
+	ctx := c.r.Context()
+	if c.principal, err = s.authenticate(ctx, c.r, c.requestID); err != nil {
+		return nil, err
+	}
+	trackOf(c.w).actor = c.principal.Actor
+	if err := c.checkQuery(); err != nil {
+		return nil, err
+	}
+	st := &stream{
+		server: s, w: c.w, r: c.r, control: http.NewResponseController(c.w), requestID: c.requestID, checked: time.Now(),
+	}
+	if st.filter, err = streamFilter(c); err != nil {
+		return nil, err
+	}
+	if st.kinds, err = kindsOf(c.query("types")); err != nil {
+		return nil, err
+	}
+	st.at, err = s.beginning(ctx, c)
+	return st, err
+}
+
+// streamFilter keeps a client within its walls. A key that is limited to
+// workspaces would have to be judged event by event, over scopes that change: it
+// reads histories of keys instead.
+func streamFilter(c *call) (audit.Filter, error) {
+	p := c.principal
+	f := audit.Filter{Org: p.Org, AllOrganizations: p.Installation(), OldestFirst: true}
+	if text := c.query("organization"); text != "" {
+		org, err := events.ParseOrgID(text)
+		if err != nil || !p.Reaches(org) {
+			return f, missing("organization")
+		}
+		f.Org, f.AllOrganizations = org, false
+	}
+	switch {
+	case !p.MayLook(f.Org):
+		return f, domain.Refuse(domain.ErrForbidden, "", "role %s may not look; this needs role owner, admin, member or auditor", p.Role)
+	case !p.Scope.AllWorkspaces:
+		return f, domain.Refuse(domain.ErrForbidden, "", "the stream is of a whole organization; the key's scope is limited to workspaces")
+	}
+	return f, nil
+}
+
+// kindsOf reads the types asked for: kinds with or without their version.
+func kindsOf(text string) ([]events.Kind, error) {
+	if text == "" {
+		return nil, nil
+	}
+	known := make([]string, 0, 64)
+	for _, k := range events.Kinds() {
+		known = append(known, string(k), k.Name())
+	}
+	var out []events.Kind
+	for name := range strings.SplitSeq(text, ",") {
+		name = strings.TrimPrefix(name, events.TypePrefix)
+		if !slices.Contains(known, name) {
+			if near, ok := permission.Nearest(name, known); ok {
+				return nil, refuse(errRequest, "types", "there is no such type; did you mean %q?", near)
+			}
+			return nil, refuse(errRequest, "types", "there is no such type; types are comma-separated, such as key.created,key.revoked")
+		}
+		out = append(out, events.Kind(name))
+	}
+	return out, nil
+}
+
+// beginning is the position after which the client wants events: the last that
+// it has seen when it comes again, what it asks for, or else from now on.
+func (s *Server) beginning(ctx context.Context, c *call) (events.Position, error) {
+	text, field := c.r.Header.Get("Last-Event-ID"), "Last-Event-ID"
+	if text == "" {
+		text, field = c.query("after"), "after"
+	}
+	switch text {
+	case "":
+		s.settleAudit(ctx)
+		return s.cfg.Audit.Position(ctx)
+	case "0":
+		return 0, nil
+	}
+	pos, err := s.cfg.Positions.Parse(events.StreamLedger, text)
+	if err != nil {
+		return 0, refuse(err, field, "%s", plainDetail(err, kindOf(err)))
+	}
+	return pos, nil
+}
+
+// run sends what there is, and then what comes, until the client goes or may
+// not look any more.
+func (st *stream) run(ctx context.Context) error {
+	// The server's timeouts are for requests that end.
+	if err := errors.Join(st.control.SetReadDeadline(time.Time{}), st.control.SetWriteDeadline(time.Time{})); err != nil {
+		return err
+	}
+	h := st.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h["Cache-Control"] = noStore
+	h.Set("X-Accel-Buffering", "no")
+	st.w.WriteHeader(http.StatusOK)
+	// What a client sees at once, so that it knows that it listens.
+	st.buf.WriteString("retry: 2000\n\n")
+	if err := st.send(); err != nil {
+		return err
+	}
+	for {
+		if err := st.catchUp(ctx); err != nil {
+			return err
+		}
+		if err := st.await(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// catchUp sends everything up to what the view holds now.
+func (st *stream) catchUp(ctx context.Context) error {
+	until, err := st.server.cfg.Audit.Position(ctx)
+	if err != nil || until <= st.at {
+		return err
+	}
+	f := st.filter
+	f.After, f.Until, f.Limit = st.at, until, streamPage
+	for {
+		if err := st.allowed(ctx, recheck); err != nil {
+			return err
+		}
+		page, next, err := st.server.cfg.Audit.Events(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, e := range page {
+			if len(st.kinds) == 0 || slices.Contains(st.kinds, e.Kind) || slices.Contains(st.kinds, events.Kind(e.Kind.Name())) {
+				st.event(e)
+			}
+		}
+		if err := st.send(); err != nil {
+			return err
+		}
+		if next == "" {
+			st.at = until
+			return nil
+		}
+		f.Cursor = next
+	}
+}
+
+func (st *stream) event(e audit.Event) {
+	fmt.Fprintf(&st.buf, "id: %s\nevent: %s\ndata: ", st.server.position(e.Position), e.Kind.Name())
+	// A stored body has no line breaks; a planted one must not forge events.
+	st.buf.Write(bytes.ReplaceAll(bytes.ReplaceAll(e.Raw, []byte("\r"), nil), []byte("\n"), []byte("\ndata: ")))
+	st.buf.WriteString("\n\n")
+}
+
+// await waits for the next event, with a comment now and then that keeps
+// proxies from closing the connection.
+func (st *stream) await(ctx context.Context) error {
+	for {
+		waiting, cancel := context.WithTimeout(ctx, heartbeat)
+		err := st.server.cfg.WaitForAudit(waiting, st.at+1)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			return nil
+		case !errors.Is(err, context.DeadlineExceeded):
+			return err
+		}
+		if err := st.allowed(ctx, 0); err != nil {
+			return err
+		}
+		st.buf.WriteString(": still here\n\n")
+		if err := st.send(); err != nil {
+			return err
+		}
+	}
+}
+
+// allowed asks again whether the key is good, when the last answer is old.
+func (st *stream) allowed(ctx context.Context, old time.Duration) error {
+	if time.Since(st.checked) < old {
+		return nil
+	}
+	st.checked = time.Now()
+	var d verify.Decision
+	if err := st.server.admit(ctx, st.r, st.requestID, &d); err != nil {
+		return err
+	}
+	p := commands.Principal{Org: d.Org, Role: d.Role, Scope: d.Scope}
+	if !p.MayLook(st.filter.Org) && !st.filter.AllOrganizations || !p.Scope.AllWorkspaces || st.filter.AllOrganizations && !p.Installation() {
+		return domain.Refuse(domain.ErrForbidden, "", "the key may not look any more")
+	}
+	return nil
+}
+
+// send writes what is gathered.
+func (st *stream) send() error {
+	if st.buf.Len() == 0 {
+		return nil
+	}
+	if err := st.control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+		return err
+	}
+	if _, err := st.w.Write(st.buf.Bytes()); err != nil {
+		return err
+	}
+	st.buf.Reset()
+	return st.control.Flush()
+}
+
+func (s *Server) eventsEndpoint() endpoint {
+	return endpoint{
+		method: "GET", path: "/v1/events", id: "stream-events", tag: "Events", summary: "Follow events as they happen",
+		description: "Server-sent events: id is the position, event the type without its version, data the stored CloudEvents document. Begins where Last-Event-ID or after say, with the oldest first, and else from now on. A comment comes every 15 seconds. The stream ends when the key is not good any more.",
+		who:         "Role owner, admin, member or auditor, not limited to workspaces. A key of an organization sees its own events only.",
+		query: []parameter{
+			{name: "types", description: "Only these types, comma-separated, with or without their version.", of: "", example: "key.created,key.revoked"},
+			{name: "after", description: "Events after this position; 0 is the beginning.", of: "", example: "0"},
+			{name: "organization", description: "Only events of this organization.", of: "", example: "acme"},
+		},
+		status: 200, codes: []string{"invalid_position"}, raw: http.HandlerFunc(s.events),
+	}
+}

@@ -1,0 +1,71 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/verify"
+)
+
+// whoami answers what the key of the request is, of whatever kind.
+func (s *Server) whoami(w http.ResponseWriter, r *http.Request) {
+	t := trackOf(w)
+	c := &call{w: w, r: r, requestID: t.requestID, endpoint: &endpoint{status: http.StatusOK}}
+	out, err := s.self(r.Context(), c)
+	if err != nil {
+		t.fail(writeProblem(w, err, t.requestID), err)
+		return
+	}
+	s.write(c, out)
+}
+
+func (s *Server) self(ctx context.Context, c *call) (reply, error) {
+	if err := c.refuseSecrets(); err != nil {
+		return reply{}, err
+	}
+	if err := c.checkQuery(); err != nil {
+		return reply{}, err
+	}
+	secret := bearer(c.r.Header)
+	if secret == "" {
+		return reply{}, unauthenticated(realm, "send a key as Authorization: Bearer <key>")
+	}
+	// A verdict is asked of one kind; the prefix tells which is likely. A key
+	// of the other kind is asked again, so that its use is recorded as good.
+	q := verify.Question{Secret: secret, Kind: events.KindAPI, Context: useOf(c.r, c.requestID)}
+	if keystring.Prefix(secret) == commands.ManagementPrefix {
+		q.Kind = events.KindManagement
+	}
+	d := s.cfg.Verifier.Verify(ctx, &q)
+	if d.Code == events.CodeInsufficientPermissions && d.Kind != q.Kind {
+		q.Kind = d.Kind
+		d = s.cfg.Verifier.Verify(ctx, &q)
+	}
+	switch d.Code {
+	case events.CodeValid:
+	case events.CodeOutOfScope, events.CodeInsufficientPermissions:
+		return reply{}, domain.Refuse(domain.ErrForbidden, "", "none of the workspaces that this key was for is there any more")
+	case events.CodeStale, events.CodeUnavailable:
+		return reply{}, refuse(events.ErrUnavailable, "", "this server cannot tell right now whether the key is good; try again")
+	default:
+		return reply{}, unauthenticated(realm+`, error="invalid_token"`, "the key is not accepted")
+	}
+	trackOf(c.w).actor = events.Actor{Type: events.ActorKey, Org: d.Org, Key: d.Key}
+	return reply{body: wire.Whoami{
+		KeyID: d.Key.String(), Organization: string(d.Org), Kind: string(d.Kind), Role: string(d.Role),
+		Permissions: grantOf(d.Kind, d.Permissions), Scope: scopeOf(d.Scope), ExpiresAt: instant(d.ExpiresAt), Position: s.position(d.Position),
+	}}, nil
+}
+
+func (s *Server) whoamiEndpoint() endpoint {
+	return endpoint{
+		method: "GET", path: "/v1/whoami", id: "whoami", tag: "Verification", summary: "What is the key of this request?",
+		description: "For a key of any kind.", who: "Whoever has the key.",
+		answers: wire.Whoami{}, status: 200, raw: http.HandlerFunc(s.whoami),
+	}
+}

@@ -1,0 +1,20 @@
+package wire
+
+// Problem is an error of the API: problem details (RFC 9457) with a code that
+// never changes its meaning.
+type Problem struct {
+	Type      string  `json:"type" example:"https://github.com/keyledger/keyledger/blob/main/docs/errors.md#unknown_permission" doc:"A page about the code."`
+	Title     string  `json:"title" example:"Unknown permission"`
+	Status    int     `json:"status" example:"422"`
+	Detail    string  `json:"detail,omitzero" doc:"What was wrong and what to do."`
+	Code      string  `json:"code" example:"unknown_permission" doc:"Stable; decide on this."`
+	Field     string  `json:"field,omitzero" example:"permissions.grants" doc:"The member, parameter or header at fault, if one is."`
+	Errors    []Fault `json:"errors,omitempty" doc:"All faults, when there is more than one."`
+	RequestID string  `json:"request_id,omitzero"`
+}
+
+// Fault is one of several faults of a request.
+type Fault struct {
+	Field  string `json:"field,omitzero"`
+	Detail string `json:"detail"`
+}

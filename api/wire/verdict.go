@@ -1,0 +1,44 @@
+package wire
+
+import "github.com/go-json-experiment/json/jsontext"
+
+// VerifyRequest asks for a verdict.
+type VerifyRequest struct {
+	Secret     string         `json:"secret" maxLength:"512" example:"kl_live_…" doc:"The key as the caller presented it."`
+	Permission string         `json:"permission,omitzero" maxLength:"200" example:"interview:start" doc:"Must the key be allowed this?"`
+	Workspace  string         `json:"workspace,omitzero" maxLength:"63" example:"support" doc:"Must the key be of use there? Without it no scope is judged."`
+	AtLeast    string         `json:"at_least,omitzero" maxLength:"80" doc:"A position that must be applied before the verdict; STALE when it is not in time."`
+	Context    *VerifyContext `json:"context,omitempty" doc:"Recorded with the use."`
+}
+
+// VerifyContext is what is recorded of the request that a verdict is for.
+type VerifyContext struct {
+	RequestID string `json:"request_id,omitzero" maxLength:"128"`
+	Method    string `json:"method,omitzero" maxLength:"16"`
+	Path      string `json:"path,omitzero" maxLength:"2048"`
+	ClientIP  string `json:"client_ip,omitzero" maxLength:"64"`
+	UserAgent string `json:"user_agent,omitzero" maxLength:"512"`
+}
+
+// Verdict answers /v1/verify. For MALFORMED and NOT_FOUND it tells valid, code,
+// position and staleness alone.
+type Verdict struct {
+	Valid        bool            `json:"valid"`
+	Code         string          `json:"code" enum:"VALID,MALFORMED,NOT_FOUND,REVOKED,EXPIRED,INACTIVE,INSUFFICIENT_PERMISSIONS,OUT_OF_SCOPE,STALE,UNAVAILABLE"`
+	KeyID        string          `json:"key_id,omitzero"`
+	Organization string          `json:"organization,omitzero"`
+	Profile      *VerdictProfile `json:"profile,omitempty"`
+	Permissions  *Grant          `json:"permissions,omitempty"`
+	Scope        *Scope          `json:"scope,omitempty"`
+	ExpiresAt    string          `json:"expires_at,omitzero" format:"date-time"`
+	ScopeChecked bool            `json:"scope_checked,omitzero" doc:"Whether a workspace was asked about and judged."`
+	Position     string          `json:"position" doc:"How far this verifier has applied the ledger."`
+	Staleness    float64         `json:"staleness" doc:"Seconds since this verifier last knew that it had applied everything."`
+}
+
+// VerdictProfile is the profile that a verdict carries.
+type VerdictProfile struct {
+	ID       string         `json:"id"`
+	Name     string         `json:"name,omitzero"`
+	Settings jsontext.Value `json:"settings"`
+}
