@@ -20,15 +20,17 @@ const (
 // grant is what many keys share: everything about a key that is neither its
 // own nor a flag. It is immutable; a key that changes points to another.
 type grant struct {
-	org         *organization
-	kind        events.KeyKind
-	role        events.Role
-	permissions events.Permissions
-	scope       events.Scope
-	profile     events.ProfileID
+	// What every verdict reads comes first, in one cache line.
+	org *organization
 	// effective is what the grant amounts to under the organization's catalog,
 	// workspaces and profiles of the moment.
 	effective atomic.Pointer[effective]
+	kind      events.KeyKind
+	role      events.Role
+
+	scope       events.Scope
+	permissions events.Permissions
+	profile     events.ProfileID
 	// tuple is the text by which equal grants are found.
 	tuple string
 }

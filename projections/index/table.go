@@ -140,24 +140,18 @@ func (t *table) hash(d *digest) uint32 {
 func (t *table) find(d *digest, hash uint32) (*slot, uint64, *rows) {
 	r := t.shards[hash>>homeBits].Load()
 	slots := r.slots
-	i := home(hash, len(slots))
-	s := &slots[i]
-	state := s.state()
-	for {
-		// The next slot is asked for before this one has come: most of a probe
-		// is waiting for memory, and two wait together.
-		if i++; i == len(slots) {
-			i = 0
-		}
-		next := &slots[i]
-		nextState := next.state()
+	for i := home(hash, len(slots)); ; {
+		s := &slots[i]
+		state := s.state()
 		if state == 0 {
 			return nil, 0, r
 		}
 		if s.is(d) {
 			return s, state, r
 		}
-		s, state = next, nextState
+		if i++; i == len(slots) {
+			i = 0
+		}
 	}
 }
 
