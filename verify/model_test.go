@@ -33,12 +33,12 @@ type modelOrg struct {
 }
 
 type modelKey struct {
-	org                                         events.OrgID
-	created, lost                               bool
-	revision                                    events.Revision
-	closed, revoked, expired, disabled, rotated bool
-	said                                        events.KeyCreated
-	grace                                       events.Time
+	org                                events.OrgID
+	created, lost                      bool
+	revision                           events.Revision
+	closed, revoked, expired, disabled bool
+	said                               events.KeyCreated
+	grace                              events.Time
 }
 
 func newModel() *model {
@@ -209,6 +209,7 @@ func (o *modelOrg) apply(r events.Recorded) {
 			}
 		}
 		o.profiles[r.Subject.ID] = rev
+	default:
 	}
 }
 

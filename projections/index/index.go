@@ -221,7 +221,8 @@ func (x *Index) applyOrganization(org *organization, r *events.Recorded) {
 	exists := org.exists()
 	switch e := r.Event.(type) {
 	case events.OrganizationCreated:
-		if exists || e.ID != org.id {
+		// The installation's own exists from the start, and is created as well.
+		if exists && org.id != events.System || e.ID != org.id {
 			x.closeOrganization(org, r, TroubleMisplaced)
 			return
 		}
