@@ -168,7 +168,7 @@ func (o *modelOrg) apply(r events.Recorded) {
 	case events.AggregateOrganization:
 		if o.next(r, &o.revision) {
 			_, creates := r.Event.(events.OrganizationCreated)
-			o.closed = o.closed || creates == o.exists
+			o.closed = o.closed || creates && o.revision != 1 || !creates && !o.exists
 			o.exists = o.exists || creates
 		}
 	case events.AggregateCatalog:

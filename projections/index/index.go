@@ -221,8 +221,9 @@ func (x *Index) applyOrganization(org *organization, r *events.Recorded) {
 	exists := org.exists()
 	switch e := r.Event.(type) {
 	case events.OrganizationCreated:
-		// The installation's own exists from the start, and is created as well.
-		if exists && org.id != events.System || e.ID != org.id {
+		// Only the first fact creates; that of the installation's own
+		// organization, too, which was there before it.
+		if r.Meta.Revision != 1 || e.ID != org.id {
 			x.closeOrganization(org, r, TroubleMisplaced)
 			return
 		}

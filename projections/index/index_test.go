@@ -326,6 +326,7 @@ func TestEndOfOrganization(t *testing.T) {
 func TestUnknownOrganizationIsClosed(t *testing.T) {
 	b := newBook(t)
 	b.create("ghost", key(1))
+	b.add(events.OrganizationSubject(events.System), events.OrganizationCreated{ID: events.System})
 	b.create(events.System, key(2))
 	if !b.look(1).Closed() {
 		t.Error("a key without an organization is open")
@@ -413,6 +414,7 @@ func TestWhatCannotBeAppliedCloses(t *testing.T) {
 		{"unknown on revoked", func(b *book) { b.add(events.RevokedSubject(acme, keyID(1)), later) }, index.TroubleUnknown, false},
 
 		{"malformed organization", func(b *book) { b.at(events.OrganizationSubject(acme), 0, events.Malformed{}) }, index.TroubleMalformed, true},
+		{"organization created again", func(b *book) { b.add(events.OrganizationSubject(acme), events.OrganizationCreated{ID: acme}) }, index.TroubleMisplaced, true},
 		{"gap in the catalog", func(b *book) { b.at(events.CatalogSubject(acme), 3, catalog()) }, index.TroubleGap, true},
 		{"malformed catalog", func(b *book) { b.at(events.CatalogSubject(acme), 2, events.Malformed{}) }, index.TroubleMalformed, true},
 		{"unknown on a workspace", func(b *book) { b.add(events.WorkspaceSubject(acme, "w1"), later) }, index.TroubleUnknown, true},
