@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -205,9 +206,8 @@ func (t *tour) ask(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.reason = "it completes interviews now"
 	k, _, err := t.s.updateKey(ctx, tourOrg, t.key.ID, wire.UpdateKey{
-		Permissions: wire.Some(wire.GrantWish{Level: "restricted", Grants: []string{"interview:*"}}), Reason: w.reason,
+		Permissions: wire.Some(wire.GrantWish{Level: "restricted", Grants: []string{"interview:*"}}), Reason: "needs it now",
 	}, w)
 	if err != nil {
 		return err
@@ -298,8 +298,11 @@ func (t *tour) audit(ctx context.Context) error {
 		return err
 	}
 	g := grid{head: []string{"WHEN (UTC)", "WHAT", "BY", "WHY"}}
-	for _, e := range list.Items {
+	// The oldest first: it is a story.
+	for _, e := range slices.Backward(list.Items) {
 		s := tell(e)
+		// When it ends was said above.
+		s.what, _, _ = strings.Cut(s.what, ", until")
 		by := s.who
 		if strings.Contains(by, shortID(t.owner)) {
 			by = "owner"
@@ -309,7 +312,7 @@ func (t *tour) audit(ctx context.Context) error {
 	if err := t.out.say("\nWhat the ledger keeps of it. It only grows; nothing in it is changed or deleted:\n"); err != nil {
 		return err
 	}
-	return t.out.grid("    ", g)
+	return t.out.grid("  ", g)
 }
 
 // tellNext prints the same steps for a server of one's own.
@@ -360,7 +363,7 @@ ask interview:complete
 # revoke it, ask again, and knock as its user would
 kl $api/organizations/acme/keys/$id/revoke --json '{"reason":"laptop lost"}'
 ask interview:start
-curl -si -H @<(echo "Authorization: Bearer $secret") $api/authorize?permission=interview:start | head -1
+curl -si -H @<(echo "Authorization: Bearer $secret") "$api/authorize?permission=interview:start" | head -1
 
 # what the ledger keeps of it
 kl $api/organizations/acme/keys/$id/history | jq -r '.items[].event | [.time,.type,.actor,.reason] | @tsv'

@@ -25,7 +25,7 @@ func (a *app) rootCommand() *cobra.Command {
 every change and every use of it in a ledger that only grows.
 
 New here? keyledger quickstart shows all of it in one minute.`,
-		Args:          a.group,
+		Args: a.group, SuggestionsMinimumDistance: 2,
 		RunE:          help,
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -1,0 +1,160 @@
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/keyledger/keyledger/cmd/cli"
+	"github.com/keyledger/keyledger/cmd/serve"
+	"github.com/keyledger/keyledger/domain/keystring"
+)
+
+// TestMain lets scripts run this very binary as keyledger.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"keyledger": func() { os.Exit(cli.Main(context.Background(), cli.Process("v0.0.0-test"))) },
+	})
+}
+
+// TestScripts runs the scripts in testdata/script against one real server. Each
+// works in an organization of its own, and begins in an empty folder.
+func TestScripts(t *testing.T) {
+	url, owner := startServer(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("SERVER", url)
+			env.Setenv("OWNER", owner)
+			env.Setenv("KEYLEDGER_URL", url)
+			env.Setenv("KEYLEDGER_KEY_FILE", owner)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"kl":       runs,
+			"capture":  captures,
+			"await":    awaits,
+			"mode":     hasMode,
+			"nosecret": holdsNoSecret,
+		},
+	})
+}
+
+// startServer runs a server on a free port, in an empty folder, until the test
+// has ended.
+func startServer(t *testing.T) (url, owner string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	data := filepath.Join(t.TempDir(), "data")
+	ready, stopped := make(chan string, 1), make(chan error, 1)
+	go func() {
+		stopped <- serve.Run(ctx, serve.Config{
+			Listen: "127.0.0.1:0", Data: data, Version: "test",
+			Ready:  func(url string) { ready <- url },
+			Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Errorf("the server stopped with %v", err)
+		}
+	})
+	select {
+	case url = <-ready:
+	case err := <-stopped:
+		stopped <- nil
+		t.Fatalf("the server did not start: %v", err)
+	}
+	return url, filepath.Join(data, serve.OwnerFile)
+}
+
+// runs is "kl CODE ARGS…": keyledger, ended with that exit code, and with no key
+// on its standard error.
+func runs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: kl CODE ARGS…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec("keyledger", args[1:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if stderr := ts.ReadFile("stderr"); keystring.Contains(stderr) {
+		ts.Fatalf("a key stands on standard error")
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// captures is "capture NAME FILE REGEXP": the first group of what matches in the
+// file (or stdout, stderr) becomes a variable.
+func captures(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: capture NAME FILE REGEXP")
+	}
+	found := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(found) != 2 {
+		ts.Fatalf("%s matches nothing in %s", args[2], args[1])
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+// awaits is "await FILE REGEXP": it returns when the file has a match.
+func awaits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE REGEXP")
+	}
+	want := regexp.MustCompile(args[1])
+	for {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ts.Fatalf("%v", err)
+		}
+		if want.Match(text) {
+			return
+		}
+		// The test's own deadline ends what never comes.
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// hasMode is "mode FILE 0600".
+func hasMode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode FILE MODE")
+	}
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	want, err := strconv.ParseUint(args[1], 8, 32)
+	ts.Check(err)
+	if uint64(info.Mode().Perm()) != want {
+		ts.Fatalf("%s has mode %04o, want %04o", args[0], info.Mode().Perm(), want)
+	}
+}
+
+// holdsNoSecret is "nosecret FILE…".
+func holdsNoSecret(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		if keystring.Contains(strings.TrimSpace(ts.ReadFile(name))) {
+			ts.Fatalf("%s holds a key", name)
+		}
+	}
+}
