@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -46,7 +47,13 @@ happens from now on. With -o json every event is one line, as the API sends it.`
 				return err
 			}
 			shown := 0
-			err = s.follow(cmd.Context(), types, after, func(e wire.Event) error {
+			// A stream is taken up again and again; what is wrong from the start
+			// shows here.
+			if _, err := s.Whoami(cmd.Context()); err != nil {
+				return err
+			}
+			follow := client.Follow{Types: types, After: after, Organization: s.link.org}
+			err = s.Events(cmd.Context(), follow, func(e wire.Event) error {
 				if err := a.showEvent(e); err != nil {
 					return err
 				}

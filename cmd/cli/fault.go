@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/keystring"
 )
@@ -173,7 +173,7 @@ func (a *app) hintFor(p wire.Problem) string {
 	case "already_rotated":
 		return "Rotate the key that succeeds it (rotated to, in keyledger keys get)."
 	default:
-		if p.Status == http.StatusNotFound && p.Code == "" {
+		if strings.HasPrefix(p.Code, "http_") {
 			return "Is " + a.link.found.url + " a keyledger server? The URL came from " + a.link.found.urlFrom + "."
 		}
 		return ""
@@ -203,7 +203,7 @@ func cobraUsage(err error) bool { return cobraFaults.MatchString(err.Error()) }
 
 // problemOf is the API's own word on what went wrong, if it said one.
 func problemOf(err error) (wire.Problem, bool) {
-	var p *problemError
+	var p *client.Problem
 	if !errors.As(err, &p) {
 		return wire.Problem{}, false
 	}

@@ -92,12 +92,9 @@ func (a *app) updateKey(cmd *cobra.Command, id string, patch wire.UpdateKey, w *
 	if err != nil {
 		return err
 	}
-	named, err := a.named(w)
-	if err != nil {
-		return err
-	}
-	k, got, err := s.updateKey(cmd.Context(), org, id, patch, named)
-	return a.changed(err, got, k, k.ID, func() error { return a.out.fields("", a.keyFields(k, got.revision)) })
+	var got answer
+	k, err := s.UpdateKey(cmd.Context(), org, id, patch, a.options(w, &got)...)
+	return a.changed(err, got, k, k.ID, func() error { return a.out.fields("", a.keyFields(k, got.revision())) })
 }
 
 func (a *app) keysRenameCommand() *cobra.Command {
@@ -164,11 +161,8 @@ grace, so that whoever uses it can change over without a gap.`,
 		if err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		made, got, err := s.rotateKey(cmd.Context(), org, args[0], body, named)
+		var got answer
+		made, err := s.RotateKey(cmd.Context(), org, args[0], body, a.options(w, &got)...)
 		if err != nil {
 			return err
 		}
@@ -201,11 +195,8 @@ brings it back. A key that succeeded it by rotation lives on, unless --cascade.`
 		if err := a.askRevoke(cmd, s, org, args[0], w); err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		done, got, err := s.revokeKey(cmd.Context(), org, args[0], wire.RevokeKey{Reason: w.reason, Cascade: cascade}, named)
+		var got answer
+		done, err := s.RevokeKey(cmd.Context(), org, args[0], wire.RevokeKey{Reason: w.reason, Cascade: cascade}, a.options(w, &got)...)
 		return a.changed(err, got, done, args[0], func() error {
 			return a.out.say("Revoked key %s (%s). It is denied from now on, for ever.", done.Key.ID, plain(nameOf(done.Key)))
 		})
@@ -218,7 +209,7 @@ func (a *app) askRevoke(cmd *cobra.Command, s *session, org, id string, w *wish)
 	question := "Revoke key " + id + ", for ever?"
 	if _, ok := terminalOf(a.env.Stdin); ok && !w.dryRun {
 		if yes, err := cmd.Flags().GetBool("yes"); err == nil && !yes {
-			k, _, err := s.key(cmd.Context(), org, id)
+			k, err := s.Key(cmd.Context(), org, id)
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -106,11 +107,8 @@ whoever is to use it. -o secret prints the secret alone, for a script.`,
 		if err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		made, got, err := s.createKey(cmd.Context(), org, body, named)
+		var got answer
+		made, err := s.CreateKey(cmd.Context(), org, body, a.options(w, &got)...)
 		if err != nil {
 			return err
 		}
@@ -154,8 +152,8 @@ func (k *keySettings) create(f *pflag.FlagSet, management bool) (wire.CreateKey,
 // madeKey prints a new key, and its secret apart from everything else.
 func (a *app) madeKey(got answer, document any, k wire.Key, secret, title string, more []field) error {
 	switch {
-	case got.dryRun != nil:
-		return a.rehearsed(*got.dryRun)
+	case got.dryRun:
+		return a.rehearsed(got.rehearsal)
 	case a.out.format == formatJSON:
 		return a.out.json(document)
 	case a.out.format == formatSecret && secret == "":
@@ -198,23 +196,23 @@ func (a *app) keysListCommand() *cobra.Command {
 	f.StringVar(&externalID, "external-id", "", "only those known by this `id` elsewhere")
 	page := pageFlags(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		filter := client.KeyFilter{Status: status, Workspace: workspace, Query: search, ExternalID: externalID, Kind: kind}
 		if unusedSince != "" {
-			t, err := instant("unused-since", unusedSince)
-			if err != nil {
+			var err error
+			if filter.UnusedSince, err = instant("unused-since", unusedSince); err != nil {
 				return err
 			}
-			unusedSince = t.Format(time.RFC3339)
 		}
-		if status != "" && status != "all" {
-			status = strings.ToUpper(status)
+		if status != "all" {
+			filter.Status = strings.ToUpper(status)
 		}
 		s, org, err := a.openOrg(cmd)
 		if err != nil {
 			return err
 		}
-		list, err := collect(page, func(q query) (wire.List[wire.Key], error) {
-			q.status, q.workspace, q.search, q.unusedSince, q.externalID, q.kind = status, workspace, search, unusedSince, externalID, kind
-			return s.keys(cmd.Context(), org, q)
+		list, err := collect(page, func(p client.Page) (wire.List[wire.Key], error) {
+			filter.Page = p
+			return s.Keys(cmd.Context(), org, filter)
 		})
 		if err != nil {
 			return err
@@ -236,11 +234,12 @@ func (a *app) keysGetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			k, got, err := s.key(cmd.Context(), org, args[0])
+			var got answer
+			k, err := s.Key(cmd.Context(), org, args[0], got.meta())
 			if err != nil {
 				return err
 			}
-			return a.out.record(k, k.ID, a.keyFields(k, got.revision))
+			return a.out.record(k, k.ID, a.keyFields(k, got.revision()))
 		},
 	}
 }
@@ -256,8 +255,8 @@ func (a *app) keysHistoryCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := collect(page, func(q query) (wire.List[wire.Event], error) {
-			return s.history(cmd.Context(), org, args[0], q)
+		list, err := collect(page, func(p client.Page) (wire.List[wire.Event], error) {
+			return s.KeyHistory(cmd.Context(), org, args[0], p)
 		})
 		if err != nil {
 			return err

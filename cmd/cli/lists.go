@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -25,15 +26,15 @@ func pageFlags(c *cobra.Command) *page {
 }
 
 // collect asks for pages until there are as many items as were asked for.
-func collect[T any](p *page, ask func(query) (wire.List[T], error)) (wire.List[T], error) {
+func collect[T any](p *page, ask func(client.Page) (wire.List[T], error)) (wire.List[T], error) {
 	all := wire.List[T]{Items: []T{}}
 	if p.limit < 0 {
 		return all, usage("--limit is 0 or more", "")
 	}
 	for cursor := p.cursor; ; {
-		q := query{limit: pageSize, cursor: cursor}
+		q := client.Page{Limit: pageSize, Cursor: cursor}
 		if p.limit > 0 {
-			q.limit = min(pageSize, p.limit-len(all.Items))
+			q.Limit = min(pageSize, p.limit-len(all.Items))
 		}
 		got, err := ask(q)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -52,15 +53,12 @@ func (a *app) orgsCreateCommand() *cobra.Command {
 		if o.name == "" {
 			o.name = args[0]
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		org, got, err := s.createOrganization(cmd.Context(), wire.CreateOrganization{
+		var got answer
+		org, err := s.CreateOrganization(cmd.Context(), wire.CreateOrganization{
 			ID: args[0], Name: o.name, Plan: o.plan, Reason: w.reason,
 			Limits: wire.Limits{MaxActiveKeys: o.maxKeys, MaxKeyLifetime: o.lifetime},
 			Policy: wire.Policy{DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, RotationDueAfter: o.rotation},
-		}, named)
+		}, a.options(w, &got)...)
 		return a.changed(err, got, org, org.ID, func() error {
 			return a.out.say("Created organization %s (%s), plan %s.", org.ID, plain(org.Name), org.Plan)
 		})
@@ -74,14 +72,14 @@ func (a *app) changed(err error, got answer, document any, id string, sentence f
 	switch {
 	case err != nil:
 		return err
-	case got.dryRun != nil:
-		return a.rehearsed(*got.dryRun)
+	case got.dryRun:
+		return a.rehearsed(got.rehearsal)
 	case a.out.format == formatJSON:
 		return a.out.json(document)
 	case a.out.format == formatID:
 		return a.out.say("%s", id)
 	}
-	if got.replayed {
+	if got.Replayed {
 		fmt.Fprintln(a.env.Stderr, "Note: this was done before, under the same idempotency key; here is what became of it.")
 	}
 	return sentence()
@@ -95,8 +93,8 @@ func (a *app) orgsListCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		orgs, err := collect(page, func(q query) (wire.List[wire.Organization], error) {
-			return s.organizations(cmd.Context(), q)
+		orgs, err := collect(page, func(p client.Page) (wire.List[wire.Organization], error) {
+			return s.Organizations(cmd.Context(), p)
 		})
 		if err != nil {
 			return err
@@ -125,11 +123,12 @@ func (a *app) orgsGetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			org, got, err := s.organization(cmd.Context(), args[0])
+			var got answer
+			org, err := s.Organization(cmd.Context(), args[0], got.meta())
 			if err != nil {
 				return err
 			}
-			return a.out.record(org, org.ID, a.orgFields(org, got.revision))
+			return a.out.record(org, org.ID, a.orgFields(org, got.revision()))
 		},
 	}
 }
@@ -154,13 +153,10 @@ func (a *app) orgsUpdateCommand() *cobra.Command {
 			return errNothingToChange(cmd)
 		}
 		patch.Reason = w.reason
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		org, got, err := s.updateOrganization(cmd.Context(), args[0], patch, named)
+		var got answer
+		org, err := s.UpdateOrganization(cmd.Context(), args[0], patch, a.options(w, &got)...)
 		return a.changed(err, got, org, org.ID, func() error {
-			return a.out.fields("", a.orgFields(org, got.revision))
+			return a.out.fields("", a.orgFields(org, got.revision()))
 		})
 	}
 	return c
@@ -228,11 +224,8 @@ func (a *app) orgsDeleteCommand() *cobra.Command {
 		if err := a.ask(cmd, w, "End organization "+args[0]+" and deny all its keys, for ever?"); err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		gone, got, err := s.deleteOrganization(cmd.Context(), args[0], named)
+		var got answer
+		gone, err := s.DeleteOrganization(cmd.Context(), args[0], a.options(w, &got)...)
 		return a.changed(err, got, gone, args[0], func() error {
 			return a.out.say("Organization %s has ended; all its keys are denied.", args[0])
 		})

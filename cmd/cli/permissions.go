@@ -29,15 +29,16 @@ func (a *app) permissionsGetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			catalog, got, err := s.permissions(cmd.Context(), org)
+			var got answer
+			catalog, err := s.Permissions(cmd.Context(), org, got.meta())
 			if err != nil {
 				return err
 			}
 			if err := a.out.list(catalog, permissionGrid(catalog)); err != nil {
 				return err
 			}
-			if got.revision != "" && a.out.format == formatTable && len(catalog.Permissions) > 0 {
-				return a.out.say("\n%s", a.out.dim("revision "+got.revision))
+			if got.revision() != "" && a.out.format == formatTable && len(catalog.Permissions) > 0 {
+				return a.out.say("\n%s", a.out.dim("revision "+got.revision()))
 			}
 			return nil
 		},
@@ -80,11 +81,8 @@ it is written with a --permission for each entry.`,
 		if err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		catalog, got, err := s.replacePermissions(cmd.Context(), org, wire.ReplacePermissions{Permissions: list, Reason: w.reason}, named)
+		var got answer
+		catalog, err := s.ReplacePermissions(cmd.Context(), org, wire.ReplacePermissions{Permissions: list, Reason: w.reason}, a.options(w, &got)...)
 		return a.changed(err, got, catalog, org, func() error {
 			if err := a.out.say("The catalog of organization %s now has %s.\n", org, plural(len(catalog.Permissions), "permission")); err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -69,11 +70,8 @@ func (a *app) profilesCreateCommand() *cobra.Command {
 		if name == "" {
 			name = args[0]
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		p, got, err := s.createProfile(cmd.Context(), org, wire.CreateProfile{ID: args[0], Name: name, Settings: document, Reason: w.reason}, named)
+		var got answer
+		p, err := s.CreateProfile(cmd.Context(), org, wire.CreateProfile{ID: args[0], Name: name, Settings: document, Reason: w.reason}, a.options(w, &got)...)
 		return a.changed(err, got, p, p.ID, func() error {
 			return a.out.say("Created profile %s (%s) in organization %s.", p.ID, plain(p.Name), org)
 		})
@@ -89,8 +87,8 @@ func (a *app) profilesListCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := collect(page, func(q query) (wire.List[wire.Profile], error) {
-			return s.profiles(cmd.Context(), org, q)
+		list, err := collect(page, func(p client.Page) (wire.List[wire.Profile], error) {
+			return s.Profiles(cmd.Context(), org, p)
 		})
 		if err != nil {
 			return err
@@ -119,11 +117,12 @@ func (a *app) profilesGetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, got, err := s.profile(cmd.Context(), org, args[0])
+			var got answer
+			p, err := s.Profile(cmd.Context(), org, args[0], got.meta())
 			if err != nil {
 				return err
 			}
-			return a.out.record(p, p.ID, profileFields(p, got.revision))
+			return a.out.record(p, p.ID, profileFields(p, got.revision()))
 		},
 	}
 }
@@ -154,12 +153,9 @@ func (a *app) profilesUpdateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		p, got, err := s.updateProfile(cmd.Context(), org, args[0], patch, named)
-		return a.changed(err, got, p, p.ID, func() error { return a.out.fields("", profileFields(p, got.revision)) })
+		var got answer
+		p, err := s.UpdateProfile(cmd.Context(), org, args[0], patch, a.options(w, &got)...)
+		return a.changed(err, got, p, p.ID, func() error { return a.out.fields("", profileFields(p, got.revision())) })
 	}
 	return c
 }
@@ -181,11 +177,12 @@ func (a *app) profilesDeleteCommand() *cobra.Command {
 		if err := a.ask(cmd, w, "End profile "+args[0]+" of organization "+org+", for ever?"); err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
+		var got answer
+		options := a.options(w, &got)
+		if force {
+			options = append(options, client.Force())
 		}
-		gone, got, err := s.deleteProfile(cmd.Context(), org, args[0], force, named)
+		gone, err := s.DeleteProfile(cmd.Context(), org, args[0], options...)
 		return a.changed(err, got, gone, args[0], func() error {
 			return a.out.say("Profile %s of organization %s has ended.", args[0], org)
 		})

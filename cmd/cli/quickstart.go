@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/cmd/serve"
 	"github.com/keyledger/keyledger/domain/keystring"
@@ -108,8 +109,10 @@ func (t *tour) connect(url, owner string) error {
 	if err != nil {
 		return err
 	}
-	t.s = newSession(link{url: url, urlFrom: "the tour", key: key, keyFrom: "the tour"}, t.a.env.Version)
-	who, err := t.s.whoami(context.Background())
+	if t.s, err = t.a.dial(link{url: url, urlFrom: "the tour", key: key, keyFrom: "the tour"}); err != nil {
+		return err
+	}
+	who, err := t.s.Whoami(context.Background())
 	t.owner = who.KeyID
 	return err
 }
@@ -145,27 +148,21 @@ func (t *tour) run(ctx context.Context, started time.Duration) error {
 	return nil
 }
 
-func (t *tour) wish() (wish, error) { return t.a.named(&wish{}) }
-
 // furnish makes the organization with its workspace and catalog.
 func (t *tour) furnish(ctx context.Context) error {
-	w, err := t.wish()
-	if err != nil {
-		return err
-	}
-	if _, _, err := t.s.createOrganization(ctx, wire.CreateOrganization{ID: tourOrg, Name: "Acme Inc."}, w); err != nil {
+	if _, err := t.s.CreateOrganization(ctx, wire.CreateOrganization{ID: tourOrg, Name: "Acme Inc."}); err != nil {
 		return err
 	}
 	if err := t.step("Create an organization", tourOrg); err != nil {
 		return err
 	}
-	if _, _, err := t.s.createWorkspace(ctx, tourOrg, wire.CreateWorkspace{ID: tourWorkspace, Name: "Hiring"}, w); err != nil {
+	if _, err := t.s.CreateWorkspace(ctx, tourOrg, wire.CreateWorkspace{ID: tourWorkspace, Name: "Hiring"}); err != nil {
 		return err
 	}
 	if err := t.step("Create a workspace in it", tourWorkspace); err != nil {
 		return err
 	}
-	if _, _, err := t.s.replacePermissions(ctx, tourOrg, wire.ReplacePermissions{Permissions: tourCatalog}, w); err != nil {
+	if _, err := t.s.ReplacePermissions(ctx, tourOrg, wire.ReplacePermissions{Permissions: tourCatalog}); err != nil {
 		return err
 	}
 	lines := make([]string, 0, len(tourCatalog))
@@ -177,15 +174,11 @@ func (t *tour) furnish(ctx context.Context) error {
 
 // create makes the key, and shows its secret this once.
 func (t *tour) create(ctx context.Context) error {
-	w, err := t.wish()
-	if err != nil {
-		return err
-	}
-	made, _, err := t.s.createKey(ctx, tourOrg, wire.CreateKey{
+	made, err := t.s.CreateKey(ctx, tourOrg, wire.CreateKey{
 		Name: "interview service", ExpiresIn: "90d", Reason: "first key",
 		Permissions: &wire.GrantWish{Level: "restricted", Grants: []string{"interview:start", "interview:read"}},
 		Scope:       &wire.Scope{Workspaces: []string{tourWorkspace}},
-	}, w)
+	})
 	if err != nil {
 		return err
 	}
@@ -202,13 +195,9 @@ func (t *tour) ask(ctx context.Context) error {
 	if err := t.verdict(ctx, "May it complete one?", "interview:complete", "INSUFFICIENT_PERMISSIONS"); err != nil {
 		return err
 	}
-	w, err := t.wish()
-	if err != nil {
-		return err
-	}
-	k, _, err := t.s.updateKey(ctx, tourOrg, t.key.ID, wire.UpdateKey{
+	k, err := t.s.UpdateKey(ctx, tourOrg, t.key.ID, wire.UpdateKey{
 		Permissions: wire.Some(wire.GrantWish{Level: "restricted", Grants: []string{"interview:*"}}), Reason: "needs it now",
-	}, w)
+	})
 	if err != nil {
 		return err
 	}
@@ -231,17 +220,13 @@ func (t *tour) verdict(ctx context.Context, question, permission, want string) e
 }
 
 func (t *tour) verify(ctx context.Context, permission string) (wire.Verdict, error) {
-	return t.s.verify(ctx, wire.VerifyRequest{Secret: t.secret.Reveal(), Permission: permission, Workspace: tourWorkspace})
+	return t.s.Verify(ctx, wire.VerifyRequest{Secret: t.secret.Reveal(), Permission: permission, Workspace: tourWorkspace})
 }
 
 // revoke ends the key, and measures until it is denied.
 func (t *tour) revoke(ctx context.Context) error {
-	w, err := t.wish()
-	if err != nil {
-		return err
-	}
 	sent := time.Now()
-	if _, _, err := t.s.revokeKey(ctx, tourOrg, t.key.ID, wire.RevokeKey{Reason: tourReason}, w); err != nil {
+	if _, err := t.s.RevokeKey(ctx, tourOrg, t.key.ID, wire.RevokeKey{Reason: tourReason}); err != nil {
 		return err
 	}
 	answered := time.Now()
@@ -293,7 +278,7 @@ func (t *tour) authorize(ctx context.Context) (string, error) {
 
 // audit shows what the ledger keeps of the key.
 func (t *tour) audit(ctx context.Context) error {
-	list, err := t.s.history(ctx, tourOrg, t.key.ID, query{limit: pageSize})
+	list, err := t.s.KeyHistory(ctx, tourOrg, t.key.ID, client.Page{Limit: pageSize})
 	if err != nil {
 		return err
 	}

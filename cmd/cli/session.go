@@ -1,11 +1,24 @@
 package cli
 
 import (
+	"context"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
+
+// session is a client, and the way that led to its server.
+type session struct {
+	*client.Client
+	link link
+}
 
 // open finds the server and makes a client for it.
 func (a *app) open(cmd *cobra.Command) (*session, error) {
@@ -14,8 +27,35 @@ func (a *app) open(cmd *cobra.Command) (*session, error) {
 		return nil, err
 	}
 	a.link.found = l
+	if err := knock(cmd.Context(), l); err != nil {
+		return nil, err
+	}
 	a.warnCleartext(cmd.Context(), l)
-	return newSession(l, a.env.Version), nil
+	return a.dial(l)
+}
+
+func (a *app) dial(l link) (*session, error) {
+	c, err := client.New(client.Config{URL: l.url, Key: l.key, UserAgent: "keyledger-cli/" + a.env.Version})
+	return &session{Client: c, link: l}, err
+}
+
+// knock tells at once that no server runs on this machine. A client would try
+// for some seconds, since elsewhere a server that refuses may be starting.
+func knock(ctx context.Context, l link) error {
+	u, err := url.Parse(l.url)
+	if err != nil || !loopback(u.Hostname()) {
+		return err
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // openOrg opens a session, and says about which organization it is: the one
@@ -28,7 +68,7 @@ func (a *app) openOrg(cmd *cobra.Command) (*session, string, error) {
 	if s.link.org != "" {
 		return s, s.link.org, nil
 	}
-	who, err := s.whoami(cmd.Context())
+	who, err := s.Whoami(cmd.Context())
 	if err != nil {
 		return nil, "", err
 	}
@@ -60,18 +100,37 @@ func (a *app) wishFlags(c *cobra.Command, revisable bool) *wish {
 	return w
 }
 
-// named gives a wish its idempotency key, so that the client may repeat what
-// got no answer, and a person can when even that is to no avail.
-func (a *app) named(w *wish) (wish, error) {
-	if w.idempotencyKey == "" {
-		id, err := uuid.NewRandom()
-		if err != nil {
-			return wish{}, err
-		}
+// answer is what an answer tells beside its document.
+type answer struct {
+	client.Answered
+	// dryRun says that nothing was changed, and rehearsal what would have been.
+	dryRun    bool
+	rehearsal wire.DryRun
+}
+
+func (got *answer) meta() client.Option { return client.Meta(&got.Answered) }
+
+// revision is the one that --if-match takes.
+func (got *answer) revision() string { return strings.Trim(got.ETag, `"`) }
+
+// options say to the API what a wish does. A wish gets a name where it has none,
+// so that a person can repeat what even the client could not bring to an end.
+func (a *app) options(w *wish, got *answer) []client.Option {
+	if id, err := uuid.NewRandom(); w.idempotencyKey == "" && err == nil {
 		w.idempotencyKey = id.String()
 	}
 	a.link.idempotencyKey = w.idempotencyKey
-	return *w, nil
+	options := []client.Option{got.meta(), client.Reason(w.reason)}
+	if w.idempotencyKey != "" {
+		options = append(options, client.IdempotencyKey(w.idempotencyKey))
+	}
+	if w.ifMatch != "" {
+		options = append(options, client.IfMatch(strconv.Quote(w.ifMatch)))
+	}
+	if got.dryRun = w.dryRun; w.dryRun {
+		options = append(options, client.DryRun(&got.rehearsal))
+	}
+	return options
 }
 
 // rehearsed prints what a change would have done.

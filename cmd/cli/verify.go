@@ -35,7 +35,7 @@ The exit code is 0 when it is VALID and 3 when it is denied.`,
 				return err
 			}
 			body.Secret = key.Reveal()
-			v, err := s.verify(cmd.Context(), body)
+			v, err := s.Verify(cmd.Context(), body)
 			if err != nil {
 				return err
 			}
@@ -130,7 +130,7 @@ func (a *app) whoamiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			who, err := s.whoami(cmd.Context())
+			who, err := s.Whoami(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -39,11 +40,8 @@ func (a *app) workspacesCreateCommand() *cobra.Command {
 		if name == "" {
 			name = args[0]
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		ws, got, err := s.createWorkspace(cmd.Context(), org, wire.CreateWorkspace{ID: args[0], Name: name, Reason: w.reason}, named)
+		var got answer
+		ws, err := s.CreateWorkspace(cmd.Context(), org, wire.CreateWorkspace{ID: args[0], Name: name, Reason: w.reason}, a.options(w, &got)...)
 		return a.changed(err, got, ws, ws.ID, func() error {
 			return a.out.say("Created workspace %s (%s) in organization %s.", ws.ID, plain(ws.Name), org)
 		})
@@ -59,8 +57,8 @@ func (a *app) workspacesListCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := collect(page, func(q query) (wire.List[wire.Workspace], error) {
-			return s.workspaces(cmd.Context(), org, q)
+		list, err := collect(page, func(p client.Page) (wire.List[wire.Workspace], error) {
+			return s.Workspaces(cmd.Context(), org, p)
 		})
 		if err != nil {
 			return err
@@ -85,11 +83,12 @@ func (a *app) workspacesGetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w, got, err := s.workspace(cmd.Context(), org, args[0])
+			var got answer
+			w, err := s.Workspace(cmd.Context(), org, args[0], got.meta())
 			if err != nil {
 				return err
 			}
-			return a.out.record(w, w.ID, workspaceFields(w, got.revision))
+			return a.out.record(w, w.ID, workspaceFields(w, got.revision()))
 		},
 	}
 }
@@ -107,12 +106,9 @@ func (a *app) workspacesUpdateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		ws, got, err := s.updateWorkspace(cmd.Context(), org, args[0], wire.UpdateWorkspace{Name: wire.Some(name), Reason: w.reason}, named)
-		return a.changed(err, got, ws, ws.ID, func() error { return a.out.fields("", workspaceFields(ws, got.revision)) })
+		var got answer
+		ws, err := s.UpdateWorkspace(cmd.Context(), org, args[0], wire.UpdateWorkspace{Name: wire.Some(name), Reason: w.reason}, a.options(w, &got)...)
+		return a.changed(err, got, ws, ws.ID, func() error { return a.out.fields("", workspaceFields(ws, got.revision())) })
 	}
 	return c
 }
@@ -132,11 +128,8 @@ func (a *app) workspacesDeleteCommand() *cobra.Command {
 		if err := a.ask(cmd, w, "End workspace "+args[0]+" of organization "+org+", for ever?"); err != nil {
 			return err
 		}
-		named, err := a.named(w)
-		if err != nil {
-			return err
-		}
-		gone, got, err := s.deleteWorkspace(cmd.Context(), org, args[0], named)
+		var got answer
+		gone, err := s.DeleteWorkspace(cmd.Context(), org, args[0], a.options(w, &got)...)
 		return a.changed(err, got, gone, args[0], func() error {
 			return a.out.say("Workspace %s of organization %s has ended.", args[0], org)
 		})
