@@ -159,8 +159,9 @@ func (st *stream) run(ctx context.Context) error {
 	h["Cache-Control"] = noStore
 	h.Set("X-Accel-Buffering", "no")
 	st.w.WriteHeader(http.StatusOK)
-	// What a client sees at once, so that it knows that it listens.
-	st.buf.WriteString("retry: 2000\n\n")
+	// What a client sees at once: that it listens, and from where on it goes
+	// on after a connection that broke before the first event.
+	fmt.Fprintf(&st.buf, "retry: 2000\nid: %s\n\n", st.server.position(st.at))
 	if err := st.send(); err != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func (st *stream) await(ctx context.Context) error {
 		if err := st.allowed(ctx, 0); err != nil {
 			return err
 		}
-		st.buf.WriteString(": still here\n\n")
+		fmt.Fprintf(&st.buf, ": still here\nid: %s\n\n", st.server.position(st.at))
 		if err := st.send(); err != nil {
 			return err
 		}

@@ -1,0 +1,221 @@
+// Package apitest runs a whole server for tests: the API in front, with the
+// ledger, the views and the verifier behind it.
+package apitest
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keyledger/keyledger/api"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/memory"
+	"github.com/keyledger/keyledger/projections"
+	"github.com/keyledger/keyledger/projections/audit"
+	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/verify"
+	"github.com/keyledger/keyledger/verify/recording"
+)
+
+// Ledger is what a server stands on: the ledger in memory, or on JetStream.
+type Ledger interface {
+	commands.Log
+	projections.Source
+	recording.Sink
+}
+
+// Server is a server that answers.
+type Server struct {
+	t testing.TB
+	// URL is its address, Owner the key of the installation's owner.
+	URL, Owner string
+	Ledger     Ledger
+	Positions  events.Positions
+	Config     api.Config
+	// Log is what it logged so far.
+	Log *Buffer
+}
+
+// Buffer is a log that may be read while it is written.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write appends.
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// Start runs a server on a ledger in memory, until the test ends.
+func Start(t testing.TB, change ...func(*api.Config)) *Server {
+	t.Helper()
+	id := newID(t)
+	return start(t, id, memory.New(id), change)
+}
+
+// StartEmbedded runs a server on a broker of its own, until the test ends.
+func StartEmbedded(t testing.TB, change ...func(*api.Config)) *Server {
+	t.Helper()
+	ctx := context.Background()
+	broker, err := embedded.Start(ctx, embedded.Config{Dir: t.TempDir()})
+	must(t, err)
+	t.Cleanup(broker.Shutdown)
+	must(t, broker.Setup(ctx, func(conn *nats.Conn) error { return jetstream.EnsureStreams(ctx, conn, 1) }))
+	id := newID(t)
+	ledger, err := jetstream.New(jetstream.Config{Conn: broker.Conn(), Ledger: id, Replicas: 1, Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	return start(t, id, ledger, change)
+}
+
+func newID(t testing.TB) events.LedgerID {
+	t.Helper()
+	id, err := uuid.NewV7()
+	must(t, err)
+	return events.LedgerID(id)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.Config)) *Server {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	owner, err := commands.NewOwner()
+	must(t, err)
+	must(t, commands.Begin(ctx, ledger, id, owner, time.Now()))
+	s := &Server{t: t, Owner: owner.Reveal(), Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{}}
+	log := slog.New(slog.NewJSONHandler(s.Log, nil))
+
+	idx, err := index.New(index.Config{Logger: log})
+	must(t, err)
+	configuration := commands.NewConfiguration()
+	browse, err := catalog.Open(ctx, catalog.Config{Path: filepath.Join(t.TempDir(), "catalog.db"), Of: s.Positions})
+	must(t, err)
+	audits, err := audit.Open(ctx, audit.Config{Path: filepath.Join(t.TempDir(), "audit.db"), Of: s.Positions})
+	must(t, err)
+	var runners []*projections.Runner
+	var wait sync.WaitGroup
+	for _, view := range []projections.View{projections.Together("index", idx, configuration), browse, audits} {
+		r, err := projections.NewRunner(projections.Config{Source: ledger, View: view, Logger: log, AskEvery: 50 * time.Millisecond})
+		must(t, err)
+		runners = append(runners, r)
+		wait.Go(func() { _ = r.Run(ctx) })
+	}
+	memory, catalogs, follow := runners[0], runners[1], runners[2]
+	recorder, err := recording.New(recording.Config{Ledger: id, Verifier: "test", Sink: ledger, Logger: log})
+	must(t, err)
+	must(t, recorder.Start(ctx))
+	verifier, err := verify.New(verify.Config{Index: idx, Recorder: recorder, Fresh: memory.Fresh, WaitFor: memory.WaitFor})
+	must(t, err)
+	service, err := commands.New(commands.Config{
+		Log: ledger, Ledger: id, Configuration: configuration, Await: memory.WaitFor, Logger: log,
+		Holders: func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
+			return browse.Holders(ctx, org, events.TimeOf(time.Now()))
+		},
+	})
+	must(t, err)
+	s.Config = api.Config{
+		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
+		Audit: audits, WaitForAudit: follow.WaitFor, Verifier: verifier, Positions: s.Positions,
+		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
+	}
+	for _, f := range change {
+		f(&s.Config)
+	}
+	server, err := api.New(s.Config)
+	must(t, err)
+	for _, r := range runners {
+		<-r.Ready()
+	}
+	for verifier.Stale() {
+		time.Sleep(time.Millisecond)
+	}
+	front := httptest.NewServer(server.Handler())
+	s.URL = front.URL
+	t.Cleanup(func() {
+		front.CloseClientConnections()
+		front.Close()
+		verifier.Close()
+		if err := recorder.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		wait.Wait()
+		if err := browse.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := audits.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Answer is what a request came back with.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Do sends a request; headers are name, value, name, value. A body goes as JSON
+// unless a Content-Type is among them.
+func (s *Server) Do(key, method, path, body string, headers ...string) Answer {
+	s.t.Helper()
+	req, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
+	must(s.t, err)
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	must(s.t, err)
+	defer res.Body.Close()
+	out, err := io.ReadAll(res.Body)
+	must(s.t, err)
+	return Answer{Status: res.StatusCode, Header: res.Header, Body: string(out)}
+}
+
+// Must sends a request and expects a status.
+func (s *Server) Must(want int, key, method, path, body string, headers ...string) Answer {
+	s.t.Helper()
+	a := s.Do(key, method, path, body, headers...)
+	if a.Status != want {
+		s.t.Fatalf("%s %s: %d %s, want %d", method, path, a.Status, a.Body, want)
+	}
+	return a
+}
