@@ -54,6 +54,11 @@ func (l *Ledger) Append(ctx context.Context, entries []events.Entry) ([]events.R
 	if err != nil {
 		return nil, err
 	}
+	return l.store(ctx, parts)
+}
+
+// store publishes what was made ready as one.
+func (l *Ledger) store(ctx context.Context, parts []batch.Part) ([]events.Recorded, error) {
 	msgs := make([]*nats.Msg, len(parts))
 	for i, p := range parts {
 		m := nats.NewMsg(p.Recorded.Subject.String())

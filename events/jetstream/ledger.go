@@ -215,6 +215,7 @@ func decode(m message) events.Recorded {
 type getRequest struct {
 	Seq  uint64 `json:"seq,omitzero"`
 	Next string `json:"next_by_subj,omitzero"`
+	Last string `json:"last_by_subj,omitzero"`
 	// Headers carry no meaning of ours.
 	NoHeaders bool `json:"no_hdr"`
 }

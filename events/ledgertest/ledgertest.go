@@ -17,11 +17,13 @@ import (
 // Writer appends facts.
 type Writer interface {
 	Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error)
+	AppendEach(ctx context.Context, entries []events.Entry) ([]events.Recorded, error)
 }
 
 // Reader reads facts one by one.
 type Reader interface {
 	Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error)
+	Latest(ctx context.Context, subject events.Subject) (events.Recorded, bool, error)
 	Last(ctx context.Context) (events.Position, error)
 	At(ctx context.Context, pos events.Position) (events.Recorded, error)
 }
@@ -78,7 +80,10 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"racing writers of one subject: one wins", race},
 		{"a guard keeps a limit exact", guard},
 		{"no successor after a revocation", rotateRevoke},
+		{"facts that stand alone go out together", each},
+		{"facts that stand alone are refused together", eachRefused},
 		{"load reads one subject", load},
+		{"latest reads the last of one subject", latest},
 		{"load refuses a doubtful history", loadDoubtful},
 		{"follow begins after a position", followFrom},
 		{"follow keeps up with many writers", followRacing},

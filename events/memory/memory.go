@@ -80,6 +80,11 @@ func (l *Ledger) Append(ctx context.Context, entries []events.Entry) ([]events.R
 	if err != nil {
 		return nil, err
 	}
+	return l.storeParts(parts)
+}
+
+// storeParts stores what was made ready as one, or nothing.
+func (l *Ledger) storeParts(parts []batch.Part) ([]events.Recorded, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range parts {
