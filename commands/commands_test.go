@@ -274,7 +274,7 @@ func TestDryRunsAppendNothing(t *testing.T) {
 // Edits that run all the time do not hold a revocation up, nor does it lose one.
 func TestRevocationsAmongEdits(t *testing.T) {
 	w := newWorld(t)
-	log := &counting{Ledger: w.log}
+	log := &counting{Ledger: w.memory}
 	s := w.server(func(c *commands.Config) { c.Log = log })
 	w.acme(s, events.Limits{})
 	k := w.create(s, acme, plain()).Key
@@ -428,7 +428,7 @@ func TestADoubtfulKeyCanBeRevoked(t *testing.T) {
 	known := w.create(s, acme, plain()).Key.ID
 	strange := events.KeyID{5}
 	for _, id := range []events.KeyID{known, strange} {
-		w.log.Plant(events.KeySubject(acme, id).String(), []byte(`{"what":"is this?"}`))
+		w.memory.Plant(events.KeySubject(acme, id).String(), []byte(`{"what":"is this?"}`))
 		if _, err := s.UpdateKey(w.ctx, w.by(w.owner), acme, id, key.Update{Name: domain.Some(name)}); err == nil {
 			t.Error("it was edited")
 		}

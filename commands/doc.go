@@ -28,11 +28,24 @@ import (
 	"github.com/keyledger/keyledger/events"
 )
 
-// Log is the ledger as commands need it. Both methods go to the leader.
+// Log is the ledger as commands need it.
 type Log interface {
+	Reader
+	Appender
+}
+
+// Reader reads one aggregate for a decision. It asks the leader: a follower's
+// answer may be older than what this program has appended itself.
+type Reader interface {
 	// Load returns the facts of one subject after a position, in order.
 	Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error)
 
+	// Latest returns the last fact of a subject, and whether there is one.
+	Latest(ctx context.Context, subject events.Subject) (events.Recorded, bool, error)
+}
+
+// Appender appends facts.
+type Appender interface {
 	// Append stores all facts as one, adjacent and in order, or none of them.
 	// When it returns them they are on disk. Errors:
 	//   - [events.ErrConflict]: nothing stored by this call; an expectation did
@@ -42,4 +55,10 @@ type Log interface {
 	//     the same command id can tell.
 	//   - [events.ErrTooLarge]: never to be stored.
 	Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error)
+
+	// AppendEach stores facts of one organization that stand alone, each the
+	// only one of its command and subject: all of them or none, at the price of
+	// one. Errors are those of Append; a conflict does not tell which of them
+	// met it.
+	AppendEach(ctx context.Context, entries []events.Entry) ([]events.Recorded, error)
 }

@@ -103,7 +103,7 @@ func TestALostAnswer(t *testing.T) {
 			s := w.server()
 			w.acme(s, events.Limits{MaxActiveKeys: 3})
 			wish := w.repeatable(w.owner, "k1", "body")
-			w.log.FailNext(events.ErrOutcomeUnknown, stored)
+			w.memory.FailNext(events.ErrOutcomeUnknown, stored)
 			if out, err := s.CreateKey(w.ctx, wish, acme, plain()); !errors.Is(err, events.ErrOutcomeUnknown) || !out.Secret.IsZero() {
 				t.Fatalf("%+v, %v", out, err)
 			}
@@ -119,7 +119,7 @@ func TestALostAnswer(t *testing.T) {
 	w := newWorld(t)
 	s := w.server()
 	w.acme(s, events.Limits{})
-	w.log.FailNext(events.ErrUnavailable, false)
+	w.memory.FailNext(events.ErrUnavailable, false)
 	if _, err := s.CreateKey(w.ctx, w.by(w.owner), acme, plain()); !errors.Is(err, events.ErrUnavailable) {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestRepeatedChanges(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w.log.FailNext(events.ErrOutcomeUnknown, true)
+			w.memory.FailNext(events.ErrOutcomeUnknown, true)
 			if _, err := run(); !errors.Is(err, events.ErrOutcomeUnknown) {
 				t.Fatal(err)
 			}

@@ -239,9 +239,18 @@ func (s *Service) settleLimited(ctx context.Context, org events.OrgID, kind even
 	return s.settle(ctx, o, decide)
 }
 
-// loadQuota reads the guard. Each of its facts holds the whole of it.
+// loadQuota reads the guard. Each of its facts holds the whole of it, so that
+// the last is enough.
 func (s *Service) loadQuota(ctx context.Context, org events.OrgID) (quota.State, history, error) {
-	return load(ctx, s, events.QuotaSubject(org), quota.State{}, quota.Evolve)
+	last, found, err := s.cfg.Log.Latest(ctx, events.QuotaSubject(org))
+	if err != nil || !found {
+		return quota.State{}, nil, err
+	}
+	if _, ok := last.Event.(events.QuotaChanged); !ok {
+		return quota.State{}, nil, domain.Refuse(domain.ErrConflict, "",
+			"a fact at %s is not understood by this version; update the server", last.Subject.Aggregate)
+	}
+	return quota.Evolve(quota.State{}, last.Event), history{last}, nil
 }
 
 // guard adds the quota's next fact to an attempt. When the guard is full it

@@ -269,7 +269,7 @@ func TestCascadeOntoASuccessorBornMeanwhile(t *testing.T) {
 	s := w.server()
 	w.acme(s, events.Limits{})
 	k := w.create(s, acme, plain()).Key
-	log := &between{Ledger: w.log}
+	log := &between{Ledger: w.memory}
 	slow := w.server(func(c *commands.Config) { c.Log = log })
 	log.do = func() {
 		if _, err := s.RotateKey(w.ctx, w.by(w.owner), acme, k.ID, commands.RotateKey{Grace: time.Hour}); err != nil {

@@ -101,8 +101,9 @@ func (c Config) Validate() error {
 // Service carries wishes out. It is safe for concurrent use, and any number of
 // them run side by side on one ledger.
 type Service struct {
-	cfg   Config
-	lanes lanes
+	cfg      Config
+	lanes    lanes
+	together *together
 }
 
 // New returns a service.
@@ -113,7 +114,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg}, nil
+	return &Service{cfg: cfg, together: newTogether(cfg.Log)}, nil
 }
 
 // order is a wish on its way: what stays the same over all attempts.
@@ -269,7 +270,7 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 		if o.wish.DryRun {
 			return Outcome{Facts: preview(entries), Position: a.position}, nil
 		}
-		facts, err := s.cfg.Log.Append(ctx, entries)
+		facts, err := s.append(ctx, entries)
 		switch {
 		case err == nil:
 			return Outcome{Facts: facts, Position: history(facts).last()}, nil
@@ -283,6 +284,15 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
+}
+
+// append stores what one wish decided. A new key alone goes out with others that
+// wait; whatever else there is goes by itself, a revocation above all.
+func (s *Service) append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	if _, created := entries[0].Event.(events.KeyCreated); created && len(entries) == 1 {
+		return s.together.append(ctx, entries[0])
+	}
+	return s.cfg.Log.Append(ctx, entries)
 }
 
 // answer waits until this server's own index has applied what is answered. A

@@ -21,10 +21,19 @@ import (
 type world struct {
 	testing.TB
 	ctx    context.Context
-	log    *memory.Ledger
+	log    backend
+	memory *memory.Ledger // the same, where it is one in memory
 	ledger events.LedgerID
 	clock  atomic.Int64 // added to the time
 	owner  commands.Principal
+}
+
+// backend is the ledger below, with what tests look at.
+type backend interface {
+	commands.Log
+	Last(ctx context.Context) (events.Position, error)
+	At(ctx context.Context, pos events.Position) (events.Recorded, error)
+	Follow(ctx context.Context, after events.Position, apply func([]events.Recorded) error) error
 }
 
 const acme = events.OrgID("acme")
@@ -32,7 +41,15 @@ const acme = events.OrgID("acme")
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	ledger := events.LedgerID{1}
-	w := &world{TB: t, ctx: t.Context(), log: memory.New(ledger), ledger: ledger}
+	log := memory.New(ledger)
+	w := newWorldOn(t, log, ledger)
+	w.memory = log
+	return w
+}
+
+func newWorldOn(t testing.TB, log backend, ledger events.LedgerID) *world {
+	t.Helper()
+	w := &world{TB: t, ctx: t.Context(), log: log, ledger: ledger}
 	secret, err := commands.NewOwner()
 	if err != nil {
 		t.Fatal(err)

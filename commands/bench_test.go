@@ -1,0 +1,72 @@
+package commands_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+)
+
+// BenchmarkCreate is what a command costs above the ledger: in memory, so that
+// nothing of it is the disk's.
+func BenchmarkCreate(b *testing.B) {
+	for _, callers := range []int{1, 256} {
+		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) { creates(b, newWorld(b), callers, events.Limits{}) })
+	}
+}
+
+// BenchmarkCreateOnDisk is what an organization gets from an embedded broker
+// that syncs before it answers.
+func BenchmarkCreateOnDisk(b *testing.B) {
+	for _, callers := range []int{1, 4, 64, 256} {
+		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) { creates(b, newWorldOnDisk(b), callers, events.Limits{}) })
+	}
+}
+
+func newWorldOnDisk(t testing.TB) *world {
+	t.Helper()
+	broker, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Shutdown)
+	if err := broker.Setup(t.Context(), func(conn *nats.Conn) error { return jetstream.EnsureStreams(t.Context(), conn, 1) }); err != nil {
+		t.Fatal(err)
+	}
+	id := events.LedgerID{1}
+	log, err := jetstream.New(jetstream.Config{Conn: broker.Conn(), Ledger: id, Replicas: 1, Heartbeat: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newWorldOn(t, log, id)
+}
+
+// creates has so many callers create keys of one organization.
+func creates(b *testing.B, w *world, callers int, limits events.Limits) {
+	b.Helper()
+	s := w.server()
+	w.acme(s, limits)
+	b.SetParallelism((callers + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0))
+	b.ReportAllocs()
+	b.ResetTimer()
+	if callers == 1 {
+		for range b.N {
+			w.create(s, acme, plain())
+		}
+	} else {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := s.CreateKey(w.ctx, w.by(w.owner), acme, plain()); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
+}
