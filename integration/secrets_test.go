@@ -2,11 +2,19 @@ package integration
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/uses"
 )
 
 // No file of the data folder, log line, metric or error tells a secret.
@@ -80,6 +88,72 @@ func TestNoSecretAnywhere(t *testing.T) {
 		}
 	}
 	grep(t, s.data, secrets)
+	grepStreams(t, s.data, secrets)
+}
+
+// grepStreams reads what the broker stored, uses unpacked.
+func grepStreams(t *testing.T, dir string, secrets []string) {
+	t.Helper()
+	broker, err := embedded.Start(t.Context(), embedded.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Shutdown()
+	ledger, err := jetstream.New(jetstream.Config{Conn: broker.Conn(), Ledger: events.LedgerID{1}, Replicas: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func(what string, content []byte) {
+		for _, secret := range secrets {
+			if bytes.Contains(content, []byte(secret)) {
+				t.Errorf("%s holds a secret", what)
+			}
+		}
+	}
+	read := func(last func(context.Context) (events.Position, error), follow func(context.Context, func(events.Position))) {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		end, err := last(ctx)
+		if err != nil || end == 0 {
+			t.Fatalf("the stream ends at %d: %v", end, err)
+		}
+		follow(ctx, func(at events.Position) {
+			if at >= end {
+				cancel()
+			}
+		})
+	}
+	read(ledger.Last, func(ctx context.Context, reached func(events.Position)) {
+		_ = ledger.Follow(ctx, 0, func(facts []events.Recorded) error {
+			for _, f := range facts {
+				look("event "+string(f.Event.Kind()), f.Raw)
+				reached(f.Position)
+			}
+			return nil
+		})
+	})
+	blocks, err := uses.NewDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	read(ledger.LastUses, func(ctx context.Context, reached func(events.Position)) {
+		_ = ledger.FollowUses(ctx, 0, func(messages []events.UsesMessage) error {
+			for _, m := range messages {
+				block, err := blocks.Decode(m.Subject, m.Body)
+				if err != nil {
+					t.Errorf("block of uses at %d: %v", m.Position, err)
+				}
+				look("block of uses", []byte(fmt.Sprintf("%+v", block)))
+				seen += len(block.Uses)
+				reached(m.Position)
+			}
+			return nil
+		})
+	})
+	if seen == 0 {
+		t.Error("no use was recorded")
+	}
 }
 
 // grep reads every file of a data folder but the owner's key.
