@@ -47,7 +47,7 @@ type Config struct {
 	Logger *slog.Logger
 	// Version is the program's, for the OpenAPI document. Optional.
 	Version string
-	// Console serves GET / and what is below it and not the API's. Optional.
+	// Console serves GET / and nothing below it. Optional.
 	Console http.Handler
 	// RecordClientIP records the client_ip that verifications are asked with.
 	// It is personal data, and dropped unless this is set.

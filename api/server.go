@@ -90,10 +90,9 @@ func (s *Server) route(endpoints []endpoint, document, page []byte) http.Handler
 		mux.HandleFunc(path, notAllowed(methods))
 	}
 	mux.HandleFunc("/v1/", notFound)
+	mux.HandleFunc("/", notFound)
 	if s.cfg.Console != nil {
-		mux.Handle("/", s.cfg.Console)
-	} else {
-		mux.HandleFunc("/", notFound)
+		mux.Handle("GET /{$}", s.cfg.Console)
 	}
 	return guarded(mux)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyledger/keyledger/api"
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/console"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/audit"
@@ -131,12 +132,16 @@ func (p *parts) front(cfg Config, service *commands.Service) error {
 	if err := p.register(registry); err != nil {
 		return err
 	}
+	start, err := console.New(cfg.Version)
+	if err != nil {
+		return err
+	}
 	server, err := api.New(api.Config{
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
 		Audit: p.audit, WaitForAudit: p.audits.WaitFor,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
-		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version,
+		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
 	})
 	if err != nil {
 		return err
