@@ -42,13 +42,13 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 }
 
 func checkMediaType(r *http.Request) error {
-	header := r.Header.Get("Content-Type")
-	if header == mediaTypes[0] {
+	header, encoding := r.Header.Get("Content-Type"), r.Header.Get("Content-Encoding")
+	if header == mediaTypes[0] && encoding == "" {
 		return nil
 	}
 	t, params, err := mime.ParseMediaType(header)
 	if err != nil || t != mediaTypes[0] && t != mediaTypes[1] ||
-		params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") || r.Header.Get("Content-Encoding") != "" {
+		params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") || encoding != "" {
 		return refuse(errMediaType, "Content-Type", "the body must be %s, in UTF-8 and not compressed", strings.Join(mediaTypes, " or "))
 	}
 	return nil

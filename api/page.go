@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/keyledger/keyledger/events"
 )
 
 //go:embed page.html
@@ -43,11 +45,38 @@ func (d *document) page() ([]byte, error) {
 		Title, Version string
 		Paragraphs     []string
 		Sections       []section
-	}{d.api.Info.Title, d.api.Info.Version, strings.Split(strings.ReplaceAll(d.api.Info.Description, "`", ""), "\n\n"), d.sections()})
+		Problems       []problemRow
+	}{
+		d.api.Info.Title, d.api.Info.Version, strings.Split(strings.ReplaceAll(d.api.Info.Description, "`", ""), "\n\n"),
+		d.sections(), problemRows(),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("api: page: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+// problemRow explains a code.
+type problemRow struct {
+	Code, Text string
+	Status     int
+}
+
+func problemRows() []problemRow {
+	var out []problemRow
+	for _, k := range kinds {
+		if k.help != "" {
+			out = append(out, problemRow{k.code, k.help, k.status})
+		}
+	}
+	for _, code := range events.Codes {
+		d, ok := denials[code]
+		if ok && !slices.ContainsFunc(out, func(p problemRow) bool { return p.Code == d.code }) {
+			out = append(out, problemRow{d.code, "The verdict " + code.String() + " of /v1/authorize: " + d.detail + ".", d.status})
+		}
+	}
+	slices.SortFunc(out, func(a, b problemRow) int { return strings.Compare(a.Code, b.Code) })
+	return out
 }
 
 func (d *document) sections() []section {

@@ -37,46 +37,135 @@ type kind struct {
 	status int
 	code   string
 	title  string
+	// help says what to do, on the page that the problem's type leads to.
+	help string
 }
 
 // kinds is the one table from what went wrong to what is answered. The first
 // match counts, so that members of a family stand before it.
 var kinds = []kind{
-	{domain.ErrUnknownPermission, 422, "unknown_permission", "Unknown permission"},
-	{domain.ErrUnknownWorkspace, 422, "unknown_workspace", "Unknown workspace"},
-	{domain.ErrUnknownProfile, 422, "unknown_profile", "Unknown profile"},
-	{domain.ErrPastExpiry, 422, "past_expiry", "Expiry lies in the past"},
-	{domain.ErrLifetimeTooLong, 422, "lifetime_too_long", "Lifetime exceeds the limit"},
-	{domain.ErrSecretInField, 422, "secret_in_field", "A field holds a secret"},
-	{commands.ErrIdempotencyKeyReused, 422, "idempotency_key_reused", "Idempotency key reused"},
-	{domain.ErrExists, 409, "already_exists", "Id is taken"},
-	{domain.ErrEnded, 409, "ended", "Has ended"},
-	{domain.ErrInUse, 409, "in_use", "In use"},
-	{domain.ErrKeyLimitReached, 409, "key_limit_reached", "Key limit reached"},
-	{domain.ErrAlreadyRotated, 409, "already_rotated", "Already rotated"},
-	{domain.ErrLastOwner, 409, "last_owner", "Last owner"},
-	{domain.ErrInvalid, 422, "invalid_value", "Invalid value"},
-	{domain.ErrNotFound, 404, "not_found", "Not found"},
-	{catalog.ErrNotFound, 404, "not_found", "Not found"},
-	{domain.ErrConflict, 409, "conflict", "Conflict"},
-	{domain.ErrForbidden, 403, "forbidden", "Forbidden"},
-	{domain.ErrStale, 412, "stale_revision", "Stale revision"},
-	{errUnauthenticated, 401, "unauthenticated", "Unauthenticated"},
-	{errRequest, 400, "invalid_request", "Invalid request"},
-	{errCursor, 400, "invalid_cursor", "Invalid cursor"},
-	{sqlview.ErrBadCursor, 400, "invalid_cursor", "Invalid cursor"},
-	{events.ErrInvalidPosition, 400, "invalid_position", "Invalid position"},
-	{errTooLarge, 413, "body_too_large", "Body too large"},
-	{events.ErrTooLarge, 422, "too_large", "Too large for the ledger"},
-	{errMediaType, 415, "unsupported_media_type", "Unsupported media type"},
-	{errMethod, 405, "method_not_allowed", "Method not allowed"},
-	{events.ErrOutcomeUnknown, 504, "outcome_unknown", "Outcome unknown"},
-	{events.ErrConflict, 503, "unavailable", "Unavailable"},
-	{events.ErrUnavailable, 503, "unavailable", "Unavailable"},
-	{projections.ErrStopped, 503, "unavailable", "Unavailable"},
-	{context.Canceled, 503, "unavailable", "Unavailable"},
-	{context.DeadlineExceeded, 503, "unavailable", "Unavailable"},
-	{errInternal, 500, "internal", "Internal error"},
+	{
+		domain.ErrUnknownPermission, 422, "unknown_permission", "Unknown permission",
+		"A grant is not in the organization's permission catalog. The detail names the nearest one that is.",
+	},
+	{
+		domain.ErrUnknownWorkspace, 422, "unknown_workspace", "Unknown workspace",
+		"The organization has no such workspace, or not any more.",
+	},
+	{
+		domain.ErrUnknownProfile, 422, "unknown_profile", "Unknown profile",
+		"The organization has no such profile, or not any more.",
+	},
+	{
+		domain.ErrPastExpiry, 422, "past_expiry", "Expiry lies in the past",
+		"The expiry must lie in the future.",
+	},
+	{
+		domain.ErrLifetimeTooLong, 422, "lifetime_too_long", "Lifetime exceeds the limit",
+		"The organization limits how long keys live; the detail says until when this one may.",
+	},
+	{
+		domain.ErrSecretInField, 422, "secret_in_field", "A field holds a secret",
+		"A key was found where none belongs. If it was sent by mistake, treat it as leaked and revoke it.",
+	},
+	{
+		commands.ErrIdempotencyKeyReused, 422, "idempotency_key_reused", "Idempotency key reused",
+		"The Idempotency-Key came with another request before. Use a new one for each new request, and the old one only to repeat it.",
+	},
+	{
+		domain.ErrExists, 409, "already_exists", "Id is taken",
+		"The id is, or was, in use. Ids are never used again.",
+	},
+	{
+		domain.ErrEnded, 409, "ended", "Has ended",
+		"A REVOKED or EXPIRED key, and an organization, workspace or profile that was deleted, do not change any more.",
+	},
+	{
+		domain.ErrInUse, 409, "in_use", "In use",
+		"Keys have the profile. Detach it from them, or ask with force=true.",
+	},
+	{
+		domain.ErrKeyLimitReached, 409, "key_limit_reached", "Key limit reached",
+		"The organization has as many active keys as it may. Revoke one, or raise the limit.",
+	},
+	{
+		domain.ErrAlreadyRotated, 409, "already_rotated", "Already rotated",
+		"The key has a successor. Rotate that one.",
+	},
+	{
+		domain.ErrLastOwner, 409, "last_owner", "Last owner",
+		"Without this key nobody could manage the organization any more.",
+	},
+	{
+		domain.ErrInvalid, 422, "invalid_value", "Invalid value",
+		"The request can be read, and a value in it makes no sense. The field says where.",
+	},
+	{
+		domain.ErrNotFound, 404, "not_found", "Not found",
+		"There is nothing here, or nothing that the key may see.",
+	},
+	{catalog.ErrNotFound, 404, "not_found", "Not found", ""},
+	{
+		domain.ErrConflict, 409, "conflict", "Conflict",
+		"The request makes sense, but not in the present state. The detail says why.",
+	},
+	{
+		domain.ErrForbidden, 403, "forbidden", "Forbidden",
+		"The key may not do this. The detail says who may.",
+	},
+	{
+		domain.ErrStale, 412, "stale_revision", "Stale revision",
+		"The object has changed since the revision that If-Match names. Read it again and decide anew.",
+	},
+	{
+		errUnauthenticated, 401, "unauthenticated", "Unauthenticated",
+		"Send a management key as Authorization: Bearer.",
+	},
+	{
+		errRequest, 400, "invalid_request", "Invalid request",
+		"The request cannot be read. The field or the detail says where.",
+	},
+	{
+		errCursor, 400, "invalid_cursor", "Invalid cursor",
+		"The cursor is not one of this list with these filters. Begin again without it.",
+	},
+	{sqlview.ErrBadCursor, 400, "invalid_cursor", "Invalid cursor", ""},
+	{
+		events.ErrInvalidPosition, 400, "invalid_position", "Invalid position",
+		"This is no position of this ledger. Copy one from an answer of this server.",
+	},
+	{
+		errTooLarge, 413, "body_too_large", "Body too large",
+		"The body is longer than this route takes.",
+	},
+	{
+		events.ErrTooLarge, 422, "too_large", "Too large for the ledger",
+		"What would be recorded does not fit one event. Say it in fewer words.",
+	},
+	{
+		errMediaType, 415, "unsupported_media_type", "Unsupported media type",
+		"Bodies are application/json, in UTF-8 and not compressed.",
+	},
+	{
+		errMethod, 405, "method_not_allowed", "Method not allowed",
+		"The path does not take this method; Allow names those that it does.",
+	},
+	{
+		events.ErrOutcomeUnknown, 504, "outcome_unknown", "Outcome unknown",
+		"The change was sent and no answer came. Repeat the request with the same Idempotency-Key to learn what became of it.",
+	},
+	{
+		events.ErrConflict, 503, "unavailable", "Unavailable",
+		"Nothing was changed. Try again after the seconds of Retry-After.",
+	},
+	{events.ErrUnavailable, 503, "unavailable", "Unavailable", ""},
+	{projections.ErrStopped, 503, "unavailable", "Unavailable", ""},
+	{context.Canceled, 503, "unavailable", "Unavailable", ""},
+	{context.DeadlineExceeded, 503, "unavailable", "Unavailable", ""},
+	{
+		errInternal, 500, "internal", "Internal error",
+		"A fault of the server. Its log tells more under the request id.",
+	},
 }
 
 // kindOf finds what is answered to an error; whatever the table does not know
@@ -107,8 +196,9 @@ func refuse(err error, field, format string, args ...any) error {
 	return &refusal{err: err, field: field, detail: fmt.Sprintf(format, args...)}
 }
 
-// problemsPage is where the codes are explained, each under its name.
-const problemsPage = "https://github.com/keyledger/keyledger/blob/main/docs/errors.md#"
+// problemsPage is where the codes are explained, each under its name: on the
+// server that answered, so that it is of the same version.
+const problemsPage = "/docs#"
 
 // problemOf builds the document for an error.
 func problemOf(err error, requestID string) wire.Problem {

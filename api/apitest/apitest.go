@@ -48,6 +48,7 @@ type Server struct {
 	Ledger     Ledger
 	Positions  events.Positions
 	Config     api.Config
+	Handler    http.Handler
 	// Log is what it logged so far.
 	Log *Buffer
 }
@@ -159,7 +160,8 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	for verifier.Stale() {
 		time.Sleep(time.Millisecond)
 	}
-	front := httptest.NewServer(server.Handler())
+	s.Handler = server.Handler()
+	front := httptest.NewServer(s.Handler)
 	s.URL = front.URL
 	t.Cleanup(func() {
 		front.CloseClientConnections()
@@ -218,4 +220,16 @@ func (s *Server) Must(want int, key, method, path, body string, headers ...strin
 		s.t.Fatalf("%s %s: %d %s, want %d", method, path, a.Status, a.Body, want)
 	}
 	return a
+}
+
+// Serve hands a request to the server's handler, with no network in between.
+func (s *Server) Serve(key, method, path string, body []byte) Answer {
+	req := httptest.NewRequest(method, path, bytes.NewReader(body))
+	req.Header.Set("Authorization", "Bearer "+key)
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	w := httptest.NewRecorder()
+	s.Handler.ServeHTTP(w, req)
+	return Answer{Status: w.Code, Header: w.Header(), Body: w.Body.String()}
 }

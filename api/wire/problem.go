@@ -3,7 +3,7 @@ package wire
 // Problem is an error of the API: problem details (RFC 9457) with a code that
 // never changes its meaning.
 type Problem struct {
-	Type      string  `json:"type" example:"https://github.com/keyledger/keyledger/blob/main/docs/errors.md#unknown_permission" doc:"A page about the code."`
+	Type      string  `json:"type" format:"uri-reference" example:"/docs#unknown_permission" doc:"Where the code is explained, on this server."`
 	Title     string  `json:"title" example:"Unknown permission"`
 	Status    int     `json:"status" example:"422"`
 	Detail    string  `json:"detail,omitzero" doc:"What was wrong and what to do."`
