@@ -45,6 +45,8 @@ const (
 func Main(ctx context.Context, env Env) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A second signal ends at once what takes too long to end well.
+	context.AfterFunc(ctx, stop)
 	a := newApp(env)
 	cmd, err := a.root.ExecuteContextC(ctx)
 	return a.conclude(ctx, cmd, err)
@@ -63,6 +65,8 @@ type app struct {
 
 func newApp(env Env) *app {
 	a := &app{env: env, out: newPrinter(env)}
+	// Commands stand in the order of use, and not of the alphabet.
+	cobra.EnableCommandSorting = false
 	a.root = a.rootCommand()
 	a.root.SetArgs(env.Args)
 	a.root.SetIn(env.Stdin)

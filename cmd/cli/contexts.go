@@ -173,7 +173,8 @@ context becomes the current one.`,
 		Example: `  keyledger context set prod --url https://keys.example.com --key-file ~/prod.key --org acme
   keyledger context set ci --url https://keys.example.com --key-env CI_LEDGER_KEY
   pass show keyledger | keyledger context set home --url https://keys.example.com --key-stdin`,
-		Args: takes("NAME"),
+		Args:        takes("NAME"),
+		Annotations: map[string]string{explicit: ""},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, b := args[0], a.settings.book
 			if !contextName.MatchString(name) {
@@ -226,7 +227,7 @@ context becomes the current one.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&url, "url", "", "server")
+	f.StringVar(&url, "url", "", "`address` of the server, such as https://keys.example.com")
 	f.StringVar(&keyFile, "key-file", "", "`file` that holds the key")
 	f.StringVar(&keyEnv, "key-env", "", "`variable` of the environment that holds the key")
 	f.BoolVar(&keyStdin, "key-stdin", false, "read the key from standard input and keep it in a file of its own, mode 0600")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		a.eventsTailCommand())
 	c.Aliases = []string{"event"}
 	a.linked(c)
+	a.about(c)
 	return c
 }
 
@@ -85,7 +87,7 @@ func (a *app) showEvent(e wire.Event) error {
 		return a.out.say("%s", e.Position)
 	}
 	t := tell(e)
-	line := fmt.Sprintf("%s  %-10s  %-22s  %s", t.at.UTC().Format("2006-01-02 15:04:05"), t.org, t.on, t.what)
+	line := fmt.Sprintf("%s  %-10s  %-20s  %s", t.at.UTC().Format(time.RFC3339), t.org, t.on, t.what)
 	tail := "by " + t.who
 	if t.why != "" {
 		tail += ": " + t.why

@@ -66,12 +66,10 @@ func (a *app) conclude(ctx context.Context, cmd *cobra.Command, err error) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
+	err = asUsage(cmd, err)
 	var f *fault
 	if !errors.As(err, &f) {
 		f = a.explain(err)
-	}
-	if cobraUsage(err) {
-		f.code = exitUsage
 	}
 	if a.out.format == formatJSON && cmd.Flags().Lookup("output") != nil {
 		a.concludeJSON(err, f)
@@ -195,11 +193,16 @@ func strip(err error) string {
 	}
 }
 
-// cobraFaults are the errors that cobra makes itself when it does not
-// understand a command.
-var cobraFaults = regexp.MustCompile(`^(required flag\(s\)|if any flags in the group|at least one of the flags in the group|unknown command) `)
+// excluded finds the flags that cobra says exclude each other.
+var excluded = regexp.MustCompile(`^if any flags in the group .*; \[(.*)\] were all set$`)
 
-func cobraUsage(err error) bool { return cobraFaults.MatchString(err.Error()) }
+// asUsage writes a fault that cobra itself found in a command line as ours.
+func asUsage(cmd *cobra.Command, err error) error {
+	if found := excluded.FindStringSubmatch(err.Error()); found != nil {
+		return usage("--"+strings.Join(strings.Fields(found[1]), " and --")+" exclude each other", "See %s --help.", cmd.CommandPath())
+	}
+	return err
+}
 
 // problemOf is the API's own word on what went wrong, if it said one.
 func problemOf(err error) (wire.Problem, bool) {

@@ -20,7 +20,7 @@ func (a *app) keysUpdateCommand() *cobra.Command {
 		Long: `Change a key; it holds from the next verdict on. What no flag names stays as it
 is. Permissions and workspaces are given whole; metadata is merged. An empty
 --name or --profile takes it away.`,
-		Example: `  keyledger keys update 0198c0de-… --permissions interview:read --reason "start moved to another service"
+		Example: `  keyledger keys update 0198c0de-… --permissions interview:read --reason "starts no more"
   keyledger keys update 0198c0de-… --expires-in 30d --metadata team=platform`,
 	}
 	f := c.Flags()

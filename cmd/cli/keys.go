@@ -20,6 +20,7 @@ secret, is shown once: when it is created or rotated.`,
 		a.keysEnableCommand(), a.keysDisableCommand(), a.keysRotateCommand(), a.keysRevokeCommand(), a.keysHistoryCommand())
 	c.Aliases = []string{"key"}
 	a.linked(c)
+	a.about(c)
 	return c
 }
 
@@ -30,7 +31,7 @@ type keySettings struct {
 }
 
 func (k *keySettings) flags(f *pflag.FlagSet) {
-	f.StringVar(&k.name, "name", "", "display name")
+	f.StringVar(&k.name, "name", "", "display `name`")
 	f.StringSliceVar(&k.permissions, "permissions", nil, "all, read_only, or a `list` such as interview:start,report:*")
 	f.StringSliceVar(&k.workspaces, "workspaces", nil, "all, or a `list` of workspaces")
 	f.StringVar(&k.profile, "profile", "", "`id` of the profile to attach")
@@ -91,10 +92,10 @@ whoever is to use it. -o secret prints the secret alone, for a script.`,
 	}
 	f := c.Flags()
 	k.flags(f)
-	f.StringVar(&prefix, "prefix", "", "beginning of the key, such as acme_live (default: the organization's)")
+	f.StringVar(&prefix, "prefix", "", "`beginning` of the key, such as acme_live (default: the organization's)")
 	f.StringVar(&externalID, "external-id", "", "`id` by which another system knows it")
-	f.StringVar(&kind, "kind", "", "api, or management for a key to this ledger itself")
-	f.StringVar(&role, "role", "", "of a management key: owner, admin, member, auditor, verifier or resolver")
+	f.StringVar(&kind, "kind", "", "`kind`: api, or management for a key to this ledger itself")
+	f.StringVar(&role, "role", "", "`role` of a management key: owner, admin, member, auditor, verifier or resolver")
 	w := a.wishFlags(c, false)
 	c.MarkFlagsMutuallyExclusive("expires-in", "expires-at")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -182,16 +183,16 @@ func (a *app) keysListCommand() *cobra.Command {
 	var status, workspace, search, unusedSince, externalID, kind string
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List keys", Args: takes(),
-		Long: "List keys, the newest first. Revoked ones are left out unless --status asks for them.",
+		Long: "List keys, the newest first. Revoked ones are left out unless --status asks for\nthem.",
 		Example: `  keyledger keys list
   keyledger keys list --status all --search interview
   keyledger keys list --unused-since 2026-01-01 -q`,
 	}
 	f := c.Flags()
-	f.StringVar(&status, "status", "", "active, inactive, expired, revoked or all")
-	f.StringVar(&workspace, "workspace", "", "only those of use in this workspace")
+	f.StringVar(&status, "status", "", "`status`: active, inactive, expired, revoked or all")
+	f.StringVar(&workspace, "workspace", "", "only those of use in this `workspace`")
 	f.StringVar(&search, "search", "", "only those with this `text` in name, prefix, last four or an id")
-	f.StringVar(&kind, "kind", "", "only those of kind api or management")
+	f.StringVar(&kind, "kind", "", "only those of this `kind`: api or management")
 	f.StringVar(&unusedSince, "unused-since", "", "only those not used since this `time`")
 	f.StringVar(&externalID, "external-id", "", "only those known by this `id` elsewhere")
 	page := pageFlags(c)

@@ -39,15 +39,20 @@ type linkFlags struct {
 
 // linked gives commands the flags of those that talk to a server, and says how
 // their answers are printed.
-func (a *app) linked(cmds ...*cobra.Command) {
-	for _, c := range cmds {
-		f := c.PersistentFlags()
-		f.StringVar(&a.link.url, "url", "", "server to talk to (default: the context's, else "+defaultURL+")")
-		f.StringVar(&a.link.keyFile, "key-file", "", "`file` with the management key (else KEYLEDGER_KEY, or the context's)")
-		f.StringVar(&a.link.context, "context", "", "`name` of the context to use (see keyledger context)")
-		f.StringVar(&a.link.org, "org", "", "organization `id` (default: the context's, else the key's own)")
-		a.out.flags(f)
-	}
+func (a *app) linked(c *cobra.Command) {
+	f := c.PersistentFlags()
+	f.StringVar(&a.link.url, "url", "", "`address` of the server (default: the context's, else "+defaultURL+")")
+	f.StringVar(&a.link.keyFile, "key-file", "", "`file` with the management key (else KEYLEDGER_KEY, or the context's)")
+	f.StringVar(&a.link.context, "context", "", "`name` of the context to use (see keyledger context)")
+	a.out.flags(f)
+	general(f, "url", "key-file", "context", "output", "quiet")
+}
+
+// about gives commands the flag of those that concern one organization.
+func (a *app) about(c *cobra.Command) {
+	f := c.PersistentFlags()
+	f.StringVar(&a.link.org, "org", "", "`id` of the organization (default: the context's, else the key's own)")
+	general(f, "org")
 }
 
 // link is the way to a server: where it is, who asks, and about which

@@ -21,7 +21,7 @@ type page struct {
 func pageFlags(c *cobra.Command) *page {
 	p := &page{}
 	c.Flags().IntVar(&p.limit, "limit", 50, "most `items` to show, 0 for all")
-	c.Flags().StringVar(&p.cursor, "cursor", "", "go on where an earlier list ended")
+	c.Flags().StringVar(&p.cursor, "cursor", "", "`text` that an earlier list ended with, to go on there")
 	return p
 }
 

@@ -26,9 +26,9 @@ type orgSettings struct {
 }
 
 func (o *orgSettings) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.name, "name", "", "display name")
-	f.StringVar(&o.plan, "plan", "", "starter, growth or enterprise")
-	f.IntVar(&o.maxKeys, "max-active-keys", 0, "most keys that may be active at once, 0 for no limit")
+	f.StringVar(&o.name, "name", "", "display `name`")
+	f.StringVar(&o.plan, "plan", "", "`plan`: starter, growth or enterprise")
+	f.IntVar(&o.maxKeys, "max-active-keys", 0, "most `keys` that may be active at once, 0 for no limit")
 	f.StringVar(&o.lifetime, "max-key-lifetime", "", "longest `period` until a new key expires, such as 90d, 6mo, 1y or never")
 	f.StringVar(&o.prefix, "default-prefix", "", "`prefix` of keys that are created without one")
 	f.StringVar(&o.expiresIn, "default-expires-in", "", "`period` until keys expire that are created without one")
@@ -137,7 +137,7 @@ func (a *app) orgsUpdateCommand() *cobra.Command {
 	var o orgSettings
 	c := &cobra.Command{
 		Use: "update ID", Short: "Change an organization", Args: takes("ID"),
-		Long: "Change an organization. What no flag names stays as it is; an empty text clears a setting.",
+		Long: "Change an organization. What no flag names stays as it is; an empty text clears\na setting.",
 		Example: `  keyledger orgs update acme --max-active-keys 200
   keyledger orgs update acme --default-expires-in 90d --reason "new policy"`,
 	}
@@ -225,7 +225,7 @@ func (a *app) orgsDeleteCommand() *cobra.Command {
 			return err
 		}
 		var got answer
-		gone, err := s.DeleteOrganization(cmd.Context(), args[0], a.options(w, &got)...)
+		gone, err := s.DeleteOrganization(cmd.Context(), args[0], a.endOptions(w, &got)...)
 		return a.changed(err, got, gone, args[0], func() error {
 			return a.out.say("Organization %s has ended; all its keys are denied.", args[0])
 		})

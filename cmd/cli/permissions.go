@@ -18,6 +18,7 @@ that is not in the catalog is denied to every key.`,
 		a.permissionsGetCommand(), a.permissionsSetCommand())
 	c.Aliases = []string{"permission", "catalog"}
 	a.linked(c)
+	a.about(c)
 	return c
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -141,8 +142,10 @@ type grid struct {
 	rows [][]string
 	ids  []string
 	none string
-	// whole names the columns that are never cut short.
+	// whole names the columns that are never cut short, spare those that are
+	// left out first where there is no room.
 	whole map[string]bool
+	spare []string
 }
 
 func (g *grid) add(id string, cells ...string) {
@@ -174,18 +177,17 @@ const gap = 2
 
 // grid draws a table without lines, and cuts the widest columns until it fits.
 func (p *printer) grid(indent string, g grid) error {
+	g = p.thin(g, len(indent))
 	t := table.NewWriter()
 	style := table.StyleDefault
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", strings.Repeat(" ", gap)
 	t.SetStyle(style)
 	t.SuppressTrailingSpaces()
-	if g.head != nil {
-		t.AppendHeader(p.row(g.head, func(_ int, s string) string { return p.bold(s) }))
-	}
+	t.AppendHeader(p.row(g.head, func(_ int, s string) string { return p.bold(s) }))
 	for _, r := range g.rows {
 		t.AppendRow(p.row(r, func(column int, s string) string {
-			if column < len(g.head) && painted[g.head[column]] {
+			if painted[g.head[column]] {
 				return p.status(s)
 			}
 			return s
@@ -218,14 +220,33 @@ func (p *printer) row(cells []string, paint func(int, string) string) table.Row 
 // painted are the columns and fields that hold a status or a verdict.
 var painted = map[string]bool{"STATUS": true, "status": true, "VERDICT": true, "verdict": true}
 
-// narrowest is the least that a column is cut to.
-const narrowest = 8
+// narrowest is the least that a column is cut to, readable what it should have.
+const narrowest, readable = 8, 12
 
-// fit returns how wide each column may be; nil when all may be as they are.
-func (p *printer) fit(g grid, indent int) []int {
-	if p.width == 0 {
-		return nil
+// thin leaves out spare columns until the others have room to be read.
+func (p *printer) thin(g grid, indent int) grid {
+	for _, name := range g.spare {
+		need := indent - gap
+		for _, w := range g.widths() {
+			need += min(w, readable) + gap
+		}
+		// What is never cut needs all of its width.
+		for i, w := range g.widths() {
+			if g.whole[g.head[i]] {
+				need += max(0, w-readable)
+			}
+		}
+		column := slices.Index(g.head, name)
+		if p.width == 0 || need <= p.width || column < 0 {
+			return g
+		}
+		g = g.without(column)
 	}
+	return g
+}
+
+// widths are how wide each column wants to be.
+func (g grid) widths() []int {
 	var widths []int
 	for _, r := range append([][]string{g.head}, g.rows...) {
 		for i, c := range r {
@@ -235,6 +256,25 @@ func (p *printer) fit(g grid, indent int) []int {
 			widths[i] = max(widths[i], text.StringWidthWithoutEscSequences(cell(c)))
 		}
 	}
+	return widths
+}
+
+func (g grid) without(column int) grid {
+	cut := func(r []string) []string { return slices.Delete(slices.Clone(r), column, column+1) }
+	rows := make([][]string, len(g.rows))
+	for i, r := range g.rows {
+		rows[i] = cut(r)
+	}
+	g.head, g.rows = cut(g.head), rows
+	return g
+}
+
+// fit returns how wide each column may be; nil when all may be as they are.
+func (p *printer) fit(g grid, indent int) []int {
+	if p.width == 0 {
+		return nil
+	}
+	widths := g.widths()
 	total := indent + gap*(len(widths)-1)
 	for _, w := range widths {
 		total += w
@@ -242,8 +282,7 @@ func (p *printer) fit(g grid, indent int) []int {
 	for ; total > p.width; total-- {
 		widest := -1
 		for i, w := range widths {
-			whole := i < len(g.head) && g.whole[g.head[i]]
-			if !whole && w > narrowest && (widest < 0 || w > widths[widest]) {
+			if !g.whole[g.head[i]] && w > narrowest && (widest < 0 || w > widths[widest]) {
 				widest = i
 			}
 		}
@@ -291,7 +330,11 @@ func (p *printer) fields(indent string, fields []field) error {
 		}
 		name := f.name + strings.Repeat(" ", longest-len(f.name)+gap)
 		hang := "\n" + indent + strings.Repeat(" ", longest+gap)
-		if err := p.say("%s%s%s", indent, p.dim(name), strings.ReplaceAll(value, "\n", hang)); err != nil {
+		lines := strings.Split(value, "\n")
+		for i, l := range lines {
+			lines[i] = strings.TrimRight(l, " ")
+		}
+		if err := p.say("%s%s%s", indent, p.dim(name), strings.Join(lines, hang)); err != nil {
 			return err
 		}
 	}

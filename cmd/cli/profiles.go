@@ -18,6 +18,7 @@ be attached to keys, and comes back with every verdict about them.`,
 		a.profilesUpdateCommand(), a.profilesDeleteCommand())
 	c.Aliases = []string{"profile"}
 	a.linked(c)
+	a.about(c)
 	return c
 }
 
@@ -55,7 +56,7 @@ func (a *app) profilesCreateCommand() *cobra.Command {
 		Example: `  keyledger profiles create gold --settings gold.json
   echo '{"requests_per_minute":600}' | keyledger profiles create gold --settings -`,
 	}
-	c.Flags().StringVar(&name, "name", "", "display name (default: the id)")
+	c.Flags().StringVar(&name, "name", "", "display `name` (default: the id)")
 	c.Flags().StringVar(&settings, "settings", "", "JSON `file` with the settings, - for standard input")
 	w := a.wishFlags(c, false)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -134,7 +135,7 @@ func (a *app) profilesUpdateCommand() *cobra.Command {
 		Long:    "Change a profile. Settings are merged: members that are given replace, null removes one.",
 		Example: `  echo '{"requests_per_minute":1200,"burst":null}' | keyledger profiles update gold --settings -`,
 	}
-	c.Flags().StringVar(&name, "name", "", "display name")
+	c.Flags().StringVar(&name, "name", "", "display `name`")
 	c.Flags().StringVar(&settings, "settings", "", "JSON `file` to merge into the settings, - for standard input")
 	w := a.wishFlags(c, true)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -178,7 +179,7 @@ func (a *app) profilesDeleteCommand() *cobra.Command {
 			return err
 		}
 		var got answer
-		options := a.options(w, &got)
+		options := a.endOptions(w, &got)
 		if force {
 			options = append(options, client.Force())
 		}

@@ -64,7 +64,7 @@ func (a *app) quickstart(ctx context.Context) (err error) {
 		return err
 	case url := <-ready:
 		t := &tour{a: a, out: a.out}
-		if err = t.connect(url, owner); err == nil {
+		if err = t.connect(ctx, url, owner); err == nil {
 			err = t.run(ctx, time.Since(began))
 		}
 	}
@@ -86,10 +86,12 @@ const (
 	tourReason    = "laptop lost"
 )
 
-var tourCatalog = []wire.Permission{
-	{Name: "interview:start", Access: "write", Routes: []string{"POST /interviews"}},
-	{Name: "interview:read", Access: "read", Routes: []string{"GET /interviews/{id}"}},
-	{Name: "interview:complete", Access: "write", Routes: []string{"POST /interviews/{id}/complete"}},
+func tourCatalog() []wire.Permission {
+	return []wire.Permission{
+		{Name: "interview:start", Access: "write", Routes: []string{"POST /interviews"}},
+		{Name: "interview:read", Access: "read", Routes: []string{"GET /interviews/{id}"}},
+		{Name: "interview:complete", Access: "write", Routes: []string{"POST /interviews/{id}/complete"}},
+	}
 }
 
 // tour is one walk through a key's life.
@@ -104,7 +106,7 @@ type tour struct {
 	secret keystring.Secret
 }
 
-func (t *tour) connect(url, owner string) error {
+func (t *tour) connect(ctx context.Context, url, owner string) error {
 	key, err := readKeyFile(owner)
 	if err != nil {
 		return err
@@ -112,7 +114,7 @@ func (t *tour) connect(url, owner string) error {
 	if t.s, err = t.a.dial(link{url: url, urlFrom: "the tour", key: key, keyFrom: "the tour"}); err != nil {
 		return err
 	}
-	who, err := t.s.Whoami(context.Background())
+	who, err := t.s.Whoami(ctx)
 	t.owner = who.KeyID
 	return err
 }
@@ -162,11 +164,12 @@ func (t *tour) furnish(ctx context.Context) error {
 	if err := t.step("Create a workspace in it", tourWorkspace); err != nil {
 		return err
 	}
-	if _, err := t.s.ReplacePermissions(ctx, tourOrg, wire.ReplacePermissions{Permissions: tourCatalog}); err != nil {
+	catalog := tourCatalog()
+	if _, err := t.s.ReplacePermissions(ctx, tourOrg, wire.ReplacePermissions{Permissions: catalog}); err != nil {
 		return err
 	}
-	lines := make([]string, 0, len(tourCatalog))
-	for _, p := range tourCatalog {
+	lines := make([]string, 0, len(catalog))
+	for _, p := range catalog {
 		lines = append(lines, fmt.Sprintf("%-18s  %-5s  %s", p.Name, p.Access, p.Routes[0]))
 	}
 	return t.step("Say which permissions exist", lines...)

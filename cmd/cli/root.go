@@ -24,8 +24,12 @@ func (a *app) rootCommand() *cobra.Command {
 		Long: `keyledger issues API keys, answers whether a key may do something, and keeps
 every change and every use of it in a ledger that only grows.
 
-New here? keyledger quickstart shows all of it in one minute.`,
-		Args: a.group, SuggestionsMinimumDistance: 2,
+New here? keyledger quickstart shows all of it in one minute.
+
+Every flag is also KEYLEDGER_<FLAG> in the environment and a member of the
+config file; flags win over the environment, and that over the file.`,
+		Version: a.env.Version,
+		Args:    a.group, SuggestionsMinimumDistance: 2,
 		RunE:          help,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -35,10 +39,13 @@ New here? keyledger quickstart shows all of it in one minute.`,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(err.Error(), "See %s --help.", cmd.CommandPath())
+		// What the parser of numbers says adds nothing.
+		text, _, _ := strings.Cut(err.Error(), ": strconv.")
+		return usage(text, "See %s --help.", cmd.CommandPath())
 	})
-	root.PersistentFlags().String("config", "", "config `file`, YAML or JSON (default: keyledger/config.json in your config folder)")
+	root.PersistentFlags().String("config", "", "config `file`, YAML or JSON (default: ~/.config/keyledger/config.json)")
 	root.PersistentFlags().BoolP("help", "h", false, "show this help")
+	root.Flags().Bool("version", false, "print the version")
 	root.AddGroup(
 		&cobra.Group{ID: groupStart, Title: "Start"},
 		&cobra.Group{ID: groupKeys, Title: "Manage"},
@@ -55,9 +62,12 @@ New here? keyledger quickstart shows all of it in one minute.`,
 	add(groupKeys, a.keysCommand(), a.orgsCommand(), a.workspacesCommand(), a.permissionsCommand(), a.profilesCommand())
 	add(groupRead, a.verifyCommand(), a.whoamiCommand(), a.eventsCommand())
 	add(groupOwn, a.contextCommand(), a.completionCommand(), a.versionCommand())
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
-	root.SetUsageTemplate(usageTemplate)
-	root.SetHelpTemplate(helpTemplate)
+	root.SetHelpCommand(a.helpCommand())
+	root.SetUsageFunc(func(cmd *cobra.Command) error { return writeUsage(cmd.OutOrStdout(), cmd) })
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n%s", prose(cmd), cmd.UsageString())
+	})
+	root.SetVersionTemplate("keyledger {{.Version}}\n")
 	return root
 }
 
@@ -114,51 +124,3 @@ func takes(names ...string) cobra.PositionalArgs {
 		}
 	}
 }
-
-const helpTemplate = `{{with or .Long .Short}}{{. | trimTrailingWhitespaces}}
-
-{{end}}{{.UsageString}}`
-
-const usageTemplate = `Usage:
-{{- if .HasAvailableSubCommands}}
-  {{.CommandPath}} COMMAND
-{{- else}}
-  {{.UseLine}}
-{{- end}}
-{{- if .HasExample}}
-
-Examples:
-{{.Example}}
-{{- end}}
-{{- if .HasAvailableSubCommands}}{{$all := .Commands}}
-{{- if .Groups}}
-{{- range $group := .Groups}}
-
-{{.Title}}:
-{{- range $all}}{{if and (eq .GroupID $group.ID) .IsAvailableCommand}}
-  {{rpad .Name .NamePadding}}  {{.Short}}
-{{- end}}{{end}}
-{{- end}}
-{{- else}}
-
-Commands:
-{{- range $all}}{{if .IsAvailableCommand}}
-  {{rpad .Name .NamePadding}}  {{.Short}}
-{{- end}}{{end}}
-{{- end}}
-{{- end}}
-{{- if .HasAvailableLocalFlags}}
-
-Flags:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
-{{- end}}
-{{- if and .HasAvailableInheritedFlags (not .HasAvailableSubCommands)}}
-
-Server and output:
-{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
-{{- end}}
-{{- if .HasAvailableSubCommands}}
-
-{{.CommandPath}} COMMAND --help tells more.
-{{- end}}
-`

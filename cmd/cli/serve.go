@@ -25,14 +25,19 @@ and says where. When it answers it prints one line, ready. SIGTERM and Ctrl-C
 let it finish what it has taken on; then it exits with 0.
 
 Listening beyond this machine needs TLS, or --insecure-http where something in
-front of it terminates TLS.`,
+front of it terminates TLS. It logs to standard error; on a terminal only what
+needs attention.`,
 		Example: `  keyledger serve
   keyledger serve --listen 127.0.0.1:9090 --data /var/lib/keyledger
   keyledger serve --listen :8443 --tls-cert server.pem --tls-key server.key`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Out, cfg.Version = a.env.Stdout, a.env.Version
-			cfg.Logger = slog.New(slog.NewTextHandler(a.env.Stderr, nil))
+			options := &slog.HandlerOptions{Level: slog.LevelInfo}
+			if a.out.errTerminal {
+				options.Level = slog.LevelWarn
+			}
+			cfg.Logger = slog.New(slog.NewTextHandler(a.env.Stderr, options))
 			began := ""
 			cfg.Began = func(path string) { began = path }
 			cfg.Ready = func(string) {

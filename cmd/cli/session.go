@@ -91,7 +91,7 @@ type wish struct {
 func (a *app) wishFlags(c *cobra.Command, revisable bool) *wish {
 	w := &wish{}
 	f := c.Flags()
-	f.StringVar(&w.reason, "reason", "", "why, for the audit log")
+	f.StringVar(&w.reason, "reason", "", "`text` that says why, for the audit log")
 	f.StringVar(&w.idempotencyKey, "idempotency-key", "", "`text` that names this wish: repeated, it is still done once")
 	f.BoolVar(&w.dryRun, "dry-run", false, "show the events that would be appended, and append none")
 	if revisable {
@@ -120,7 +120,7 @@ func (a *app) options(w *wish, got *answer) []client.Option {
 		w.idempotencyKey = id.String()
 	}
 	a.link.idempotencyKey = w.idempotencyKey
-	options := []client.Option{got.meta(), client.Reason(w.reason)}
+	options := []client.Option{got.meta()}
 	if w.idempotencyKey != "" {
 		options = append(options, client.IdempotencyKey(w.idempotencyKey))
 	}
@@ -131,6 +131,11 @@ func (a *app) options(w *wish, got *answer) []client.Option {
 		options = append(options, client.DryRun(&got.rehearsal))
 	}
 	return options
+}
+
+// endOptions are the options of a request that has no body to give a reason in.
+func (a *app) endOptions(w *wish, got *answer) []client.Option {
+	return append(a.options(w, got), client.Reason(w.reason))
 }
 
 // rehearsed prints what a change would have done.

@@ -39,6 +39,10 @@ type settings struct {
 	book book
 }
 
+// explicit marks commands whose own flags are only themselves: what shall be
+// remembered of a server is not what happens to be set for the next command.
+const explicit = "keyledger/explicit"
+
 // envName is the variable of the environment that stands for a flag.
 func envName(flag string) string {
 	return "KEYLEDGER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -60,11 +64,13 @@ func (a *app) settle(cmd *cobra.Command) error {
 		return err
 	}
 	environment := layer{}
+	_, flagsOnly := cmd.Annotations[explicit]
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		switch {
-		case f.Name == "help":
+		case f.Name == "help" || f.Name == "version":
 		case f.Changed:
 			a.settings.levels[f.Name] = fromFlag
+		case flagsOnly && f.Annotations[generalFlag] == nil && cmd.LocalFlags().Lookup(f.Name) != nil:
 		case a.env.Getenv(envName(f.Name)) != "":
 			a.settings.levels[f.Name] = fromEnvironment
 			environment[f.Name] = a.env.Getenv(envName(f.Name))

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -93,12 +92,12 @@ func usedText(t *time.Time, now time.Time) string {
 	return at(*t) + ", " + distance(*t, now)
 }
 
-// actorText shortens who did something: "key/_system/0197…" is the key by its
-// last eight digits, which tell keys apart that were made at one time.
+// actorText shortens who did something: "key/_system/0197…" becomes the key's
+// organization and the end of its id.
 func actorText(actor string) string {
 	parts := strings.Split(actor, "/")
 	if len(parts) == 3 && parts[0] == "key" {
-		return fmt.Sprintf("key %s (%s)", shortID(parts[2]), parts[1])
+		return parts[1] + " " + shortID(parts[2])
 	}
 	return strings.ReplaceAll(actor, "/", " ")
 }
@@ -116,7 +115,7 @@ func (a *app) keyGrid(keys []wire.Key, none string) grid {
 	now := time.Now()
 	g := grid{
 		head: []string{"ID", "NAME", "KEY", "STATUS", "MAY", "IN", "EXPIRES", "LAST USED"},
-		none: none, whole: map[string]bool{"ID": true, "STATUS": true},
+		none: none, whole: map[string]bool{"ID": true, "STATUS": true}, spare: []string{"LAST USED", "KEY", "IN", "EXPIRES"},
 	}
 	for _, k := range keys {
 		expires, used := "never", "never"

@@ -74,8 +74,8 @@ func verdictFields(v wire.Verdict, asked wire.VerifyRequest) []field {
 	}
 	if v.Scope != nil {
 		in := scopeText(*v.Scope)
-		if !v.ScopeChecked {
-			in += " (not judged: no --workspace was asked about)"
+		if v.Valid && !v.ScopeChecked {
+			in += "; no --workspace was asked about"
 		}
 		fields = append(fields, field{"in", in})
 	}
@@ -112,6 +112,9 @@ func because(v wire.Verdict, asked wire.VerifyRequest) string {
 	case "INSUFFICIENT_PERMISSIONS":
 		return strings.TrimSpace("it may not " + asked.Permission)
 	case "OUT_OF_SCOPE":
+		if asked.Workspace == "" {
+			return "no workspace is left where it is of use"
+		}
 		return "it is of no use in workspace " + asked.Workspace
 	case "STALE":
 		return "this verifier does not know what happened lately, and does not guess"

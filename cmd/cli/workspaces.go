@@ -14,6 +14,7 @@ func (a *app) workspacesCommand() *cobra.Command {
 		a.workspacesUpdateCommand(), a.workspacesDeleteCommand())
 	c.Aliases = []string{"workspace", "ws"}
 	a.linked(c)
+	a.about(c)
 	return c
 }
 
@@ -30,7 +31,7 @@ func (a *app) workspacesCreateCommand() *cobra.Command {
 		Use: "create ID", Short: "Begin a workspace", Args: takes("ID"),
 		Example: `  keyledger workspaces create hiring --org acme --name "Hiring"`,
 	}
-	c.Flags().StringVar(&name, "name", "", "display name (default: the id)")
+	c.Flags().StringVar(&name, "name", "", "display `name` (default: the id)")
 	w := a.wishFlags(c, false)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		s, org, err := a.openOrg(cmd)
@@ -96,7 +97,7 @@ func (a *app) workspacesGetCommand() *cobra.Command {
 func (a *app) workspacesUpdateCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{Use: "update ID", Short: "Rename a workspace", Args: takes("ID")}
-	c.Flags().StringVar(&name, "name", "", "display name")
+	c.Flags().StringVar(&name, "name", "", "display `name`")
 	w := a.wishFlags(c, true)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if !cmd.Flags().Changed("name") {
@@ -129,7 +130,7 @@ func (a *app) workspacesDeleteCommand() *cobra.Command {
 			return err
 		}
 		var got answer
-		gone, err := s.DeleteWorkspace(cmd.Context(), org, args[0], a.options(w, &got)...)
+		gone, err := s.DeleteWorkspace(cmd.Context(), org, args[0], a.endOptions(w, &got)...)
 		return a.changed(err, got, gone, args[0], func() error {
 			return a.out.say("Workspace %s of organization %s has ended.", args[0], org)
 		})

@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// TestHelp holds every command to what a page shows, and to
+// saying in a phrase what it does.
+func TestHelp(t *testing.T) {
+	a := newApp(Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Getenv: func(string) string { return "" }})
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") || c.RunE == nil && c.Run == nil {
+			t.Errorf("%s: a phrase without a full stop says what it does, and it does it", c.CommandPath())
+		}
+		for line := range strings.Lines(prose(c)) {
+			if len([]rune(strings.TrimRight(line, "\n"))) > pageWidth {
+				t.Errorf("%s: longer than 80 columns: %s", c.CommandPath(), line)
+			}
+		}
+		for line := range strings.Lines(c.Example) {
+			if !strings.HasPrefix(line, "  ") || len([]rune(strings.TrimRight(line, "\n"))) > 100 {
+				t.Errorf("%s: examples are indented by two and fit 100 columns: %s", c.CommandPath(), line)
+			}
+		}
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" || strings.HasSuffix(f.Usage, ".") {
+				t.Errorf("%s --%s: a phrase without a full stop says what it is for", c.CommandPath(), f.Name)
+			}
+			if f.Value.Type() == "string" && !strings.Contains(f.Usage, "`") {
+				t.Errorf("%s --%s: its usage names what it takes", c.CommandPath(), f.Name)
+			}
+		})
+		for _, child := range c.Commands() {
+			walk(child)
+		}
+	}
+	walk(a.root)
+}
