@@ -167,8 +167,13 @@ func (a *app) madeKey(got answer, document any, k wire.Key, secret, title string
 		return err
 	}
 	fields := append([]field{
-		{"id", k.ID}, {"name", deref(k.Name)}, {"kind", k.Kind}, {"may", mayText(k)}, {"in", scopeText(k.Scope)},
-		{"profile", deref(k.Profile)}, {"expires", expiryText(k.ExpiresAt, time.Now())},
+		{"id", k.ID},
+		{"name", deref(k.Name)},
+		{"kind", k.Kind},
+		{"may", mayText(k)},
+		{"in", scopeText(k.Scope)},
+		{"profile", deref(k.Profile)},
+		{"expires", expiryText(k.ExpiresAt, time.Now())},
 	}, more...)
 	if err := a.out.fields("  ", fields); err != nil {
 		return err

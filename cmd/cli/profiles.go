@@ -28,8 +28,12 @@ func profileFields(p wire.Profile, revision string) []field {
 		settings = p.Settings
 	}
 	return []field{
-		{"id", p.ID}, {"name", p.Name}, {"settings", string(settings)}, {"created", at(p.CreatedAt)},
-		{"changed", changedText(p.CreatedAt, p.UpdatedAt)}, {"revision", revision},
+		{"id", p.ID},
+		{"name", p.Name},
+		{"settings", string(settings)},
+		{"created", at(p.CreatedAt)},
+		{"changed", changedText(p.CreatedAt, p.UpdatedAt)},
+		{"revision", revision},
 	}
 }
 

@@ -20,8 +20,11 @@ func (a *app) workspacesCommand() *cobra.Command {
 
 func workspaceFields(w wire.Workspace, revision string) []field {
 	return []field{
-		{"id", w.ID}, {"name", w.Name}, {"created", at(w.CreatedAt)},
-		{"changed", changedText(w.CreatedAt, w.UpdatedAt)}, {"revision", revision},
+		{"id", w.ID},
+		{"name", w.Name},
+		{"created", at(w.CreatedAt)},
+		{"changed", changedText(w.CreatedAt, w.UpdatedAt)},
+		{"revision", revision},
 	}
 }
 
