@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,8 +17,17 @@ import (
 // are patterns, codes and statuses a closed set.
 type metrics struct {
 	requests *prometheus.HistogramVec
-	verify   [len(doors)][len(events.Codes) + 1]prometheus.Observer
-	streams  prometheus.Gauge
+	// known are the observers of requests that came before: a look-up by
+	// labels costs more than a verdict.
+	known   map[requestLabels]prometheus.Observer
+	knowing sync.RWMutex
+	verify  [len(doors)][len(events.Codes) + 1]prometheus.Observer
+	streams prometheus.Gauge
+}
+
+type requestLabels struct {
+	method, route string
+	status        int
 }
 
 // door is how a verdict went out.
@@ -32,6 +42,7 @@ var doors = [...]string{"verify", "authorize"}
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := &metrics{
+		known: map[requestLabels]prometheus.Observer{},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "keyledger_http_request_duration_seconds", Help: "Time from a request's headers to its answer.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 15},
@@ -44,7 +55,6 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		Name: "keyledger_verify_duration_seconds", Help: "Time a verdict took, by its code and the path it was asked on.",
 		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2, .1, 1},
 	}, []string{"code", "path"})
-	// Resolved once: a look-up by labels costs more than the verdict.
 	for p, name := range doors {
 		for _, code := range events.Codes {
 			m.verify[p][code] = verdicts.WithLabelValues(code.String(), name)
@@ -54,7 +64,17 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 }
 
 func (m *metrics) request(method, route string, status int, took time.Duration) {
-	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Observe(took.Seconds())
+	labels := requestLabels{method, route, status}
+	m.knowing.RLock()
+	o, ok := m.known[labels]
+	m.knowing.RUnlock()
+	if !ok {
+		o = m.requests.WithLabelValues(method, route, strconv.Itoa(status))
+		m.knowing.Lock()
+		m.known[labels] = o
+		m.knowing.Unlock()
+	}
+	o.Observe(took.Seconds())
 }
 
 func (m *metrics) verdict(p door, code events.Code, took time.Duration) {

@@ -13,8 +13,20 @@ import (
 	"github.com/keyledger/keyledger/projections/catalog"
 )
 
+// positionText is a position with its text, kept because verdict after verdict
+// tells the same one.
+type positionText struct {
+	pos  events.Position
+	text string
+}
+
 func (s *Server) position(pos events.Position) string {
-	return s.cfg.Positions.Format(events.StreamLedger, pos)
+	if last := s.lastPosition.Load(); last != nil && last.pos == pos {
+		return last.text
+	}
+	p := &positionText{pos, s.cfg.Positions.Format(events.StreamLedger, pos)}
+	s.lastPosition.Store(p)
+	return p.text
 }
 
 // instant returns nil for none.

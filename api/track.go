@@ -1,14 +1,14 @@
 package api
 
 import (
-	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/keystring"
@@ -22,6 +22,10 @@ type track struct {
 	requestID string
 	actor     events.Actor
 	status    int
+	// verdict says that a verdict was given. Its use is recorded, so that its
+	// line is for debugging: at the rate of verdicts, lines would cost more
+	// than what they tell of.
+	verdict bool
 	// code is the problem's, err what our log may know of it.
 	code string
 	err  error
@@ -82,13 +86,13 @@ func requestID(given string) string {
 	if validRequestID(given) {
 		return given
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		// Without randomness no key can be made either; the id only helps to
-		// find a line in the log.
-		return "none"
-	}
-	return id.String()
+	// It only has to be found in a log: a trace id's form, from a cheap source.
+	var random [16]byte
+	binary.BigEndian.PutUint64(random[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(random[8:], rand.Uint64())
+	var text [32]byte
+	hex.Encode(text[:], random[:])
+	return string(text[:])
 }
 
 func validRequestID(id string) bool {
@@ -127,10 +131,13 @@ func (s *Server) finished(t *track, r *http.Request, took time.Duration) {
 	route := routeOf(r)
 	s.metrics.request(methodLabel(r.Method), route, t.status, took)
 	level := slog.LevelInfo
-	if t.status >= 500 {
+	switch {
+	case t.status >= 500:
 		level = slog.LevelWarn
+	case t.verdict:
+		level = slog.LevelDebug
 	}
-	if !s.cfg.Logger.Enabled(context.WithoutCancel(r.Context()), level) {
+	if !s.cfg.Logger.Enabled(r.Context(), level) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 8)
