@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -107,7 +109,11 @@ func (a *app) explain(err error) *fault {
 	}
 	f := &fault{err: err, code: exitFault}
 	server := a.link.found.url
-	var dns *net.DNSError
+	var (
+		dns  *net.DNSError
+		cert *tls.CertificateVerificationError
+		sent *url.Error
+	)
 	switch {
 	case server == "":
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -119,11 +125,14 @@ func (a *app) explain(err error) *fault {
 	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
 		f.err = fmt.Errorf("%s did not answer in time", server)
 		f.hint = "What was asked for may have been done: look before you repeat it."
-	case strings.Contains(err.Error(), "x509: "):
-		f.hint = "The certificate of " + server + " is not trusted by this machine; SSL_CERT_FILE may name the authority that signed it."
+	case errors.As(err, &cert):
+		f.err = fmt.Errorf("the certificate of %s is not trusted: %w", server, cert.Err)
+		f.hint = "SSL_CERT_FILE may name the authority that signed it."
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		f.err = fmt.Errorf("%s speaks http, not https", server)
 		f.hint = "The server's URL came from " + a.link.found.urlFrom + "."
+	case errors.As(err, &sent):
+		f.err = fmt.Errorf("no answer from %s: %w", server, sent.Err)
 	}
 	return f
 }
@@ -133,6 +142,9 @@ func (a *app) explainProblem(err error, p wire.Problem) *fault {
 	text := p.Detail
 	if text == "" {
 		text = p.Title
+	}
+	if strings.HasPrefix(p.Code, "http_") {
+		text = fmt.Sprintf("%s answered %d %s", a.link.found.url, p.Status, p.Title)
 	}
 	if p.Field != "" {
 		text = p.Field + ": " + text

@@ -303,6 +303,9 @@ func (p *printer) record(answer any, id string, fields []field) error {
 	case formatJSON:
 		return p.json(answer)
 	case formatID:
+		if id == "" {
+			return nil
+		}
 		return p.say("%s", id)
 	default:
 		return p.fields("", fields)
