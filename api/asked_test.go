@@ -8,6 +8,8 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/verify/recording"
 )
 
 const frequent = `{"secret":"kl_live_x","permission":"interview:start","workspace":"hiring","context":{"request_id":"r-1","method":"GET","path":"/a","user_agent":"curl/8"}}`
@@ -117,6 +119,23 @@ func TestMergePatch(t *testing.T) {
 		if err != nil || string(got) != tt[2] {
 			t.Errorf("%s with %s: %s, %v, want %s", tt[0], tt[1], got, err, tt[2])
 		}
+	}
+}
+
+// What is recorded of a request holds no key, and no address unless that is
+// configured.
+func TestRecordedContext(t *testing.T) {
+	secret, err := keystring.New("kl_live", [24]byte{7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := recording.Context{RequestID: "r", Method: "GET", Path: "/x?key=" + secret.Reveal(), ClientIP: "192.0.2.1", UserAgent: secret.Reveal()}
+	got := (&Server{}).contextOf(given)
+	if got.ClientIP != "" || keystring.Contains(got.Path+" "+got.UserAgent) || got.RequestID != "r" {
+		t.Errorf("%+v", got)
+	}
+	if got := (&Server{cfg: Config{RecordClientIP: true}}).contextOf(given); got.ClientIP != "192.0.2.1" {
+		t.Errorf("%+v", got)
 	}
 }
 

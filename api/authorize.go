@@ -142,7 +142,7 @@ func agreed(lists ...[]string) (string, bool) {
 
 // answerGateway writes a verdict as a gateway understands it.
 func (s *Server) answerGateway(t *track, d *verify.Decision, fold bool) {
-	t.verdict = true
+	t.quiet = true
 	h := t.Header()
 	h["Cache-Control"] = noStore
 	h["X-Keyledger-Code"] = []string{d.Code.String()}

@@ -12,12 +12,14 @@ import (
 // livez says that the process answers, and nothing else: whoever restarts it on
 // this must not do so because the broker is away.
 func livez(w http.ResponseWriter, _ *http.Request) {
+	trackOf(w).quiet = true
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte("ok\n"))
 }
 
 // readyz says whether verdicts and reads can be given, and else why not.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	trackOf(w).quiet = true
 	health := wire.Health{Ready: true}
 	for name, check := range s.cfg.Checks {
 		if err := check(); err != nil {

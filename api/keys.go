@@ -114,8 +114,11 @@ func (s *Server) createKey(ctx context.Context, c *call) (reply, error) {
 	}
 	create := commands.CreateKey{Prefix: body.Prefix, Create: key.Create{
 		Kind: events.KeyKind(body.Kind), Role: events.Role(body.Role), Name: events.ClearText(body.Name),
-		ExternalID: events.ClearText(body.ExternalID), Metadata: metadataFrom(body.Metadata),
+		ExternalID: events.ClearText(body.ExternalID),
 	}}
+	if create.Metadata, err = metadataFrom(body.Metadata); err != nil {
+		return reply{}, err
+	}
 	if body.Permissions != nil {
 		create.Permissions = permissionsFrom(*body.Permissions)
 	}
@@ -335,8 +338,12 @@ func updateFrom(body wire.UpdateKey) (key.Update, error) {
 	if body.Metadata.Set && !body.Metadata.Null {
 		merged := events.Metadata{}
 		for name, value := range body.Metadata.Value {
-			merged[name] = events.Text{}
-			if value != nil {
+			switch {
+			case value == nil:
+				merged[name] = events.Text{}
+			case *value == "":
+				return change, errEmptyValue()
+			default:
 				merged[name] = events.ClearText(*value)
 			}
 		}
@@ -369,17 +376,24 @@ func scopeFrom(s wire.Scope) (events.Scope, error) {
 	return out, nil
 }
 
-func metadataFrom(m map[string]string) events.Metadata {
+func metadataFrom(m map[string]string) (events.Metadata, error) {
 	if len(m) == 0 {
-		return nil
+		return nil, nil
 	}
 	out := make(events.Metadata, len(m))
 	for name, value := range m {
-		if value != "" {
-			out[name] = events.ClearText(value)
+		if value == "" {
+			return nil, errEmptyValue()
 		}
+		out[name] = events.ClearText(value)
 	}
-	return out
+	return out, nil
+}
+
+// errEmptyValue refuses what would look like a member and be none: to facts an
+// empty text says that there is none.
+func errEmptyValue() error {
+	return domain.Refuse(domain.ErrInvalid, "metadata", "a value must not be empty; in a change, null removes a member")
 }
 
 // expiryFrom reads either member. An instant that facts cannot hold is refused

@@ -67,6 +67,10 @@ const (
 	// streamPage is how many events are read of the view at a time.
 	streamPage = 200
 
+	// maxStreams bounds the streams of events: each asks the view by itself when
+	// something happens. Who serves more readers subscribes to the broker.
+	maxStreams = 256
+
 	// detachRounds bounds how often the keys of a profile are looked up again
 	// while they are detached: keys that get it meanwhile are not chased for ever.
 	detachRounds = 1000

@@ -84,5 +84,9 @@ func (m *metrics) verdict(p door, code events.Code, took time.Duration) {
 }
 
 func metricsHandler(registry *prometheus.Registry) http.Handler {
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	show := promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		trackOf(w).quiet = true
+		show.ServeHTTP(w, r)
+	})
 }

@@ -207,6 +207,12 @@ func problemOf(err error, requestID string) wire.Problem {
 	var ours *refusal
 	var theirs *domain.Refusal
 	switch {
+	case faultsOf(err) != nil:
+		p.Errors = faultsOf(err)
+		p.Field, p.Detail = p.Errors[0].Field, p.Errors[0].Detail
+		if len(p.Errors) == 1 {
+			p.Errors = nil
+		}
 	case errors.As(err, &ours):
 		p.Detail, p.Field, p.Errors = ours.detail, ours.field, ours.faults
 	case errors.As(err, &theirs):
@@ -219,6 +225,22 @@ func problemOf(err error, requestID string) wire.Problem {
 		p.Errors[i] = wire.Fault{Field: keystring.Redact(f.Field), Detail: keystring.Redact(f.Detail)}
 	}
 	return p
+}
+
+// faultsOf lists the faults of an error that joins several.
+func faultsOf(err error) []wire.Fault {
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // Only what was joined here counts, not what it wraps.
+	if !ok {
+		return nil
+	}
+	var out []wire.Fault
+	for _, e := range joined.Unwrap() {
+		var r *domain.Refusal
+		if errors.As(e, &r) {
+			out = append(out, wire.Fault{Field: r.Field, Detail: r.Detail})
+		}
+	}
+	return out
 }
 
 // plainDetail says what to do where nobody below did.

@@ -204,7 +204,9 @@ func (s *Server) deleteProfile(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if !tried.Replayed {
+	// A profile that has gone is nobody's to be in use, unless what is left of
+	// it shall be taken off the keys.
+	if !tried.Replayed && (len(tried.Facts) > 0 || force) {
 		detached, err := s.detach(ctx, w, org, id, force)
 		if err != nil || w.DryRun {
 			return detached.and(tried.Facts, err)

@@ -22,6 +22,8 @@ type Server struct {
 	// answered is the highest position that this server has answered a change
 	// with; reads wait for it.
 	answered atomic.Uint64
+	// streams counts the open streams of events.
+	streams atomic.Int64
 	// lastPosition is the last position that was written as a text.
 	lastPosition atomic.Pointer[positionText]
 }

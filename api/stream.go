@@ -47,6 +47,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		t.fail(writeProblem(w, err, t.requestID), err)
 		return
 	}
+	defer s.streams.Add(-1)
+	if s.streams.Add(1) > maxStreams {
+		err := refuse(events.ErrUnavailable, "", "%d streams are open, which is all this server takes; subscribe to the broker instead", maxStreams)
+		t.fail(writeProblem(w, err, t.requestID), err)
+		return
+	}
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
 	if err := st.run(r.Context()); err != nil && r.Context().Err() == nil {

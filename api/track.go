@@ -22,10 +22,9 @@ type track struct {
 	requestID string
 	actor     events.Actor
 	status    int
-	// verdict says that a verdict was given. Its use is recorded, so that its
-	// line is for debugging: at the rate of verdicts, lines would cost more
-	// than what they tell of.
-	verdict bool
+	// quiet says that the line is for debugging: a verdict was given, whose use
+	// is recorded and tells more, or a probe was answered.
+	quiet bool
 	// code is the problem's, err what our log may know of it.
 	code string
 	err  error
@@ -134,7 +133,7 @@ func (s *Server) finished(t *track, r *http.Request, took time.Duration) {
 	switch {
 	case t.status >= 500:
 		level = slog.LevelWarn
-	case t.verdict:
+	case t.quiet:
 		level = slog.LevelDebug
 	}
 	if !s.cfg.Logger.Enabled(r.Context(), level) {

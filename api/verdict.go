@@ -53,7 +53,7 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 		t.fail(writeProblem(w, err, t.requestID), err)
 		return
 	}
-	t.verdict = true
+	t.quiet = true
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	h["Cache-Control"] = noStore
