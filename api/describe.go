@@ -140,8 +140,10 @@ func (e *endpoint) operation(registry huma.Registry, problem *huma.Schema) (*hum
 		Description: strings.TrimSpace(e.description + "\n\nWho may: " + e.who), Parameters: e.parameters(registry),
 		Responses: map[string]*huma.Response{},
 	}
+	// An open operation says so: an empty requirement is one that all meet.
+	op.Security = []map[string][]string{{}}
 	if !e.open {
-		op.Security = []map[string][]string{{"key": {}}}
+		op.Security[0]["key"] = []string{}
 	}
 	if e.takes != nil {
 		example, err := raw(e.example)

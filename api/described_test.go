@@ -46,7 +46,7 @@ type operation struct {
 		Description string           `json:"description"`
 		Content     map[string]media `json:"content"`
 	} `json:"responses"`
-	Security     []any `json:"security"`
+	Security     []map[string]any `json:"security"`
 	path, method string
 }
 
@@ -97,6 +97,9 @@ func (op *operation) takes(name string) bool {
 		return p.Name == name
 	})
 }
+
+// open says that no management key is asked for.
+func (op *operation) open() bool { return len(op.Security) > 0 && len(op.Security[0]) == 0 }
 
 func (op *operation) change() bool { return op.takes("dry_run") }
 
