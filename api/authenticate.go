@@ -78,6 +78,9 @@ func useOf(r *http.Request, requestID string) recording.Context {
 
 // routeOf is the pattern that a request matched, without its method.
 func routeOf(r *http.Request) string {
+	if r.Pattern == "" {
+		return "(none)"
+	}
 	if _, path, ok := strings.Cut(r.Pattern, " "); ok {
 		return path
 	}

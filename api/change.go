@@ -64,7 +64,7 @@ func (s *Server) applied(ctx context.Context, out commands.Outcome) error {
 func preview(facts []events.Recorded) (reply, error) {
 	out := wire.DryRun{DryRun: true, Events: []wire.Preview{}}
 	for _, f := range facts {
-		data, err := json.Marshal(f.Event)
+		data, err := json.Marshal(f.Event, json.Deterministic(true))
 		if err != nil {
 			return reply{}, errors.Join(errInternal, err)
 		}

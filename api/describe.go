@@ -74,7 +74,10 @@ func describe(endpoints []endpoint, version string) (*document, error) {
 	registry := newRegistry()
 	api := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
-		Info:    &huma.Info{Title: "keyledger", Version: version, Description: overview},
+		Info: &huma.Info{
+			Title: "keyledger", Version: version, Description: overview,
+			License: &huma.License{Name: "Apache License 2.0", Identifier: "Apache-2.0"},
+		},
 		Servers: []*huma.Server{{URL: "/"}},
 		Components: &huma.Components{
 			Schemas: registry,

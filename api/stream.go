@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/audit"
@@ -55,8 +57,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	if err := st.run(r.Context()); err != nil && r.Context().Err() == nil {
-		t.err = err
+	// A client that has gone is the common end and says nothing.
+	if err := st.run(r.Context()); r.Context().Err() == nil {
+		s.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "a stream of events ended",
+			slog.String("request_id", t.requestID), slog.String("error", keystring.Redact(err.Error())))
 	}
 }
 
@@ -154,7 +158,7 @@ func (s *Server) beginning(ctx context.Context, c *call) (events.Position, error
 }
 
 // run sends what there is, and then what comes, until the client goes or may
-// not look any more.
+// not look any more. It always returns why it ended.
 func (st *stream) run(ctx context.Context) error {
 	// The server's timeouts are for requests that end.
 	if err := errors.Join(st.control.SetReadDeadline(time.Time{}), st.control.SetWriteDeadline(time.Time{})); err != nil {

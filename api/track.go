@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -111,7 +112,7 @@ func validRequestID(id string) bool {
 // thrown may hold anything, so that only its type is logged, with the stack,
 // whose lines show no values of strings.
 func (s *Server) panicked(t *track, r *http.Request, cause any) {
-	if cause == http.ErrAbortHandler {
+	if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		t.status = 499
 		return
 	}

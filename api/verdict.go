@@ -22,7 +22,6 @@ import (
 type buffers struct {
 	in, out []byte
 	asked   asked
-	length  [1]string
 }
 
 type bufferPool struct{ pool sync.Pool }
