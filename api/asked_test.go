@@ -129,9 +129,9 @@ func TestRecordedContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	given := recording.Context{RequestID: "r", Method: "GET", Path: "/x?key=" + secret.Reveal(), ClientIP: "192.0.2.1", UserAgent: secret.Reveal()}
+	given := recording.Context{RequestID: "r", Method: "GET", Path: "/x/" + secret.Reveal() + "?token=foreign", ClientIP: "192.0.2.1", UserAgent: secret.Reveal()}
 	got := (&Server{}).contextOf(given)
-	if got.ClientIP != "" || keystring.Contains(got.Path+" "+got.UserAgent) || got.RequestID != "r" {
+	if got.ClientIP != "" || keystring.Contains(got.Path+" "+got.UserAgent) || strings.Contains(got.Path, "foreign") || got.RequestID != "r" {
 		t.Errorf("%+v", got)
 	}
 	if got := (&Server{cfg: Config{RecordClientIP: true}}).contextOf(given); got.ClientIP != "192.0.2.1" {

@@ -399,6 +399,44 @@ func (d described) secrets(s *schema, secret string) map[string]any {
 	return out
 }
 
+// What the document says of lengths and choices is held.
+func TestDocumentedBoundsAreHeld(t *testing.T) {
+	s := apitest.Start(t)
+	furnish(s, "acme")
+	key := as[wire.Created](t, s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys", keyBody))
+	d, all := readDocument(t, s)
+	tried := 0
+	for _, op := range all {
+		if op.RequestBody == nil || !op.change() {
+			continue
+		}
+		content := op.RequestBody.Content["application/json"]
+		example, _ := content.Example.(map[string]any)
+		for name, p := range d.resolve(content.Schema).Properties {
+			p = d.resolve(p)
+			for what, v := range map[string]any{"too long": strings.Repeat("a", p.MaxLength+1), "no choice": "nothing-of-these"} {
+				if what == "too long" && p.MaxLength == 0 || what == "no choice" && len(p.Enum) == 0 {
+					continue
+				}
+				body := maps.Clone(example)
+				body[name] = v
+				b, err := json.Marshal(body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tried++
+				a := s.Do(s.Owner, op.method, filled(op.path, "acme", "hiring", "gold", key.Key.ID)+"?dry_run=true", string(b))
+				if a.Status < 400 || a.Status >= 500 {
+					t.Errorf("%s: %s %s: %d %s", op.OperationID, name, what, a.Status, a.Body)
+				}
+			}
+		}
+	}
+	if tried < 30 {
+		t.Errorf("only %d bounds were tried", tried)
+	}
+}
+
 // FuzzBodies sends anything as the body of anything.
 func FuzzBodies(f *testing.F) {
 	s := apitest.Start(f)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,10 +143,11 @@ func (s *Server) question(a *asked) (verify.Question, error) {
 	return q, nil
 }
 
-// contextOf is what is recorded of the context that a caller sent. It is the
-// caller's to send what may be kept; keys are masked all the same, and never a
+// contextOf is what is recorded of the context that a caller sent. A query
+// may hold anything and is left out; keys elsewhere are masked, and never a
 // reason to leave a use without a verdict.
 func (s *Server) contextOf(c recording.Context) recording.Context {
+	c.Path, _, _ = strings.Cut(c.Path, "?")
 	c.RequestID, c.Method, c.Path = keystring.Redact(c.RequestID), keystring.Redact(c.Method), keystring.Redact(c.Path)
 	c.UserAgent, c.ClientIP = keystring.Redact(c.UserAgent), keystring.Redact(c.ClientIP)
 	if !s.cfg.RecordClientIP {

@@ -4,20 +4,22 @@ import "github.com/go-json-experiment/json/jsontext"
 
 // VerifyRequest asks for a verdict.
 type VerifyRequest struct {
-	Secret     string         `json:"secret" maxLength:"512" example:"kl_live_…" doc:"The key as the caller presented it."`
-	Permission string         `json:"permission,omitzero" maxLength:"200" example:"interview:start" doc:"Must the key be allowed this?"`
-	Workspace  string         `json:"workspace,omitzero" maxLength:"63" example:"support" doc:"Must the key be of use there? Without it no scope is judged."`
-	AtLeast    string         `json:"at_least,omitzero" maxLength:"80" doc:"A position that must be applied before the verdict; STALE when it is not in time."`
+	Secret     string         `json:"secret" example:"kl_live_…" doc:"The key as the caller presented it."`
+	Permission string         `json:"permission,omitzero" example:"interview:start" doc:"Must the key be allowed this?"`
+	Workspace  string         `json:"workspace,omitzero" example:"support" doc:"Must the key be of use there? Without it no scope is judged."`
+	AtLeast    string         `json:"at_least,omitzero" doc:"A position that must be applied before the verdict; STALE when it is not in time."`
 	Context    *VerifyContext `json:"context,omitempty" doc:"Recorded with the use."`
 }
 
-// VerifyContext is what is recorded of the request that a verdict is for.
+// VerifyContext is what is recorded of the request that a verdict is for. Texts
+// that are too long are cut, and keys in them masked: neither keeps a use from
+// its verdict.
 type VerifyContext struct {
-	RequestID string `json:"request_id,omitzero" maxLength:"128"`
-	Method    string `json:"method,omitzero" maxLength:"16"`
-	Path      string `json:"path,omitzero" maxLength:"2048"`
-	ClientIP  string `json:"client_ip,omitzero" maxLength:"64"`
-	UserAgent string `json:"user_agent,omitzero" maxLength:"512"`
+	RequestID string `json:"request_id,omitzero" doc:"Cut at 128 bytes."`
+	Method    string `json:"method,omitzero" doc:"Cut at 16 bytes."`
+	Path      string `json:"path,omitzero" doc:"Without the query. Cut at 256 bytes."`
+	ClientIP  string `json:"client_ip,omitzero" doc:"Recorded only where the server is configured to."`
+	UserAgent string `json:"user_agent,omitzero" doc:"Cut at 128 bytes."`
 }
 
 // Verdict answers /v1/verify. For MALFORMED and NOT_FOUND it tells valid, code,

@@ -194,6 +194,7 @@ func TestFilters(t *testing.T) {
 		"no such kind":          {audit.Filter{Org: acme, Kind: "key.create"}, nil},
 		"from":                  {audit.Filter{Org: acme, From: t0 + 5_000_000}, []events.Position{7, 6, 5}},
 		"to":                    {audit.Filter{Org: acme, To: t0 + 5_000_000}, []events.Position{4, 2, 1}},
+		"after":                 {audit.Filter{Org: acme, After: 4}, []events.Position{7, 6, 5}},
 		"until":                 {audit.Filter{Org: acme, Until: 2}, []events.Position{2, 1}},
 		"reason":                {audit.Filter{Org: acme, Query: "leaked on 100%"}, []events.Position{5}},
 		"wildcards are text":    {audit.Filter{Org: acme, Query: "l_aked"}, nil},
