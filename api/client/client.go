@@ -14,10 +14,12 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -244,7 +246,16 @@ func retry(err error) (bool, time.Duration) {
 	case errors.As(err, &p):
 		return p.Status == http.StatusServiceUnavailable || p.Status == http.StatusGatewayTimeout, min(p.RetryAfter, maxBackoff)
 	default:
-		var sent *transportError
+		// A certificate that is refused, or a name that nobody knows, is the
+		// same the next time.
+		var (
+			sent    *transportError
+			refused *tls.CertificateVerificationError
+			unknown *net.DNSError
+		)
+		if errors.As(err, &refused) || errors.As(err, &unknown) && unknown.IsNotFound {
+			return false, 0
+		}
 		return errors.As(err, &sent), 0
 	}
 }

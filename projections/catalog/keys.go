@@ -292,7 +292,7 @@ type Users struct {
 }
 
 // firstUsers is how many ids a refusal can name before it gets unreadable.
-const firstUsers = 5
+const firstUsers = 10
 
 // KeysUsingProfile tells which keys that are ACTIVE or INACTIVE have a profile.
 func (c *Catalog) KeysUsingProfile(ctx context.Context, org events.OrgID, id events.ProfileID, now events.Time) (Users, error) {

@@ -130,18 +130,22 @@ func TestFilters(t *testing.T) {
 
 func TestKeysUsingAProfile(t *testing.T) {
 	h := newHistory()
-	for n := 1; n <= 9; n++ {
+	for n := 1; n <= 14; n++ {
 		h.create(acme, n, func(e *events.KeyCreated) { e.Profile = "strict" })
 	}
-	h.create("other", 10, func(e *events.KeyCreated) { e.Profile = "strict" })
-	h.add(events.RevokedSubject(acme, keyID(9)), events.KeyRevoked{})
-	h.add(events.KeySubject(acme, keyID(8)), events.KeyProfileChanged{Profile: "other"})
+	h.create("other", 15, func(e *events.KeyCreated) { e.Profile = "strict" })
+	h.add(events.RevokedSubject(acme, keyID(14)), events.KeyRevoked{})
+	h.add(events.KeySubject(acme, keyID(13)), events.KeyProfileChanged{Profile: "other"})
 	c := h.opened(t)
 	users, err := c.KeysUsingProfile(t.Context(), acme, "strict", t0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, users, catalog.Users{Count: 7, First: []events.KeyID{keyID(7), keyID(6), keyID(5), keyID(4), keyID(3)}})
+	first := []events.KeyID{}
+	for n := 12; n > 2; n-- {
+		first = append(first, keyID(n))
+	}
+	equal(t, users, catalog.Users{Count: 12, First: first})
 	if users, err := c.KeysUsingProfile(t.Context(), acme, "", t0); err != nil || users.Count != 0 {
 		t.Fatal(users, err)
 	}
