@@ -42,7 +42,9 @@ func TestWhoMay(t *testing.T) {
 		principal(events.System, events.RoleOwner), principal(events.System, events.RoleAdmin), principal(events.System, events.RoleAuditor),
 		principal(acme, events.RoleOwner), principal(acme, events.RoleAdmin), principal(acme, events.RoleAdmin, "a"),
 		principal(acme, events.RoleMember), principal(acme, events.RoleAuditor), principal(acme, events.RoleVerifier), principal(acme, events.RoleResolver),
-		principal("beta", events.RoleOwner), {Org: acme, Actor: w.owner.Actor, Scope: w.owner.Scope}, {},
+		principal("beta", events.RoleOwner),
+		{Org: acme, Actor: w.owner.Actor, Scope: w.owner.Scope},
+		{},
 	}
 	// Fresh for each cell: what is done here must not decide another cell.
 	fresh := func(c commands.CreateKey) events.KeyID { return w.create(s, acme, c).Key.ID }

@@ -50,7 +50,9 @@ func TestMainJob(t *testing.T) {
 
 	// By no command does it come back.
 	for _, try := range [][3]string{
-		{"PATCH", "", `{"status":"ACTIVE"}`}, {"PATCH", "", `{"expires_at":null}`}, {"PATCH", "", `{"name":"again"}`},
+		{"PATCH", "", `{"status":"ACTIVE"}`},
+		{"PATCH", "", `{"expires_at":null}`},
+		{"PATCH", "", `{"name":"again"}`},
 		{"POST", "/rotate", `{"grace":"24h"}`},
 	} {
 		s.must(409, owner, try[0], path+try[1], try[2])

@@ -74,8 +74,10 @@ func TestReplaceRefuses(t *testing.T) {
 		"many routes":    {[]events.CatalogPermission{entry("a:b", events.AccessRead, routes...)}, "permissions[0].routes", "32"},
 		"route conflict": {[]events.CatalogPermission{entry("a:b", events.AccessRead, "GET /x/{id}"), entry("c:d", events.AccessRead, "GET /x/{name}")}, "permissions", "/x/"},
 		"secret route":   {[]events.CatalogPermission{entry("a:b", events.AccessRead, "GET /"+secret), entry("c:d", events.AccessRead, "GET /"+secret)}, "permissions", ""},
-		"description": {[]events.CatalogPermission{{Name: "a:b", Access: events.AccessRead, Description: strings.Repeat("x", events.MaxDescriptionLength+1)}},
-			"permissions[0].description", ""},
+		"description": {
+			[]events.CatalogPermission{{Name: "a:b", Access: events.AccessRead, Description: strings.Repeat("x", events.MaxDescriptionLength+1)}},
+			"permissions[0].description", "",
+		},
 		"control": {[]events.CatalogPermission{{Name: "a:b", Access: events.AccessRead, Description: "a\x00b"}}, "permissions[0].description", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -111,7 +113,7 @@ func TestCheckGrants(t *testing.T) {
 		"no grant":       {[]string{"interview"}, domain.ErrInvalid, ""},
 		"everything":     {[]string{"*"}, domain.ErrInvalid, ""},
 		"a secret":       {[]string{secret}, domain.ErrInvalid, ""},
-		"a typo":         {[]string{"interview:strat"}, domain.ErrUnknownPermission, `did you mean "interview:start"?`},
+		"a typo":         {[]string{"interview:strt"}, domain.ErrUnknownPermission, `did you mean "interview:start"?`},
 		"another":        {[]string{"billing:refund"}, domain.ErrUnknownPermission, `"billing:refund" is not in`},
 		"empty resource": {[]string{"billing:*"}, domain.ErrUnknownPermission, ""},
 	} {

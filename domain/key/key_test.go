@@ -24,7 +24,8 @@ var noon = events.TimeOf(time.Date(2026, 6, 15, 12, 0, 0, 500_000_000, time.UTC)
 func config(t testing.TB) configuration.State {
 	t.Helper()
 	facts, err := catalog.Decide(catalog.State{}, catalog.Replace{Permissions: []events.CatalogPermission{
-		{Name: "interview:start", Access: events.AccessWrite}, {Name: "interview:read", Access: events.AccessRead},
+		{Name: "interview:start", Access: events.AccessWrite},
+		{Name: "interview:read", Access: events.AccessRead},
 		{Name: "report:read", Access: events.AccessRead},
 	}})
 	if err != nil {

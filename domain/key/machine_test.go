@@ -292,10 +292,17 @@ func (o *oracle) check(t *rapid.T) {
 // Whatever is folded, in whatever order, and however often: what has ended has.
 func TestEndsAreAbsorbing(t *testing.T) {
 	all := []events.Event{
-		events.KeyCreated{ID: events.KeyID{1}, KeyKind: events.KindAPI}, events.KeyEnabled{}, events.KeyDisabled{},
-		events.KeyExpiryChanged{}, events.KeyExpiryChanged{ExpiresAt: noon.Add(time.Hour)}, events.KeyGraceChanged{GraceEndsAt: noon.Add(time.Hour)},
-		events.KeyRotated{Successor: events.KeyID{2}, GraceEndsAt: noon.Add(time.Hour)}, events.KeyExpired{ExpiredAt: noon}, events.KeyRevoked{},
-		events.Unknown{Name: "key.bound.v1", Bears: true}, events.Malformed{},
+		events.KeyCreated{ID: events.KeyID{1}, KeyKind: events.KindAPI},
+		events.KeyEnabled{},
+		events.KeyDisabled{},
+		events.KeyExpiryChanged{},
+		events.KeyExpiryChanged{ExpiresAt: noon.Add(time.Hour)},
+		events.KeyGraceChanged{GraceEndsAt: noon.Add(time.Hour)},
+		events.KeyRotated{Successor: events.KeyID{2}, GraceEndsAt: noon.Add(time.Hour)},
+		events.KeyExpired{ExpiredAt: noon},
+		events.KeyRevoked{},
+		events.Unknown{Name: "key.bound.v1", Bears: true},
+		events.Malformed{},
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		order := rapid.SliceOf(rapid.IntRange(0, len(all)-1)).Draw(t, "order")

@@ -13,7 +13,7 @@ func TestNearest(t *testing.T) {
 	catalog := []string{"interview:stop", "interview:start", "interview:list", "report:export", "report:list", "key:list", "a:b"}
 	for _, c := range []struct{ want, nearest string }{
 		{"interview:start", "interview:start"},
-		{"interview:strat", "interview:start"},
+		{"interview:strt", "interview:start"},
 		{"interviews:start", "interview:start"},
 		{"interview.start", "interview:start"},
 		{"Interview:Start", "interview:start"},

@@ -128,8 +128,10 @@ func TestDecideLeavesTheStateAlone(t *testing.T) {
 	holders := append(make([]events.KeyID, 0, 8), id(1), id(2), id(3))
 	s := State{Limit: 3, Holders: holders}
 	for _, c := range []Command{
-		Take{Key: id(4), Limit: 4}, Take{Key: id(4), Limit: 3, Ended: []events.KeyID{id(1)}},
-		Replace{Old: id(1), New: id(4), Limit: 3}, Reset{Limit: 9, Holders: []events.KeyID{id(9)}},
+		Take{Key: id(4), Limit: 4},
+		Take{Key: id(4), Limit: 3, Ended: []events.KeyID{id(1)}},
+		Replace{Old: id(1), New: id(4), Limit: 3},
+		Reset{Limit: 9, Holders: []events.KeyID{id(9)}},
 	} {
 		if _, err := Decide(s, c); err != nil {
 			t.Fatal(err)
