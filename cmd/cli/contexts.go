@@ -170,9 +170,11 @@ func (a *app) contextSetCommand() *cobra.Command {
 		Use: "set NAME", Short: "Make or change a context",
 		Long: `Make or change a context. What is not named stays as it was; the first
 context becomes the current one.`,
-		Example: `  keyledger context set prod --url https://keys.example.com --key-file ~/prod.key --org acme
-  keyledger context set ci --url https://keys.example.com --key-env CI_LEDGER_KEY
-  pass show keyledger | keyledger context set home --url https://keys.example.com --key-stdin`,
+		Example: `  keyledger context set prod --url https://keys.example.com \
+    --key-file ~/prod.key --org acme
+  keyledger context set ci --url https://keys.example.com --key-env LEDGER_KEY
+  pass show keyledger |
+    keyledger context set home --url https://keys.example.com --key-stdin`,
 		Args:        takes("NAME"),
 		Annotations: map[string]string{explicit: ""},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -197,6 +199,9 @@ context becomes the current one.`,
 			}
 			if e.URL == "" {
 				return usage("a context needs the --url of its server", "")
+			}
+			if !serverURL(e.URL) {
+				return usage(fmt.Sprintf("--url is no http or https URL of a server: %q", e.URL), "")
 			}
 			var err error
 			if keyStdin {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,6 +20,8 @@ import (
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/embedded"
 )
 
 // fault is an error with what helps against it.
@@ -71,7 +74,7 @@ func (a *app) conclude(ctx context.Context, cmd *cobra.Command, err error) int {
 	err = asUsage(cmd, err)
 	var f *fault
 	if !errors.As(err, &f) {
-		f = a.explain(err)
+		f = a.explain(cmd, err)
 	}
 	if a.out.format == formatJSON && cmd.Flags().Lookup("output") != nil {
 		a.concludeJSON(err, f)
@@ -103,9 +106,9 @@ func (a *app) concludeJSON(err error, f *fault) {
 }
 
 // explain finds what helps against an error that nobody gave a hint yet.
-func (a *app) explain(err error) *fault {
+func (a *app) explain(cmd *cobra.Command, err error) *fault {
 	if p, ok := problemOf(err); ok {
-		return a.explainProblem(err, p)
+		return a.explainProblem(cmd, p)
 	}
 	f := &fault{err: err, code: exitFault}
 	server := a.link.found.url
@@ -115,6 +118,11 @@ func (a *app) explain(err error) *fault {
 		sent *url.Error
 	)
 	switch {
+	case errors.Is(err, embedded.ErrLocked):
+		f.hint = "--data names another folder."
+	case errors.Is(err, events.ErrCorrupt):
+		f.err = errors.New(oneLine(strip(err)))
+		f.hint = "Keep the folder as it is, and restore a backup into another one."
 	case server == "":
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.err = fmt.Errorf("no server answers at %s", server)
@@ -138,37 +146,63 @@ func (a *app) explain(err error) *fault {
 }
 
 // explainProblem writes a refusal of the API as a sentence.
-func (a *app) explainProblem(err error, p wire.Problem) *fault {
+func (a *app) explainProblem(cmd *cobra.Command, p wire.Problem) *fault {
 	text := p.Detail
 	if text == "" {
 		text = p.Title
+	}
+	if p.Code == "unauthenticated" {
+		// How a key is sent is not what a person did wrong.
+		p.Field = ""
+		if a.link.found.key.IsZero() {
+			text = "this needs a management key, and none was found"
+		}
 	}
 	if strings.HasPrefix(p.Code, "http_") {
 		text = fmt.Sprintf("%s answered %d %s", a.link.found.url, p.Status, p.Title)
 	}
 	if p.Field != "" {
-		text = p.Field + ": " + text
+		text = asked(cmd, p.Field) + ": " + text
 	}
 	for _, e := range p.Errors {
-		text += "\n  " + strings.TrimPrefix(e.Field+": "+e.Detail, ": ")
+		text += "\n  " + strings.TrimPrefix(asked(cmd, e.Field)+": "+e.Detail, ": ")
 	}
 	tail := p.Code
 	if p.RequestID != "" {
 		tail += ", request " + p.RequestID
 	}
-	return &fault{err: fmt.Errorf("%s (%s)", text, tail), hint: a.hintFor(p), code: exitFault}
+	return &fault{err: fmt.Errorf("%s (%s)", text, tail), hint: a.hintFor(cmd, p), code: exitFault}
+}
+
+// asked calls a member of a request, or its header, by the flag that set it.
+func asked(cmd *cobra.Command, field string) string {
+	parts := strings.Split(field, ".")
+	names := []string{parts[len(parts)-1], parts[0]}
+	if parts[0] == "scope" {
+		names = []string{"workspaces"}
+	}
+	for _, name := range names {
+		name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+		if cmd.Flags().Changed(name) {
+			return "--" + name
+		}
+	}
+	return field
 }
 
 // hintFor says what to do about a refusal, where the API cannot know it.
-func (a *app) hintFor(p wire.Problem) string {
+func (a *app) hintFor(cmd *cobra.Command, p wire.Problem) string {
 	key := "The key came from " + a.link.found.keyFrom + "."
 	switch p.Code {
 	case "unauthenticated":
 		if a.link.found.key.IsZero() {
-			return "No key was found. Set KEYLEDGER_KEY, name a file with --key-file, or run this where ./" + ownerKey + " is."
+			return "Set KEYLEDGER_KEY, name a file with --key-file, or run this where ./" + ownerKey + " is."
 		}
 		return key + " It is no key of this ledger, or no longer one."
 	case "forbidden":
+		if cmd.Name() == "whoami" {
+			return key
+		}
 		return key + " keyledger whoami tells what it may do."
 	case "unknown_permission":
 		return "keyledger permissions get lists the permissions there are."
@@ -190,19 +224,30 @@ func (a *app) hintFor(p wire.Problem) string {
 	}
 }
 
-var roomPrefix = regexp.MustCompile(`^(cli|serve|client|embedded|jetstream|events|commands|domain|api|projections): `)
+var roomPrefix = regexp.MustCompile(`(^|: |\n)(?:cli|serve|client|embedded|jetstream|events|commands|domain|api|projections): `)
 
-// strip takes the name of the package off an error's text: it is for readers of
-// code.
+// strip takes the names of packages out of an error's text: they are for readers
+// of code.
 func strip(err error) string {
 	text := err.Error()
 	for {
-		short := roomPrefix.ReplaceAllString(text, "")
+		short := roomPrefix.ReplaceAllString(text, "$1")
 		if short == text {
 			return text
 		}
 		text = short
 	}
+}
+
+// oneLine puts the lines of joined errors behind each other, each once.
+func oneLine(text string) string {
+	var lines []string
+	for line := range strings.SplitSeq(text, "\n") {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
 }
 
 // excluded finds the flags that cobra says exclude each other.

@@ -66,7 +66,16 @@ func writeUsage(w io.Writer, cmd *cobra.Command) error {
 	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
 	// To ask for those that are inherited merges them into the command's own.
 	inherited := cmd.InheritedFlags()
+	_, secret := cmd.Annotations[showsSecret]
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		switch {
+		case secret && f.Name == "quiet":
+			return
+		case secret && f.Name == "output":
+			own := *f
+			own.Usage = "`format` of the answer: " + secretFormats
+			f = &own
+		}
 		if _, ok := f.Annotations[generalFlag]; ok || inherited.Lookup(f.Name) != nil {
 			shared.AddFlag(f)
 		} else {
@@ -75,12 +84,12 @@ func writeUsage(w io.Writer, cmd *cobra.Command) error {
 	})
 	if cmd.HasAvailableSubCommands() {
 		if !cmd.HasParent() {
-			section(&b, "Flags", cmd.Flags().FlagUsages())
+			section(&b, "Flags", cmd.Flags().FlagUsagesWrapped(pageWidth))
 		}
 		fmt.Fprintf(&b, "%s COMMAND --help tells more.\n", cmd.CommandPath())
 	} else {
-		section(&b, "Flags", own.FlagUsages())
-		section(&b, "General flags", shared.FlagUsages())
+		section(&b, "Flags", own.FlagUsagesWrapped(pageWidth))
+		section(&b, "General flags", shared.FlagUsagesWrapped(pageWidth))
 	}
 	_, err := io.WriteString(w, strings.TrimRight(b.String(), "\n")+"\n")
 	return err

@@ -19,8 +19,9 @@ func (a *app) keysUpdateCommand() *cobra.Command {
 		Use: "update ID", Short: "Change what a key may do, where, or until when", Args: takes("ID"),
 		Long: `Change a key; it holds from the next verdict on. What no flag names stays as it
 is. Permissions and workspaces are given whole; metadata is merged. An empty
---name or --profile takes it away.`,
-		Example: `  keyledger keys update 0198c0de-… --permissions interview:read --reason "starts no more"
+--name or --profile takes it away. keys disable and keys enable switch a key off
+and on.`,
+		Example: `  keyledger keys update 0198c0de-… --permissions interview:read
   keyledger keys update 0198c0de-… --expires-in 30d --metadata team=platform`,
 	}
 	f := c.Flags()
@@ -142,7 +143,7 @@ func (a *app) keysRotateCommand() *cobra.Command {
 		Long: `Replace a key by a new one that may do the same. The old key lives on for the
 grace, so that whoever uses it can change over without a gap.`,
 		Example: `  keyledger keys rotate 0198c0de-… --grace 24h
-  keyledger keys rotate 0198c0de-… --grace 0 --reason leaked -o secret > service.key`,
+  keyledger keys rotate 0198c0de-… --grace 0 -o secret > service.key`,
 		Annotations: map[string]string{showsSecret: ""},
 	}
 	f := c.Flags()
@@ -179,7 +180,7 @@ func (a *app) keysRevokeCommand() *cobra.Command {
 	var cascade bool
 	c := &cobra.Command{
 		Use: "revoke ID", Aliases: []string{"delete"}, Short: "End a key for ever", Args: takes("ID"),
-		Long: `End a key for ever: every verifier denies it within milliseconds, and nothing
+		Long: `End a key for ever: from the answer on every verdict denies it, and nothing
 brings it back. A key that succeeded it by rotation lives on, unless --cascade.`,
 		Example: `  keyledger keys revoke 0198c0de-… --reason "laptop lost"
   keyledger keys revoke 0198c0de-… --cascade --yes`,

@@ -85,8 +85,10 @@ func (a *app) keysCreateCommand() *cobra.Command {
 		Long: `Create a key. Its secret is shown once, here, and kept nowhere: give it to
 whoever is to use it. -o secret prints the secret alone, for a script.`,
 		Example: `  keyledger keys create --name "interview service" \
-    --permissions interview:start,interview:read --workspaces hiring --expires-in 90d
-  keyledger keys create --permissions read_only --workspaces all -o secret > service.key
+    --permissions interview:start,interview:read --workspaces hiring \
+    --expires-in 90d
+  keyledger keys create --permissions read_only --workspaces all \
+    -o secret > service.key
   keyledger keys create --kind management --role verifier --name gateway`,
 		Annotations: map[string]string{showsSecret: ""},
 	}
@@ -195,7 +197,7 @@ func (a *app) keysListCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&status, "status", "", "`status`: active, inactive, expired, revoked or all")
-	f.StringVar(&workspace, "workspace", "", "only those of use in this `workspace`")
+	f.StringVar(&workspace, "workspace", "", "only those good in this `workspace`")
 	f.StringVar(&search, "search", "", "only those with this `text` in name, prefix, last four or an id")
 	f.StringVar(&kind, "kind", "", "only those of this `kind`: api or management")
 	f.StringVar(&unusedSince, "unused-since", "", "only those not used since this `time`")
@@ -267,10 +269,10 @@ func (a *app) keysHistoryCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		g := grid{head: []string{"WHEN", "WHAT", "BY", "WHY"}, none: "No history.", whole: map[string]bool{"WHEN": true}}
+		g := grid{head: []string{"WHEN (UTC)", "WHAT", "BY", "WHY"}, none: "No history.", whole: map[string]bool{"WHEN (UTC)": true}, folded: map[string]bool{"WHAT": true, "WHY": true}}
 		for _, e := range list.Items {
 			t := tell(e)
-			g.add(e.Position, at(t.at), t.what, t.who, t.why)
+			g.add(e.Position, t.at.UTC().Format(time.DateTime), t.what, t.who, t.why)
 		}
 		return a.listed(list, list.NextCursor, g)
 	}

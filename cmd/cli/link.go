@@ -85,7 +85,7 @@ func (a *app) findLink() (link, error) {
 		l.url, l.urlFrom = c.URL, "context "+c.name
 	}
 	u, err := url.Parse(l.url)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if err != nil || !serverURL(l.url) {
 		return link{}, usage(fmt.Sprintf("%s is no http or https URL of a server: %q", l.urlFrom, l.url), "")
 	}
 	l.url = strings.TrimRight(l.url, "/")
@@ -98,6 +98,12 @@ func (a *app) findLink() (link, error) {
 	}
 	err = a.findKey(&l, c, chosen, loopback(u.Hostname()))
 	return l, err
+}
+
+// serverURL tells whether a text is the address of a server.
+func serverURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
 // origin names where a flag's value came from.

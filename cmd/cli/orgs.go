@@ -41,7 +41,7 @@ func (a *app) orgsCreateCommand() *cobra.Command {
 		Use: "create ID", Short: "Begin an organization", Args: takes("ID"),
 		Long: "Begin an organization. Its id is for ever and never used again; its name can change.",
 		Example: `  keyledger orgs create acme --name "Acme Inc."
-  keyledger orgs create acme --plan enterprise --max-active-keys 100 --max-key-lifetime 1y`,
+  keyledger orgs create acme --plan enterprise --max-active-keys 100`,
 	}
 	o.flags(c.Flags())
 	w := a.wishFlags(c, false)
@@ -60,7 +60,7 @@ func (a *app) orgsCreateCommand() *cobra.Command {
 			Policy: wire.Policy{DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, RotationDueAfter: o.rotation},
 		}, a.options(w, &got)...)
 		return a.changed(err, got, org, org.ID, func() error {
-			return a.out.say("Created organization %s (%s), plan %s.", org.ID, plain(org.Name), org.Plan)
+			return a.out.say("Created organization %s, plan %s.", titled(org.ID, org.Name), org.Plan)
 		})
 	}
 	return c

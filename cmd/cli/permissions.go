@@ -71,7 +71,7 @@ it is written with a --permission for each entry.`,
     --permission "interview:start=write,POST /interviews/start"`,
 		Args: takes("[FILE]"),
 	}
-	c.Flags().StringArrayVar(&entries, "permission", nil, "`name=access[,route…]`, once for each permission")
+	c.Flags().StringArrayVar(&entries, "permission", nil, "`entry` such as interview:start=write,POST /interviews, once for each")
 	w := a.wishFlags(c, true)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		list, err := a.catalog(args, entries)

@@ -26,6 +26,12 @@ const (
 	formatSecret = "secret" // of a command that makes a key
 )
 
+// What --output takes: the id alone, or of a key that is made its secret alone.
+const (
+	idFormats     = "table, json or id"
+	secretFormats = "table, json or secret"
+)
+
 // showsSecret marks commands whose answer shows a new key.
 const showsSecret = "keyledger/shows-secret"
 
@@ -63,7 +69,7 @@ func terminalOf(stream any) (int, bool) {
 }
 
 func (p *printer) flags(f *pflag.FlagSet) {
-	f.StringVarP(&p.format, "output", "o", formatTable, "`format` of the answer: table, json or id")
+	f.StringVarP(&p.format, "output", "o", formatTable, "`format` of the answer: "+idFormats)
 	f.BoolVarP(&p.quiet, "quiet", "q", false, "print ids alone, the same as -o id")
 }
 
@@ -91,9 +97,9 @@ func (p *printer) choose(cmd *cobra.Command) error {
 			return nil
 		}
 	}
-	choices := "table, json or id"
+	choices := idFormats
 	if secret {
-		choices = "table, json or secret"
+		choices = secretFormats
 	}
 	return usage("--output is "+choices, "")
 }
@@ -142,10 +148,11 @@ type grid struct {
 	rows [][]string
 	ids  []string
 	none string
-	// whole names the columns that are never cut short, spare those that are
-	// left out first where there is no room.
-	whole map[string]bool
-	spare []string
+	// whole names the columns that are never cut short, folded those that go on
+	// in a further line instead, spare those that are left out first where there
+	// is no room.
+	whole, folded map[string]bool
+	spare         []string
 }
 
 func (g *grid) add(id string, cells ...string) {
@@ -175,8 +182,15 @@ func (p *printer) list(answer any, g grid) error {
 // gap is what stands between two columns.
 const gap = 2
 
+// snip cuts what is too long for its column.
+func snip(s string, width int) string { return text.Snip(s, width, "…") }
+
+// fold breaks it into lines.
+func fold(s string, width int) string { return text.WrapSoft(s, width) }
+
 // grid draws a table without lines, and cuts the widest columns until it fits.
 func (p *printer) grid(indent string, g grid) error {
+	all := g.head
 	g = p.thin(g, len(indent))
 	t := table.NewWriter()
 	style := table.StyleDefault
@@ -195,10 +209,11 @@ func (p *printer) grid(indent string, g grid) error {
 	}
 	var columns []table.ColumnConfig
 	for i, w := range p.fit(g, len(indent)) {
-		columns = append(columns, table.ColumnConfig{
-			Number: i + 1, WidthMax: w,
-			WidthMaxEnforcer: func(s string, max int) string { return text.Snip(s, max, "…") },
-		})
+		column := table.ColumnConfig{Number: i + 1, WidthMax: w, WidthMaxEnforcer: snip}
+		if g.folded[g.head[i]] {
+			column.WidthMaxEnforcer = fold
+		}
+		columns = append(columns, column)
 	}
 	t.SetColumnConfigs(columns)
 	for line := range strings.SplitSeq(t.Render(), "\n") {
@@ -206,7 +221,16 @@ func (p *printer) grid(indent string, g grid) error {
 			return err
 		}
 	}
-	return nil
+	if len(g.head) == len(all) {
+		return nil
+	}
+	var gone []string
+	for _, name := range all {
+		if !slices.Contains(g.head, name) {
+			gone = append(gone, strings.ToLower(name))
+		}
+	}
+	return p.say("\n%s%s", indent, p.dim("No room for: "+strings.Join(gone, ", ")+"."))
 }
 
 func (p *printer) row(cells []string, paint func(int, string) string) table.Row {

@@ -58,7 +58,7 @@ func (a *app) profilesCreateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create ID", Short: "Begin a profile", Args: takes("ID"),
 		Example: `  keyledger profiles create gold --settings gold.json
-  echo '{"requests_per_minute":600}' | keyledger profiles create gold --settings -`,
+  echo '{"per_minute":600}' | keyledger profiles create gold --settings -`,
 	}
 	c.Flags().StringVar(&name, "name", "", "display `name` (default: the id)")
 	c.Flags().StringVar(&settings, "settings", "", "JSON `file` with the settings, - for standard input")
@@ -78,7 +78,7 @@ func (a *app) profilesCreateCommand() *cobra.Command {
 		var got answer
 		p, err := s.CreateProfile(cmd.Context(), org, wire.CreateProfile{ID: args[0], Name: name, Settings: document, Reason: w.reason}, a.options(w, &got)...)
 		return a.changed(err, got, p, p.ID, func() error {
-			return a.out.say("Created profile %s (%s) in organization %s.", p.ID, plain(p.Name), org)
+			return a.out.say("Created profile %s in organization %s.", titled(p.ID, p.Name), org)
 		})
 	}
 	return c
@@ -137,7 +137,8 @@ func (a *app) profilesUpdateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "update ID", Short: "Change a profile", Args: takes("ID"),
 		Long:    "Change a profile. Settings are merged: members that are given replace, null removes one.",
-		Example: `  echo '{"requests_per_minute":1200,"burst":null}' | keyledger profiles update gold --settings -`,
+		Example: `  echo '{"per_minute":1200,"burst":null}' |
+    keyledger profiles update gold --settings -`,
 	}
 	c.Flags().StringVar(&name, "name", "", "display `name`")
 	c.Flags().StringVar(&settings, "settings", "", "JSON `file` to merge into the settings, - for standard input")

@@ -21,7 +21,8 @@ func (a *app) versionCommand() *cobra.Command {
 
 func (a *app) completionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "completion SHELL", Short: "Print the script that completes commands in bash, zsh, fish or powershell",
+		Use: "completion SHELL", Short: "Print the script that completes commands in a shell",
+		Long: "Print the script that completes commands in bash, zsh, fish or powershell.",
 		Example: `  source <(keyledger completion bash)
   keyledger completion zsh > "${fpath[1]}/_keyledger"
   keyledger completion fish > ~/.config/fish/completions/keyledger.fish

@@ -112,11 +112,23 @@ func assign(f *pflag.Flag, value any) error {
 			return errors.New("must be text, a number, true or false, or a list of these")
 		}
 		if err := f.Value.Set(fmt.Sprint(v)); err != nil {
-			return err
+			return plainFault(f, v, err)
 		}
 		f.Changed = true
 	}
 	return nil
+}
+
+// plainFault says what a flag takes, without what the parser of numbers adds.
+func plainFault(f *pflag.Flag, value any, err error) error {
+	switch f.Value.Type() {
+	case "int":
+		return fmt.Errorf("%q is no number", fmt.Sprint(value))
+	case "bool":
+		return fmt.Errorf("%q is neither true nor false", fmt.Sprint(value))
+	default:
+		return err
+	}
 }
 
 // readConfig reads the config file: the one that was named, else the user's own

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -52,6 +53,22 @@ func expiryText(t *time.Time, now time.Time) string {
 	return at(*t) + ", " + distance(*t, now)
 }
 
+// titled is an id with the name beside it, where that says more.
+func titled(id, name string) string {
+	if name == id {
+		return id
+	}
+	return fmt.Sprintf("%s (%s)", id, plain(name))
+}
+
+// ends is when a key's time is over: its expiry, or the end of its grace.
+func ends(k wire.Key) *time.Time {
+	if k.GraceEndsAt != nil && (k.ExpiresAt == nil || k.GraceEndsAt.Before(*k.ExpiresAt)) {
+		return k.GraceEndsAt
+	}
+	return k.ExpiresAt
+}
+
 // keyFields shows a key in full.
 func (a *app) keyFields(k wire.Key, revision string) []field {
 	now := time.Now()
@@ -69,10 +86,10 @@ func (a *app) keyFields(k wire.Key, revision string) []field {
 		{"may", mayText(k)},
 		{"in", scopeText(k.Scope)},
 		{"profile", deref(k.Profile)},
-		{"expires", expiryText(k.ExpiresAt, now)},
+		{"expires", expiryText(ends(k), now)},
 		{"last used", usedText(k.LastUsedAt, now)},
 		{"created", at(k.CreatedAt) + " by " + actorText(k.CreatedBy)},
-		{"succeeds", k.RotatedFrom},
+		{"rotated from", k.RotatedFrom},
 		{"rotated to", k.RotatedTo},
 	}
 	if k.GraceEndsAt != nil {
@@ -119,8 +136,8 @@ func (a *app) keyGrid(keys []wire.Key, none string) grid {
 	}
 	for _, k := range keys {
 		expires, used := "never", "never"
-		if k.ExpiresAt != nil {
-			expires = distance(*k.ExpiresAt, now)
+		if end := ends(k); end != nil {
+			expires = distance(*end, now)
 		}
 		if k.LastUsedAt != nil {
 			used = distance(*k.LastUsedAt, now)

@@ -121,7 +121,7 @@ func happenedToKey(e events.Event) string {
 		}
 		return "profile " + string(e.Profile)
 	case events.KeyMetadataChanged:
-		return "metadata " + strings.Join(slices.Sorted(maps.Keys(e.Metadata)), ", ")
+		return metadataText(e.Metadata)
 	case events.KeyDisabled:
 		return "switched off"
 	case events.KeyEnabled:
@@ -142,6 +142,18 @@ func happenedToKey(e events.Event) string {
 	default:
 		return string(e.Kind())
 	}
+}
+
+// metadataText says what a key's metadata became.
+func metadataText(m events.Metadata) string {
+	if len(m) == 0 {
+		return "metadata removed"
+	}
+	pairs := make([]string, 0, len(m))
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		pairs = append(pairs, name+"="+m[name].String())
+	}
+	return "metadata now " + strings.Join(pairs, ", ")
 }
 
 func grantOf(e events.KeyCreated) string {

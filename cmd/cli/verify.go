@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/permission"
 )
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -26,6 +26,11 @@ The exit code is 0 when it is VALID and 3 when it is denied.`,
   keyledger verify --file service.key -o json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if body.Permission != "" {
+				if _, err := permission.ParseName(body.Permission); err != nil {
+					return usage("--permission is one permission, such as interview:start", "")
+				}
+			}
 			key, err := a.keyToVerify(file)
 			if err != nil {
 				return err
@@ -51,7 +56,7 @@ The exit code is 0 when it is VALID and 3 when it is denied.`,
 	f := c.Flags()
 	f.StringVar(&file, "file", "", "`file` that holds the key (default: standard input)")
 	f.StringVar(&body.Permission, "permission", "", "`permission` that it must have, such as interview:start")
-	f.StringVar(&body.Workspace, "workspace", "", "`workspace` where it must be of use")
+	f.StringVar(&body.Workspace, "workspace", "", "`workspace` where it must be good")
 	f.StringVar(&body.AtLeast, "at-least", "", "`position` of a change that the verdict must know of")
 	a.linked(c)
 	return c
@@ -110,16 +115,19 @@ func because(v wire.Verdict, asked wire.VerifyRequest) string {
 	case "INACTIVE":
 		return "it is switched off"
 	case "INSUFFICIENT_PERMISSIONS":
-		return strings.TrimSpace("it may not " + asked.Permission)
+		if asked.Permission == "" {
+			return "it grants no permission; a management key never does"
+		}
+		return "it does not grant " + asked.Permission
 	case "OUT_OF_SCOPE":
 		if asked.Workspace == "" {
-			return "no workspace is left where it is of use"
+			return "no workspace is left where it is good"
 		}
-		return "it is of no use in workspace " + asked.Workspace
+		return "it is not good in workspace " + plain(asked.Workspace)
 	case "STALE":
 		return "this verifier does not know what happened lately, and does not guess"
 	case "UNAVAILABLE":
-		return "the use cannot be recorded just now"
+		return "no verdict can be given just now; /readyz of the server says why"
 	default:
 		return ""
 	}

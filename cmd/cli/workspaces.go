@@ -47,7 +47,7 @@ func (a *app) workspacesCreateCommand() *cobra.Command {
 		var got answer
 		ws, err := s.CreateWorkspace(cmd.Context(), org, wire.CreateWorkspace{ID: args[0], Name: name, Reason: w.reason}, a.options(w, &got)...)
 		return a.changed(err, got, ws, ws.ID, func() error {
-			return a.out.say("Created workspace %s (%s) in organization %s.", ws.ID, plain(ws.Name), org)
+			return a.out.say("Created workspace %s in organization %s.", titled(ws.ID, ws.Name), org)
 		})
 	}
 	return c
