@@ -136,7 +136,7 @@ func (a *app) profilesUpdateCommand() *cobra.Command {
 	var name, settings string
 	c := &cobra.Command{
 		Use: "update ID", Short: "Change a profile", Args: takes("ID"),
-		Long:    "Change a profile. Settings are merged: members that are given replace, null removes one.",
+		Long: "Change a profile. Settings are merged: members that are given replace, null removes one.",
 		Example: `  echo '{"per_minute":1200,"burst":null}' |
     keyledger profiles update gold --settings -`,
 	}
