@@ -1,0 +1,246 @@
+// Package clustertest runs three brokers as one cluster inside a test, with the
+// account, the rights and the streams that a ledger has on a real one, and breaks
+// it: a node is stopped, the leader steps down, a node is cut off from the
+// others. What lies on the nodes' files stays, so that a stopped node comes back
+// as the one it was.
+package clustertest
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+)
+
+// Nodes is how many brokers there are: the fewest of which one can be missed.
+const Nodes = 3
+
+// patience bounds what a cluster takes its time for: an election takes 4 to 9 s,
+// and a busy machine makes it several.
+const patience = 90 * time.Second
+
+// pause is between two looks.
+const pause = 50 * time.Millisecond
+
+// Cluster is three brokers with one account. Its methods are for one goroutine
+// at a time.
+type Cluster struct {
+	t        testing.TB
+	nodes    [Nodes]*node
+	operator *nats.Conn
+}
+
+type node struct {
+	server *server.Server
+	dir    string
+	port   int // where clients come in, the same after a restart
+	routes int // where the other nodes come in
+	// wires lead to the other nodes, nil to itself.
+	wires [Nodes]*wire
+}
+
+// Start starts a cluster that ends with the test. It has no streams yet: see
+// [Cluster.Begin].
+func Start(t testing.TB) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t}
+	for i := range c.nodes {
+		c.nodes[i] = &node{dir: t.TempDir(), port: freePort(t), routes: freePort(t)}
+	}
+	// The nodes know each other only by wires that can be cut.
+	for i, from := range c.nodes {
+		for j, to := range c.nodes {
+			if i == j {
+				continue
+			}
+			w, err := newWire(to.routes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(w.close)
+			from.wires[j] = w
+		}
+	}
+	for i := range c.nodes {
+		c.start(i)
+	}
+	t.Cleanup(func() {
+		for _, n := range c.nodes {
+			n.server.Shutdown()
+			n.server.WaitForShutdown()
+		}
+	})
+	for i := range c.nodes {
+		c.open(i)
+	}
+	c.operator = c.connect(0, "operator")
+	return c
+}
+
+// start starts a node, and does not wait for the others.
+func (c *Cluster) start(i int) {
+	c.t.Helper()
+	n := c.nodes[i]
+	var routes []*url.URL
+	for _, w := range n.wires {
+		if w != nil {
+			routes = append(routes, &url.URL{Scheme: "nats-route", Host: w.address()})
+		}
+	}
+	account := server.NewAccount(embedded.Account)
+	s, err := server.NewServer(&server.Options{
+		ServerName: "n" + strconv.Itoa(i), Host: "127.0.0.1", Port: n.port, NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: n.dir,
+		// Not advertised: or else the nodes would go around the wires.
+		Cluster:  server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: n.routes, NoAdvertise: true},
+		Routes:   routes,
+		Accounts: []*server.Account{account},
+		Users: []*server.User{
+			{Username: "operator", Password: "operator", Account: account},
+			{Username: "server", Password: "server", Account: account, Permissions: embedded.ServerPermissions()},
+		},
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s.Start()
+	n.server = s
+}
+
+// open waits for a node and gives its account the streams' storage.
+func (c *Cluster) open(i int) {
+	c.t.Helper()
+	s := c.nodes[i].server
+	if !s.ReadyForConnections(patience) {
+		c.t.Fatalf("clustertest: node %d did not start", i)
+	}
+	// The server keeps a copy of the account it was given; this is the one in use.
+	account, err := s.LookupAccount(embedded.Account)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := account.EnableJetStream(nil, nil); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// connect connects to a node, and to another when that one is gone.
+func (c *Cluster) connect(i int, user string, options ...nats.Option) *nats.Conn {
+	c.t.Helper()
+	urls := ""
+	for j := range Nodes {
+		urls += fmt.Sprintf("nats://127.0.0.1:%d,", c.nodes[(i+j)%Nodes].port)
+	}
+	conn, err := nats.Connect(urls[:len(urls)-1], append(options,
+		nats.UserInfo(user, user), nats.MaxReconnects(-1), nats.DontRandomize(), nats.IgnoreDiscoveredServers(),
+		nats.ReconnectWait(pause))...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(conn.Close)
+	return conn
+}
+
+// Connect returns a connection with the rights that a server works with. It
+// begins at a node and goes to the next one when that is gone.
+func (c *Cluster) Connect(node int) *nats.Conn {
+	c.t.Helper()
+	return c.connect(node, "server", nats.CustomInboxPrefix(embedded.InboxPrefix))
+}
+
+// Operator returns the connection that may do everything.
+func (c *Cluster) Operator() *nats.Conn { return c.operator }
+
+// Begin makes the ledger's streams, anew if there are any, once the cluster can.
+func (c *Cluster) Begin() {
+	c.t.Helper()
+	js, err := natsjs.New(c.operator)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, name := range []string{jetstream.StreamLedger, jetstream.StreamUses} {
+		c.until("no stream "+name, func() bool {
+			err := js.DeleteStream(c.t.Context(), name)
+			return err == nil || errors.Is(err, natsjs.ErrStreamNotFound)
+		})
+	}
+	c.until("streams", func() bool {
+		err := jetstream.EnsureStreams(c.t.Context(), c.operator, Nodes)
+		if err != nil && !errors.Is(err, events.ErrUnavailable) {
+			c.t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
+// Leader returns the node that leads a stream, once there is one among those
+// that the operator's connection reaches.
+func (c *Cluster) Leader(stream string) int {
+	c.t.Helper()
+	leader := -1
+	c.until("a leader of "+stream, func() bool {
+		for i, n := range c.nodes {
+			if n.server.Running() && n.server.JetStreamIsStreamLeader(embedded.Account, stream) {
+				leader = i
+			}
+		}
+		return leader >= 0
+	})
+	return leader
+}
+
+// StepDown has the leader of a stream hand its office over. It is refused where
+// there is no leader.
+func (c *Cluster) StepDown(stream string) {
+	// Whether it was heard shows in who leads then.
+	_, _ = c.operator.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second)
+}
+
+// Stop stops a node without waiting for its clients.
+func (c *Cluster) Stop(node int) {
+	c.nodes[node].server.Shutdown()
+	c.nodes[node].server.WaitForShutdown()
+}
+
+// Restart starts a stopped node on the files it left.
+func (c *Cluster) Restart(node int) {
+	c.t.Helper()
+	c.start(node)
+	c.open(node)
+}
+
+// Isolate cuts the wires between a node and the others. Its clients stay with it.
+func (c *Cluster) Isolate(node int) { c.wires(node, (*wire).cut) }
+
+// Heal mends what Isolate cut.
+func (c *Cluster) Heal(node int) { c.wires(node, (*wire).mend) }
+
+func (c *Cluster) wires(node int, f func(*wire)) {
+	for i, n := range c.nodes {
+		for j, w := range n.wires {
+			if w != nil && (i == node || j == node) {
+				f(w)
+			}
+		}
+	}
+}
+
+// until waits for something that a cluster does in its own time.
+func (c *Cluster) until(what string, done func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(pause) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("clustertest: %s: not within %s", what, patience)
+		}
+	}
+}
