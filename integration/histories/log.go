@@ -1,0 +1,213 @@
+package histories
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// Act is what a client does.
+type Act string
+
+// What clients do.
+const (
+	ActCreate Act = "create"
+	ActPatch  Act = "patch"
+	ActRotate Act = "rotate"
+	ActRevoke Act = "revoke"
+	ActEnd    Act = "end" // of the organization
+	ActRead   Act = "read"
+)
+
+// Wish is what an operation is about.
+type Wish struct {
+	Act Act
+	// Subject is the key or organization it is about: histories of different
+	// subjects are judged apart.
+	Subject string
+	// Server is who was asked.
+	Server int
+	// AtLeast says of a question that it named the last answered change.
+	AtLeast bool
+	// Grant and Status are what a patch sets, empty for what it leaves.
+	Grant  string
+	Status events.Status
+}
+
+// Answer is what its client was told.
+type Answer struct {
+	// Unknown says that there was no answer, or one that does not tell.
+	Unknown bool
+	// Refused says that the state of things did not allow it.
+	Refused bool
+	// Unchanged says that all was so already.
+	Unchanged bool
+	// Position is that of the last fact it appended.
+	Position events.Position
+	// Lagging says that the server answered before its own index had come so
+	// far, which it does after waiting for some seconds.
+	Lagging bool
+	// Code and Grant are what a question was answered.
+	Code  events.Code
+	Grant string
+}
+
+// operation is one of a history.
+type operation = porcupine.Operation
+
+// forever is the end of an operation that has none.
+const forever = math.MaxInt64
+
+// Log records operations. It is safe for concurrent use.
+type Log struct {
+	begun time.Time
+	mu    sync.Mutex
+	ops   []operation
+}
+
+// NewLog returns an empty log whose time begins now.
+func NewLog() *Log { return &Log{begun: time.Now()} }
+
+// Now is the instant to begin an operation with.
+func (l *Log) Now() int64 { return time.Since(l.begun).Nanoseconds() }
+
+// Add records an operation that began at an instant and ends now, if it ends.
+func (l *Log) Add(client int, call int64, w Wish, a Answer) {
+	op := operation{ClientId: client, Input: w, Call: call, Output: a, Return: forever}
+	if !a.Unknown {
+		op.Return = l.Now()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ops = append(l.ops, op)
+}
+
+// Len returns how many operations were recorded, and how many of them ended.
+func (l *Log) Len() (all, ended int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, op := range l.ops {
+		if op.Return != forever {
+			ended++
+		}
+	}
+	return len(l.ops), ended
+}
+
+// Strong is the history of one server's questions that named the last answered
+// change, with all changes.
+func (l *Log) Strong(server int) []operation {
+	return l.pick(func(op *operation, w Wish, _ Answer) bool {
+		return w.Act != ActRead || w.AtLeast && w.Server == server
+	})
+}
+
+// Plain is the history of all of one server's questions, with the changes that
+// others answered taking place at any time after their beginning. That somebody
+// was refused, or had nothing to do, was decided on the ledger itself and tells
+// nothing of what a server's index holds.
+func (l *Log) Plain(server int) []operation {
+	return l.pick(func(op *operation, w Wish, a Answer) bool {
+		switch {
+		case w.Server == server && !a.Lagging:
+			return w.Act == ActRead || !a.Refused
+		case w.Act == ActRead || a.Refused || a.Unchanged:
+			return false
+		default:
+			op.Return = forever
+			return true
+		}
+	})
+}
+
+func (l *Log) pick(keep func(*operation, Wish, Answer) bool) []operation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []operation
+	for _, op := range l.ops {
+		if keep(&op, op.Input.(Wish), op.Output.(Answer)) {
+			out = append(out, op)
+		}
+	}
+	return out
+}
+
+// bySubject parts a history.
+func bySubject(ops []operation) [][]operation {
+	parts := map[string][]operation{}
+	for _, op := range ops {
+		subject := op.Input.(Wish).Subject
+		parts[subject] = append(parts[subject], op)
+	}
+	out := make([][]operation, 0, len(parts))
+	for _, part := range parts {
+		out = append(out, part)
+	}
+	return out
+}
+
+// Check returns nil when a history could have been. The error tells the history
+// of a subject that could not. It gives up after a time: a history that takes
+// longer than seconds to judge proves nothing, and is an error too.
+func Check(model porcupine.Model, ops []operation, patience time.Duration) error {
+	deadline := time.Now().Add(patience)
+	for _, part := range bySubject(ops) {
+		switch result := porcupine.CheckOperationsTimeout(model, part, max(time.Until(deadline), time.Nanosecond)); result {
+		case porcupine.Ok:
+		case porcupine.Illegal:
+			return fmt.Errorf("histories: no order of these operations explains what was seen:\n%s", Text(part))
+		default:
+			return fmt.Errorf("histories: not decided within %s: %d operations about %s", patience, len(part), part[0].Input.(Wish).Subject)
+		}
+	}
+	return nil
+}
+
+// Text writes a history down, a line for each operation, in the order of their
+// beginnings.
+func Text(ops []operation) string {
+	ops = slices.Clone(ops)
+	slices.SortFunc(ops, func(a, b operation) int { return cmp.Compare(a.Call, b.Call) })
+	var b strings.Builder
+	for _, op := range ops {
+		end := "        …"
+		if op.Return != forever {
+			end = fmt.Sprintf("%9.3f", float64(op.Return)/1e6)
+		}
+		fmt.Fprintf(&b, "%9.3f to %s ms  client %d  %s\n", float64(op.Call)/1e6, end, op.ClientId, describe(op.Input, op.Output))
+	}
+	return b.String()
+}
+
+func describe(input, output any) string {
+	w, a := input.(Wish), output.(Answer)
+	text := fmt.Sprintf("server %d: %s", w.Server, w.Act)
+	for _, part := range []string{w.Grant, string(w.Status)} {
+		if part != "" {
+			text += " " + part
+		}
+	}
+	if w.AtLeast {
+		text += " at least the last answered"
+	}
+	switch {
+	case a.Unknown:
+		return text + " -> unknown"
+	case a.Refused:
+		return text + " -> refused"
+	case a.Unchanged:
+		return text + " -> was so already"
+	case w.Act == ActRead:
+		return text + " -> " + a.Code.String() + " " + a.Grant
+	default:
+		return fmt.Sprintf("%s -> done at %d", text, a.Position)
+	}
+}

@@ -1,0 +1,145 @@
+package histories
+
+import (
+	"github.com/anishathalye/porcupine"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+// model makes a porcupine model of a step on a state that == compares.
+func model[S comparable](begin S, step func(S, Wish, Answer) (bool, S)) porcupine.Model {
+	return porcupine.Model{
+		Init: func() any { return begin },
+		Step: func(s, in, out any) (bool, any) {
+			ok, next := step(s.(S), in.(Wish), out.(Answer))
+			return ok, next
+		},
+		DescribeOperation: describe,
+	}
+}
+
+// register is a key as a register: what is granted, and whether it is of use.
+type register struct {
+	exists, disabled, revoked bool
+	grant                     string
+	// at is the position of the last change of the key's own subject. Changes
+	// take place in the order of their positions, which is also what keeps the
+	// search short.
+	at events.Position
+}
+
+// Key is the model of one key under creates, patches, revocations and questions.
+func Key() porcupine.Model { return model(register{}, register.step) }
+
+func (k register) step(w Wish, a Answer) (bool, register) {
+	switch w.Act {
+	case ActCreate:
+		return !k.exists, register{exists: true, grant: w.Grant, at: a.Position}
+	case ActPatch:
+		return k.patch(w, a)
+	case ActRevoke:
+		ok := k.exists && (!a.Unchanged || k.revoked)
+		k.revoked = true
+		return ok, k
+	case ActRead:
+		return k.read(a), k
+	default:
+		return false, k
+	}
+}
+
+func (k register) patch(w Wish, a Answer) (bool, register) {
+	next := k
+	if w.Grant != "" {
+		next.grant = w.Grant
+	}
+	if w.Status != "" {
+		next.disabled = w.Status == events.StatusInactive
+	}
+	switch {
+	case a.Unknown && k.revoked:
+		return true, k
+	case a.Unknown:
+		return true, next
+	case a.Refused:
+		return k.revoked, k
+	case a.Unchanged:
+		return !k.revoked && next == k, k
+	default:
+		next.at = a.Position
+		return !k.revoked && a.Position > k.at, next
+	}
+}
+
+func (k register) read(a Answer) bool {
+	switch a.Code {
+	case events.CodeValid:
+		return k.exists && !k.revoked && !k.disabled && k.grant == a.Grant
+	case events.CodeInactive:
+		return k.exists && !k.revoked && k.disabled && k.grant == a.Grant
+	case events.CodeRevoked:
+		// What was granted does not matter any more: an edit that met the
+		// revocation on its way may have been recorded after it.
+		return k.revoked
+	case events.CodeNotFound:
+		return !k.exists
+	default:
+		return false
+	}
+}
+
+// Limit is the model of an organization that may have so many keys: creates are
+// refused when, and only when, as many hold a place. Each key is revoked once.
+func Limit(places int) porcupine.Model {
+	return model(0, func(held int, w Wish, a Answer) (bool, int) {
+		switch {
+		case w.Act == ActCreate && a.Refused:
+			return held == places, held
+		case w.Act == ActCreate && a.Unknown && held == places:
+			return true, held
+		case w.Act == ActCreate:
+			return held < places, held + 1
+		case w.Act == ActRevoke:
+			return held > 0, held - 1
+		default:
+			return false, held
+		}
+	})
+}
+
+// rotation is a key that is rotated once and revoked.
+type rotation struct{ rotated, revoked bool }
+
+// Rotation is the model of rotation against revocation: nothing is rotated any
+// more once it is revoked, and whoever is refused finds it so.
+func Rotation() porcupine.Model {
+	return model(rotation{}, func(r rotation, w Wish, a Answer) (bool, rotation) {
+		switch {
+		case w.Act == ActRotate && a.Refused:
+			return r.revoked, r
+		case w.Act == ActRotate && a.Unknown:
+			return true, rotation{r.rotated || !r.revoked, r.revoked}
+		case w.Act == ActRotate:
+			return !r.rotated && !r.revoked, rotation{true, r.revoked}
+		case w.Act == ActRevoke:
+			return true, rotation{r.rotated, true}
+		default:
+			return false, r
+		}
+	})
+}
+
+// End is the model of an organization's end: from then on no key of it is VALID,
+// whenever it was created.
+func End() porcupine.Model {
+	return model(false, func(ended bool, w Wish, a Answer) (bool, bool) {
+		switch w.Act {
+		case ActEnd:
+			return true, true
+		case ActRead:
+			return (a.Code == events.CodeRevoked) == ended, ended
+		default:
+			return false, ended
+		}
+	})
+}
