@@ -236,26 +236,10 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 	if q.AtLeast > d.Position {
 		d.Position, behind = v.catchUp(ctx, q.AtLeast)
 	}
-	d.At = events.Time(v.now.Load())
-	if d.At == 0 {
-		d.Code = events.CodeUnavailable
+	if !v.decide(q, &d, behind) {
 		v.unrecorded.add(d.Code)
 		return d
 	}
-	d.Staleness = staleness(int64(d.At), v.proven.Load())
-	stale := d.Staleness > v.maxStale
-	d.Stale = stale && v.serve
-	behind = behind || stale && !v.serve
-
-	var hit index.Hit
-	if !v.find(q, &hit) {
-		d.Code = missing(q.Secret, behind)
-		v.unrecorded.add(d.Code)
-		return d
-	}
-	d.Key, d.Org, d.Kind, d.Role = hit.Key(), hit.Org(), hit.Kind(), hit.Role()
-	d.Profile, d.Permissions, d.Scope, d.ExpiresAt = hit.Profile(), hit.Permissions(), hit.Scope(), hit.ExpiresAt()
-	d.Code = judge(&hit, q, &d, behind)
 	use := recording.Use{
 		At: d.At, Org: d.Org, Key: d.Key, Code: d.Code,
 		Permission: d.Permission, Workspace: string(q.Workspace), Context: q.Context,
@@ -265,6 +249,38 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 		v.unrecorded.add(d.Code)
 	}
 	return d
+}
+
+// Recheck judges a question anew, at once, and records nothing: for a request
+// whose use is recorded already and that has waited for something since, such as
+// its body. It does not wait for AtLeast.
+func (v *Verifier) Recheck(q *Question) (d Decision) {
+	d.Position = v.index.Applied()
+	v.decide(q, &d, q.AtLeast > d.Position)
+	return d
+}
+
+// decide makes the decision, and reports whether there is a key whose use it is.
+func (v *Verifier) decide(q *Question, d *Decision, behind bool) bool {
+	d.At = events.Time(v.now.Load())
+	if d.At == 0 {
+		d.Code = events.CodeUnavailable
+		return false
+	}
+	d.Staleness = staleness(int64(d.At), v.proven.Load())
+	stale := d.Staleness > v.maxStale
+	d.Stale = stale && v.serve
+	behind = behind || stale && !v.serve
+
+	var hit index.Hit
+	if !v.find(q, &hit) {
+		d.Code = missing(q.Secret, behind)
+		return false
+	}
+	d.Key, d.Org, d.Kind, d.Role = hit.Key(), hit.Org(), hit.Kind(), hit.Role()
+	d.Profile, d.Permissions, d.Scope, d.ExpiresAt = hit.Profile(), hit.Permissions(), hit.Scope(), hit.ExpiresAt()
+	d.Code = judge(&hit, q, d, behind)
+	return true
 }
 
 // find looks a secret up. A key of an organization that does not exist for the

@@ -260,6 +260,10 @@ func TestCodes(t *testing.T) {
 		if d.Position != x.Applied() || d.At == 0 {
 			t.Errorf("%s: position %d at %d", c.name, d.Position, d.At)
 		}
+		// The same again, with nothing recorded or counted.
+		if again := v.Recheck(&c.q); again.Code != c.want || again.Key != d.Key || again.ScopeChecked != c.checked {
+			t.Errorf("%s: %s when it is judged again", c.name, again.Code)
+		}
 	}
 	if got := rec.Stats().Recorded; got != recorded {
 		t.Errorf("%d uses recorded of %d", got, recorded)
