@@ -16,8 +16,9 @@ var strict = tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persist
 // ahead is what is promised when more than one message is in flight.
 var ahead = tests.Features{ConsumerGroups: true, Persistent: true}
 
-// alone is what a subscription without a group promises.
-var alone = tests.Features{Persistent: true, GuaranteedOrder: true, GuaranteedOrderWithSingleSubscriber: true, NewSubscriberReceivesOldMessages: true}
+// alone is what a subscription without a group promises. Fifty of them, each with
+// all messages and none acknowledged, take half a minute and show nothing more.
+var alone = tests.Features{Persistent: true, GuaranteedOrder: true, GuaranteedOrderWithSingleSubscriber: true, NewSubscriberReceivesOldMessages: true, ForceShort: true}
 
 type constructors struct {
 	conn     *nats.Conn
@@ -63,7 +64,7 @@ func TestPubSub(t *testing.T) {
 
 // The same, several times side by side.
 func TestPubSubStress(t *testing.T) {
-	t.Setenv("STRESS_TEST_COUNT", "3")
+	t.Setenv("STRESS_TEST_COUNT", "4")
 	c := constructors{operator(t, broker(t)), window(1, false)}
 	tests.TestPubSubStressTest(t, strict, c.one, c.group)
 }
