@@ -30,7 +30,7 @@ func Encode(subject Subject, event Event, meta Meta) ([]byte, error) {
 	if info.aggregate != subject.Aggregate {
 		return nil, fmt.Errorf("events: kind %q does not belong on aggregate %q", kind, subject.Aggregate)
 	}
-	if err := errors.Join(subject.check(), meta.check(), fits(subject, &meta, event)); err != nil {
+	if err := errors.Join(subject.check(), meta.check(), fits(subject, &meta, event), whole(event)); err != nil {
 		return nil, fmt.Errorf("events: encode %s: %w", kind, err)
 	}
 	data, err := json.Marshal(event, encodeOptions)
@@ -129,7 +129,10 @@ func (c codec) read(subject Subject, body []byte) (header, Event, error) {
 			return h, nil, err
 		}
 	}
-	return h, event, fits(subject, &h.meta, event)
+	if err := fits(subject, &h.meta, event); err != nil {
+		return h, nil, err
+	}
+	return h, event, whole(event)
 }
 
 func (c codec) upcast(kind Kind, data Document) (Kind, Document, error) {
@@ -228,6 +231,39 @@ func fits(s Subject, m *Meta, e Event) error {
 	}
 	if !ok {
 		return fmt.Errorf("%w: fact is about something else than its subject", ErrMalformed)
+	}
+	return nil
+}
+
+// whole refuses a fact that leaves open what it must say. To whoever reads it, a
+// grace that ends at time zero never ends, and a key without a level of
+// permissions is one that somebody forgot to restrict.
+func whole(e Event) error {
+	var at Time
+	switch e := e.(type) {
+	case KeyCreated:
+		switch at = e.CreatedAt; {
+		case e.KeyKind == KindAPI && e.Permissions.Level == "":
+			return fmt.Errorf("%w: key has no level of permissions", ErrMalformed)
+		case e.KeyKind == KindManagement && !e.Permissions.IsZero():
+			return fmt.Errorf("%w: management key has permissions beside its role", ErrMalformed)
+		}
+	case KeyPermissionsChanged:
+		if e.Permissions.Level == "" {
+			return fmt.Errorf("%w: key has no level of permissions", ErrMalformed)
+		}
+		return nil
+	case KeyRotated:
+		at = e.GraceEndsAt
+	case KeyGraceChanged:
+		at = e.GraceEndsAt
+	case KeyExpired:
+		at = e.ExpiredAt
+	default:
+		return nil
+	}
+	if at.IsZero() {
+		return fmt.Errorf("%w: fact does not say when", ErrMalformed)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -216,6 +217,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"digest in another case", `00ff"}`, `00FF"}`},
 		{"no digest value", `,"value":"01020300000000000000000000000000000000000000000000000000000000ff"`, ``},
 		{"no permissions", `"permissions":{"level":"restricted","grants":["interview:read","interview:start"]},`, ``},
+		{"permissions of no level", `"level":"restricted"`, `"level":""`},
+		{"permissions that say nothing", `{"level":"restricted","grants":["interview:read","interview:start"]}`, `{"level":""}`},
+		{"management key with permissions", `"kind":"api"`, `"kind":"management"`},
+		{"created at no time", `"created_at":"2026-11-21T05:46:40.000001Z"`, `"created_at":""`},
 		{"null permissions", `"permissions":{"level":"restricted","grants":["interview:read","interview:start"]}`, `"permissions":null`},
 		{"empty grants", `["interview:read","interview:start"]`, `[]`},
 		{"null among grants", `["interview:read",`, `[null,`},
@@ -257,6 +262,31 @@ func TestDecodeRefuses(t *testing.T) {
 	} {
 		if _, event, err := Decode(subject, []byte(body)); !malformed(event, err) {
 			t.Errorf("%s: got %v, %v", what, event, err)
+		}
+	}
+}
+
+// TestDecodeRefusesNoTime refuses a fact that leaves out when: whoever reads a
+// grace or an end of time zero takes it for one that never comes.
+func TestDecodeRefusesNoTime(t *testing.T) {
+	at := regexp.MustCompile(`("(grace_ends_at|expired_at|created_at)":)"[^"]+"`)
+	for _, f := range facts() {
+		switch f.event.(type) {
+		case KeyCreated, KeyRotated, KeyGraceChanged, KeyExpired:
+		default:
+			continue
+		}
+		body := golden(t, f.name())
+		for _, none := range []string{`""`, `null`, `"1970-01-01T00:00:00.000000Z"`} {
+			changed := at.ReplaceAll(body, []byte(`${1}`+none))
+			if string(changed) == string(body) {
+				t.Fatalf("%s: nothing was changed", f.name())
+			}
+			for _, c := range []codec{{}, {thorough: true}} {
+				if _, event, err := c.decode(f.subject, changed); !malformed(event, err) {
+					t.Errorf("%s at %s: got %v, %v", f.name(), none, event, err)
+				}
+			}
 		}
 	}
 }
@@ -314,7 +344,8 @@ func TestEncodeRefuses(t *testing.T) {
 	key := plainKey()
 	subject, revoked := KeySubject(acme, key.ID), RevokedSubject(acme, key.ID)
 	with := func(change func(*Meta)) Meta { m := plainMeta(); change(&m); return m }
-	named := func(name string) KeyCreated { k := plainKey(); k.Name = ClearText(name); return k }
+	but := func(change func(*KeyCreated)) KeyCreated { k := plainKey(); change(&k); return k }
+	named := func(name string) KeyCreated { return but(func(k *KeyCreated) { k.Name = ClearText(name) }) }
 	ok := plainMeta()
 	tests := []struct {
 		what    string
@@ -336,6 +367,14 @@ func TestEncodeRefuses(t *testing.T) {
 		{"no settings", ProfileSubject(acme, "a"), ProfileCreated{ID: "a"}, ok, ErrMalformed},
 		{"settings are a list", ProfileSubject(acme, "a"), ProfileSettingsChanged{Settings: Document(`[]`)}, ok, ErrMalformed},
 		{"settings are no JSON", ProfileSubject(acme, "a"), ProfileSettingsChanged{Settings: Document(`{`)}, ok, nil},
+		{"rotated for ever", subject, KeyRotated{Successor: id[KeyID]("03")}, ok, ErrMalformed},
+		{"grace for ever", subject, KeyGraceChanged{}, ok, ErrMalformed},
+		{"expired at no time", subject, KeyExpired{}, ok, ErrMalformed},
+		{"created at no time", subject, but(func(k *KeyCreated) { k.CreatedAt = 0 }), ok, ErrMalformed},
+		{"no permissions", subject, but(func(k *KeyCreated) { k.Permissions = Permissions{} }), ok, ErrMalformed},
+		{"grants without a level", subject, but(func(k *KeyCreated) { k.Permissions.Level = "" }), ok, ErrMalformed},
+		{"management key with permissions", subject, but(func(k *KeyCreated) { k.KeyKind = KindManagement }), ok, ErrMalformed},
+		{"permissions changed to none", subject, KeyPermissionsChanged{}, ok, ErrMalformed},
 		{"settings say it twice", ProfileSubject(acme, "a"), ProfileSettingsChanged{Settings: Document(`{"a":1,"a":2}`)}, ok, nil},
 		{"organization with a dot", Subject{Org: "a.b", Aggregate: AggregateKey, ID: key.ID.String()}, key, ok, ErrInvalidID},
 		{"no revision", subject, key, with(func(m *Meta) { m.Revision = 0 }), nil},

@@ -79,6 +79,9 @@ type Permissions struct {
 	Grants []string `json:"grants,omitempty"`
 }
 
+// IsZero reports whether there are no permissions, as a management key has none.
+func (p Permissions) IsZero() bool { return p.Level == "" && len(p.Grants) == 0 }
+
 // Scope is where a key may be used. Its zero value is nowhere.
 type Scope struct {
 	AllWorkspaces bool          `json:"all_workspaces,omitzero"`
@@ -220,14 +223,15 @@ type QuotaChanged struct {
 
 // KeyCreated begins a key.
 type KeyCreated struct {
-	ID          KeyID       `json:"id"`
-	KeyKind     KeyKind     `json:"kind"`
-	Role        Role        `json:"role,omitzero"`
-	Name        Text        `json:"name,omitzero"`
-	Prefix      string      `json:"prefix"`
-	LastFour    string      `json:"last_four"`
-	Digest      Digest      `json:"digest"`
-	Permissions Permissions `json:"permissions"`
+	ID       KeyID   `json:"id"`
+	KeyKind  KeyKind `json:"kind"`
+	Role     Role    `json:"role,omitzero"`
+	Name     Text    `json:"name,omitzero"`
+	Prefix   string  `json:"prefix"`
+	LastFour string  `json:"last_four"`
+	Digest   Digest  `json:"digest"`
+	// Permissions are an API key's; a management key has a role instead.
+	Permissions Permissions `json:"permissions,omitzero"`
 	Scope       Scope       `json:"scope"`
 	Profile     ProfileID   `json:"profile,omitzero"`
 	// CreatedAt is the time of the wish, so that a successor can be given the

@@ -136,9 +136,12 @@ func variants() []fact {
 	manager := plainKey()
 	manager.ID = id[KeyID]("04")
 	manager.KeyKind, manager.Role, manager.RotatedFrom = KindManagement, RoleAuditor, id[KeyID]("02")
-	manager.Scope, manager.Permissions = Scope{AllWorkspaces: true}, Permissions{Level: LevelAll}
+	manager.Scope, manager.Permissions = Scope{AllWorkspaces: true}, Permissions{}
 
-	least := KeyCreated{ID: id[KeyID]("02"), KeyKind: KindAPI, Digest: Digest{Alg: SHA256}, CreatedAt: 1_795_240_000_000_001}
+	least := KeyCreated{
+		ID: id[KeyID]("02"), KeyKind: KindAPI, Digest: Digest{Alg: SHA256},
+		Permissions: Permissions{Level: LevelRestricted}, CreatedAt: 1_795_240_000_000_001,
+	}
 
 	batch := plainMeta()
 	batch.Revision, batch.BatchIndex, batch.BatchSize = 7, 2, 3
@@ -152,7 +155,7 @@ func variants() []fact {
 		{"pepper", key, peppered, plainMeta()},
 		{"management", KeySubject(System, manager.ID), manager, plainMeta()},
 		{"least", key, least, bareMeta()},
-		{"batch", key, KeyRotated{Successor: id[KeyID]("03")}, batch},
+		{"batch", key, KeyRotated{Successor: id[KeyID]("03"), GraceEndsAt: 1_795_240_000_000_001}, batch},
 		{"quoted", key, KeyRenamed{Name: ClearText("tab\t \"line\"\n \\ \b\f\r\x01 \x7f \u2028 \U0001F511")}, quoted},
 		{"caused", key, KeyExpired{ExpiredAt: 1}, caused},
 		{"bare", RevokedSubject(acme, id[KeyID]("02")), KeyRevoked{}, bareMeta()},

@@ -22,7 +22,9 @@ var (
 	words = rapid.OneOf(rapid.String(), rapid.StringMatching(`[a-z:*"\\<>&]{0,12}`))
 	times = rapid.Map(rapid.Int64Range(1, 253402300799999999), func(n int64) Time { return Time(n) })
 	maybe = rapid.OneOf(times, rapid.Just(Time(0)))
-	texts = rapid.Custom(func(t *rapid.T) Text {
+	// A kind of key that this version does not know is none of the codec's business.
+	kindsOfKeys = rapid.OneOf(rapid.SampledFrom([]KeyKind{KindAPI, KindManagement}), rapid.Map(words, func(s string) KeyKind { return KeyKind(s) }))
+	texts       = rapid.Custom(func(t *rapid.T) Text {
 		if rapid.Bool().Draw(t, "sealed") {
 			return Text{Sealed: Sealed{Subject: words.Draw(t, "subject"), Key: "k", Box: words.Draw(t, "box")}}
 		}
@@ -50,7 +52,7 @@ func drawMeta(t *rapid.T) Meta {
 
 func drawKey(t *rapid.T) KeyCreated {
 	return KeyCreated{
-		ID: drawID[KeyID](t, "key"), KeyKind: KeyKind(words.Draw(t, "kind")), Role: Role(words.Draw(t, "role")),
+		ID: drawID[KeyID](t, "key"), KeyKind: kindsOfKeys.Draw(t, "kind"), Role: Role(words.Draw(t, "role")),
 		Name: texts.Draw(t, "name"), Prefix: words.Draw(t, "prefix"), LastFour: words.Draw(t, "last four"),
 		Digest: Digest{Alg: SHA256, PepperID: words.Draw(t, "pepper"), Value: DigestValue(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest"))},
 		Permissions: Permissions{
@@ -89,7 +91,7 @@ func TestEncodeDecode(t *testing.T) {
 		}
 		body, err := Encode(subject, event, meta)
 		if err != nil {
-			if meta.check() == nil {
+			if meta.check() == nil && whole(event) == nil {
 				t.Fatalf("refused a good fact: %v", err)
 			}
 			return

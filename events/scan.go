@@ -120,12 +120,16 @@ func (s *scanner) keyCreated() (e KeyCreated) {
 	e.Digest.PepperID = s.member(`,"pepper_id":"`)
 	s.lit(`,"value":"`)
 	s.digest((*[32]byte)(&e.Digest.Value))
-	s.lit(`},"permissions":{"level":"`)
-	e.Permissions.Level = Level(s.text())
-	if s.has(`,"grants":["`) {
-		e.Permissions.Grants = scanList[string](s)
+	s.lit(`}`)
+	if s.has(`,"permissions":{"level":"`) {
+		e.Permissions.Level = Level(s.text())
+		if s.has(`,"grants":["`) {
+			e.Permissions.Grants = scanList[string](s)
+		}
+		s.lit(`}`)
+		s.check(!e.Permissions.IsZero())
 	}
-	s.lit(`},"scope":{`)
+	s.lit(`,"scope":{`)
 	if s.has(`"all_workspaces":true`) {
 		e.Scope.AllWorkspaces = true
 		s.check(s.has(`,`) || s.next() == '}')
