@@ -39,8 +39,9 @@ var positionText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPa
 // lower-case letters and digits that begin with `p`.
 func (p Positions) Format(stream Stream, pos Position) string {
 	var buf [48]byte
+	// Of an id that begins with a clock, the last half is what was drawn.
 	b := append(buf[:0], positionForm, byte(stream))
-	b = append(b, p.Ledger[:8]...)
+	b = append(b, p.Ledger[8:]...)
 	b = binary.AppendUvarint(b, uint64(p.Epoch))
 	b = binary.AppendUvarint(b, uint64(pos))
 	sum := crc32.ChecksumIEEE(b)
@@ -74,7 +75,7 @@ func (p Positions) Parse(stream Stream, text string) (Position, error) {
 		return refuse("not a position: it was cut or mistyped")
 	}
 	switch {
-	case [8]byte(content[2:10]) != [8]byte(p.Ledger[:8]):
+	case [8]byte(content[2:10]) != [8]byte(p.Ledger[8:]):
 		return refuse("it belongs to another ledger")
 	case Stream(content[1]) != stream:
 		return refuse("it belongs to another stream of this ledger")

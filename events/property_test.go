@@ -138,7 +138,7 @@ func TestPositionsRoundTrip(t *testing.T) {
 		}
 		other := Positions{Ledger: drawID[LedgerID](t, "other"), Epoch: p.Epoch}
 		restored := Positions{Ledger: p.Ledger, Epoch: p.Epoch + 1}
-		if _, err := other.Parse(stream, text); string(other.Ledger[:8]) != string(p.Ledger[:8]) && !errors.Is(err, ErrInvalidPosition) {
+		if _, err := other.Parse(stream, text); string(other.Ledger[8:]) != string(p.Ledger[8:]) && !errors.Is(err, ErrInvalidPosition) {
 			t.Fatalf("another ledger takes it: %v", err)
 		}
 		if _, err := restored.Parse(stream, text); !errors.Is(err, ErrInvalidPosition) {
@@ -148,6 +148,16 @@ func TestPositionsRoundTrip(t *testing.T) {
 			t.Fatalf("another stream takes it: %v", err)
 		}
 	})
+}
+
+// TestPositionOfTwin refuses the position of a ledger that began in the same
+// instant: its id, a UUIDv7, begins with the same clock.
+func TestPositionOfTwin(t *testing.T) {
+	a, b := id[LedgerID]("1d"), id[LedgerID]("1e")
+	text := Positions{Ledger: a, Epoch: 1}.Format(StreamLedger, 7)
+	if pos, err := (Positions{Ledger: b, Epoch: 1}).Parse(StreamLedger, text); !errors.Is(err, ErrInvalidPosition) {
+		t.Errorf("%s gives %d, %v", text, pos, err)
+	}
 }
 
 // TestPositionOneChange tries every change of one character, of texts of every
@@ -182,7 +192,7 @@ func TestPositionOneChange(t *testing.T) {
 // TestPositionText pins the form that people have stored.
 func TestPositionText(t *testing.T) {
 	p := Positions{Ledger: id[LedgerID]("1d"), Epoch: 3}
-	const want = "p040g3660vr000w000easnvst6x70"
+	const want = "p040r00000000000x0easnvstdqd0"
 	if got := p.Format(StreamLedger, 123_456_789); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
