@@ -272,6 +272,16 @@ func TestGoldenUnknown(t *testing.T) {
 	}
 }
 
+// TestProfileBears tells whatever is in a verdict: its profile's name is, and
+// whoever keeps to what bears on verdicts must hear of a new one.
+func TestProfileBears(t *testing.T) {
+	for _, e := range []Event{ProfileCreated{}, ProfileRenamed{}, ProfileSettingsChanged{}, ProfileDeleted{}} {
+		if !Bears(e) {
+			t.Errorf("%s does not bear on verdicts", e.Kind())
+		}
+	}
+}
+
 // TestWriterMatchesStruct holds the envelope that is written by hand to the one
 // that is declared.
 func TestWriterMatchesStruct(t *testing.T) {

@@ -66,7 +66,7 @@ var kinds = map[Kind]kindInfo{
 	KindWorkspaceDeleted:          {KindWorkspaceDeleted, true, AggregateWorkspace, decodeAs[WorkspaceDeleted]},
 	KindCatalogReplaced:           {KindCatalogReplaced, true, AggregateCatalog, decodeAs[CatalogReplaced]},
 	KindProfileCreated:            {KindProfileCreated, true, AggregateProfile, decodeAs[ProfileCreated]},
-	KindProfileRenamed:            {KindProfileRenamed, false, AggregateProfile, decodeAs[ProfileRenamed]},
+	KindProfileRenamed:            {KindProfileRenamed, true, AggregateProfile, decodeAs[ProfileRenamed]},
 	KindProfileSettingsChanged:    {KindProfileSettingsChanged, true, AggregateProfile, decodeAs[ProfileSettingsChanged]},
 	KindProfileDeleted:            {KindProfileDeleted, true, AggregateProfile, decodeAs[ProfileDeleted]},
 	KindQuotaChanged:              {KindQuotaChanged, false, AggregateQuota, decodeAs[QuotaChanged]},
