@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	wm "github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -103,3 +105,5 @@ func subscriber(t testing.TB, conn *nats.Conn, d watermill.Delivery) *watermill.
 	})
 	return s
 }
+
+func newMessage(body []byte) *message.Message { return message.NewMessage(wm.NewUUID(), body) }

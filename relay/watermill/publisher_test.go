@@ -125,4 +125,3 @@ func TestMetadata(t *testing.T) {
 		}
 	})
 }
-
