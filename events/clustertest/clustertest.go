@@ -206,6 +206,34 @@ func (c *Cluster) StepDown(stream string) {
 	_, _ = c.operator.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second)
 }
 
+// Lead makes a node the leader of a stream.
+func (c *Cluster) Lead(stream string, node int) {
+	c.t.Helper()
+	request := fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.nodes[node].server.Name())
+	c.until("node "+strconv.Itoa(node)+" to lead "+stream, func() bool {
+		if c.Leader(stream) == node {
+			return true
+		}
+		_, _ = c.operator.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, request, time.Second)
+		return false
+	})
+}
+
+// NodeOf returns the node that a connection is at, once it is at one.
+func (c *Cluster) NodeOf(conn *nats.Conn) int {
+	c.t.Helper()
+	at := -1
+	c.until("a connected client", func() bool {
+		for i, n := range c.nodes {
+			if u, err := url.Parse(conn.ConnectedUrl()); err == nil && u.Port() == strconv.Itoa(n.port) {
+				at = i
+			}
+		}
+		return at >= 0
+	})
+	return at
+}
+
 // Stop stops a node without waiting for its clients.
 func (c *Cluster) Stop(node int) {
 	c.nodes[node].server.Shutdown()

@@ -90,21 +90,11 @@ func (l *keys) create(c *client, s *server) *tracked {
 		l.mu.Lock()
 		l.all = append(l.all, k)
 		l.mu.Unlock()
-		l.log.Add(c.number, call, Wish{Act: ActCreate, Subject: k.id.String(), Server: s.number, Grant: grant(0)}, l.answer(s, out.Outcome))
+		a, _ := l.done(s, out.Outcome)
+		l.log.Add(c.number, call, Wish{Act: ActCreate, ID: wish.RequestID, Subject: k.id.String(), Server: s.number, Grant: grant(0)}, a)
 		return k
 	}
 	return nil
-}
-
-// answer is what a server told. The position of a repeated wish is that of the key
-// by now; its own is that of its facts.
-func (l *keys) answer(s *server, out commands.Outcome) Answer {
-	_, lagging := s.lagging.Load(out.Position)
-	a := Answer{Unchanged: len(out.Facts) == 0, Lagging: lagging}
-	for _, f := range out.Facts {
-		a.Position = max(a.Position, f.Position)
-	}
-	return a
 }
 
 // run is one client. Patches are numbered, so that no two of a key set the same.
@@ -160,18 +150,18 @@ func (l *keys) change(c *client, s *server, k *tracked, w Wish) {
 		out, err = s.UpdateKey(l.ctx, wish, keysOrg, k.id, u)
 		return err
 	})
-	switch {
-	case err == nil:
-		k.know(out.Position)
-		l.log.Add(c.number, call, w, l.answer(s, out.Outcome))
-		l.read(c, s, k, false)
-	case errors.Is(err, domain.ErrEnded) && w.Act == ActPatch:
-		l.log.Add(c.number, call, w, Answer{Refused: true})
-	case errors.Is(err, events.ErrOutcomeUnknown):
-		l.log.Add(c.number, call, w, Answer{Unknown: true})
-	case !errors.Is(err, events.ErrUnavailable):
-		l.Errorf("%s: %v", w.Act, err)
+	w.ID = wish.RequestID
+	if err != nil {
+		if a, ok := l.told(s, string(w.Act), err, domain.ErrEnded); ok {
+			l.log.Add(c.number, call, w, a)
+		}
+		return
 	}
+	k.know(out.Position)
+	if a, ok := l.done(s, out.Outcome); ok {
+		l.log.Add(c.number, call, w, a)
+	}
+	l.read(c, s, k, false)
 }
 
 func (l *keys) read(c *client, s *server, k *tracked, atLeast bool) {
@@ -215,10 +205,19 @@ func (l *keys) judge() {
 			l.read(c, s, k, true)
 		}
 	}
+	l.settle(l.log, func(f events.Recorded) string {
+		if f.Subject.Org == keysOrg && f.Subject.Aggregate == events.AggregateKey {
+			return f.Subject.String()
+		}
+		return ""
+	})
 	all, ended := l.log.Len()
 	l.Logf("%d keys, %d revoked: %d operations, %d without an answer, %d questions STALE", len(l.all), l.revoked.Load(), all, all-ended, l.stale.Load())
 	if all < 500 || l.revoked.Load() < 3 {
 		l.Error("this proves little")
+	}
+	if err := Check(Key(), l.log.Changes(), judging); err != nil {
+		l.Error(err)
 	}
 	for _, s := range l.servers {
 		for name, history := range map[string]func(int) []operation{"at least the last answered": l.log.Strong, "plain": l.log.Plain} {

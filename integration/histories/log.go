@@ -2,6 +2,7 @@ package histories
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -30,6 +31,8 @@ const (
 // Wish is what an operation is about.
 type Wish struct {
 	Act Act
+	// ID is the request's, empty for questions. The facts it brought about bear it.
+	ID string
 	// Subject is the key or organization it is about: histories of different
 	// subjects are judged apart.
 	Subject string
@@ -46,12 +49,15 @@ type Wish struct {
 type Answer struct {
 	// Unknown says that there was no answer, or one that does not tell.
 	Unknown bool
+	// Nothing says that the answer was that nothing happened.
+	Nothing bool
 	// Refused says that the state of things did not allow it.
 	Refused bool
 	// Unchanged says that all was so already.
 	Unchanged bool
-	// Position is that of the last fact it appended.
-	Position events.Position
+	// Position is that of the last fact it appended, After that of the fact which
+	// was the last of its chain before.
+	Position, After events.Position
 	// Lagging says that the server answered before its own index had come so
 	// far, which it does after waiting for some seconds.
 	Lagging bool
@@ -82,7 +88,7 @@ func (l *Log) Now() int64 { return time.Since(l.begun).Nanoseconds() }
 // Add records an operation that began at an instant and ends now, if it ends.
 func (l *Log) Add(client int, call int64, w Wish, a Answer) {
 	op := operation{ClientId: client, Input: w, Call: call, Output: a, Return: forever}
-	if !a.Unknown {
+	if !a.Unknown && !a.Nothing {
 		op.Return = l.Now()
 	}
 	l.mu.Lock()
@@ -102,18 +108,91 @@ func (l *Log) Len() (all, ended int) {
 	return len(l.ops), ended
 }
 
+// Settle compares what clients were told with the ledger. What was answered is
+// there, once; what was said not to have happened is not; what had no answer is
+// there or not, and is from now on an operation that happened, or none.
+//
+// The facts of a request stand in a chain, which is named by chain, empty for those
+// in none; each was decided on the one before. So the order of changes is known,
+// which makes histories of thousands of operations quick to judge.
+func (l *Log) Settle(ledger []events.Recorded, chain func(events.Recorded) string) error {
+	type place struct {
+		facts       int
+		last, after events.Position
+	}
+	places, ends := map[string]place{}, map[string]events.Position{}
+	for _, f := range ledger {
+		id := f.Meta.RequestID
+		if id == "" {
+			continue
+		}
+		p := places[id]
+		if name := chain(f); name != "" {
+			if p.facts == 0 {
+				p.after = ends[name]
+			}
+			ends[name] = f.Position
+			p.last = f.Position
+		}
+		if p.last == 0 {
+			p.last = f.Position
+		}
+		p.facts++
+		places[id] = p
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var faults []error
+	settled := l.ops[:0]
+	for _, op := range l.ops {
+		w, a := op.Input.(Wish), op.Output.(Answer)
+		p, there := places[w.ID]
+		switch {
+		case w.Act == ActRead || a.Refused:
+		case a.Nothing || a.Unchanged:
+			if there {
+				faults = append(faults, fmt.Errorf("histories: in the ledger at %d: %s", p.last, describe(w, a)))
+			}
+			if a.Nothing {
+				continue
+			}
+		case !there && a.Unknown:
+			continue
+		case !there, !a.Unknown && a.Position != p.last:
+			faults = append(faults, fmt.Errorf("histories: not in the ledger, but at %d: %s", p.last, describe(w, a)))
+		default:
+			a.Unknown, a.Position, a.After = false, p.last, p.after
+			op.Output = a
+		}
+		settled = append(settled, op)
+	}
+	l.ops = settled
+	return errors.Join(faults...)
+}
+
+// All is the history of all operations as they were.
+func (l *Log) All() []operation {
+	return l.pick(func(*operation, Wish, Answer) bool { return true })
+}
+
+// Changes is the history of all that was not a question.
+func (l *Log) Changes() []operation {
+	return l.pick(func(_ *operation, w Wish, _ Answer) bool { return w.Act != ActRead })
+}
+
 // Strong is the history of one server's questions that named the last answered
-// change, with all changes.
+// change, with all changes. That somebody was refused is no answered change: it
+// tells of one that may have no answer yet, and which no question can name.
 func (l *Log) Strong(server int) []operation {
-	return l.pick(func(op *operation, w Wish, _ Answer) bool {
-		return w.Act != ActRead || w.AtLeast && w.Server == server
+	return l.pick(func(_ *operation, w Wish, a Answer) bool {
+		return w.Act != ActRead && !a.Refused || w.AtLeast && w.Server == server
 	})
 }
 
 // Plain is the history of all of one server's questions, with the changes that
-// others answered taking place at any time after their beginning. That somebody
-// was refused, or had nothing to do, was decided on the ledger itself and tells
-// nothing of what a server's index holds.
+// others answered taking place at any time after their beginning. That others had
+// nothing to do, or anybody was refused, was decided on the ledger itself and tells
+// nothing of what this server's index holds.
 func (l *Log) Plain(server int) []operation {
 	return l.pick(func(op *operation, w Wish, a Answer) bool {
 		switch {
@@ -160,15 +239,38 @@ func bySubject(ops []operation) [][]operation {
 func Check(model porcupine.Model, ops []operation, patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for _, part := range bySubject(ops) {
-		switch result := porcupine.CheckOperationsTimeout(model, part, max(time.Until(deadline), time.Nanosecond)); result {
+		result, info := porcupine.CheckOperationsVerbose(model, part, max(time.Until(deadline), time.Nanosecond))
+		switch result {
 		case porcupine.Ok:
 		case porcupine.Illegal:
-			return fmt.Errorf("histories: no order of these operations explains what was seen:\n%s", Text(part))
+			return fmt.Errorf("histories: no order of these operations explains what was seen:\n%s", Text(stuck(part, info)))
 		default:
 			return fmt.Errorf("histories: not decided within %s: %d operations about %s", patience, len(part), part[0].Input.(Wish).Subject)
 		}
 	}
 	return nil
+}
+
+// stuck is what a reader needs of a history that could not have been: the last
+// operations of the longest order that explains its beginning, and those, after
+// them, that none explains.
+func stuck(ops []operation, info porcupine.LinearizationInfo) []operation {
+	const before, after = 20, 10
+	var longest []operation
+	for _, orders := range info.PartialLinearizationsOperations() {
+		for _, order := range orders {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	explained := make(map[string]bool, len(longest))
+	for _, op := range longest {
+		explained[fmt.Sprint(op)] = true
+	}
+	rest := slices.DeleteFunc(slices.Clone(ops), func(op operation) bool { return explained[fmt.Sprint(op)] })
+	slices.SortFunc(rest, func(a, b operation) int { return cmp.Compare(a.Return, b.Return) })
+	return append(longest[max(0, len(longest)-before):], rest[:min(len(rest), after)]...)
 }
 
 // Text writes a history down, a line for each operation, in the order of their
@@ -201,6 +303,8 @@ func describe(input, output any) string {
 	switch {
 	case a.Unknown:
 		return text + " -> unknown"
+	case a.Nothing:
+		return text + " -> nothing happened"
 	case a.Refused:
 		return text + " -> refused"
 	case a.Unchanged:

@@ -22,9 +22,7 @@ func model[S comparable](begin S, step func(S, Wish, Answer) (bool, S)) porcupin
 type register struct {
 	exists, disabled, revoked bool
 	grant                     string
-	// at is the position of the last change of the key's own subject. Changes
-	// take place in the order of their positions, which is also what keeps the
-	// search short.
+	// at is the position of the last fact on the key's own subject.
 	at events.Position
 }
 
@@ -57,17 +55,13 @@ func (k register) patch(w Wish, a Answer) (bool, register) {
 		next.disabled = w.Status == events.StatusInactive
 	}
 	switch {
-	case a.Unknown && k.revoked:
-		return true, k
-	case a.Unknown:
-		return true, next
 	case a.Refused:
 		return k.revoked, k
 	case a.Unchanged:
 		return !k.revoked && next == k, k
 	default:
 		next.at = a.Position
-		return !k.revoked && a.Position > k.at, next
+		return !k.revoked && k.at == a.After, next
 	}
 }
 
@@ -88,21 +82,25 @@ func (k register) read(a Answer) bool {
 	}
 }
 
+// held is how many keys hold a place, and the position of the last that took one.
+type held struct {
+	places int
+	at     events.Position
+}
+
 // Limit is the model of an organization that may have so many keys: creates are
 // refused when, and only when, as many hold a place. Each key is revoked once.
 func Limit(places int) porcupine.Model {
-	return model(0, func(held int, w Wish, a Answer) (bool, int) {
+	return model(held{}, func(h held, w Wish, a Answer) (bool, held) {
 		switch {
 		case w.Act == ActCreate && a.Refused:
-			return held == places, held
-		case w.Act == ActCreate && a.Unknown && held == places:
-			return true, held
+			return h.places == places, h
 		case w.Act == ActCreate:
-			return held < places, held + 1
+			return h.places < places && h.at == a.After, held{h.places + 1, a.Position}
 		case w.Act == ActRevoke:
-			return held > 0, held - 1
+			return h.places > 0, held{h.places - 1, h.at}
 		default:
-			return false, held
+			return false, h
 		}
 	})
 }
@@ -117,8 +115,6 @@ func Rotation() porcupine.Model {
 		switch {
 		case w.Act == ActRotate && a.Refused:
 			return r.revoked, r
-		case w.Act == ActRotate && a.Unknown:
-			return true, rotation{r.rotated || !r.revoked, r.revoked}
 		case w.Act == ActRotate:
 			return !r.rotated && !r.revoked, rotation{true, r.revoked}
 		case w.Act == ActRevoke:

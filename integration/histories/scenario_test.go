@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 )
@@ -30,6 +31,7 @@ func under(w *world, happens func(), loads ...load) {
 	happens()
 	cancel()
 	running.Wait()
+	w.Logf("all clients have ended; %d answers rested on what a cut-off broker knew", w.outdated.Load())
 	for _, l := range loads {
 		l.judge()
 	}
@@ -62,5 +64,51 @@ func TestOneNode(t *testing.T) {
 				t.Error(err)
 			}
 		}
-	}, newKeys(w))
+	}, newKeys(w), newLimit(w), newRotations(w), newEnds(w))
+}
+
+// Two servers on three nodes, while the leader steps down, connections are cut,
+// the leader is cut off from the others together with a server that goes on
+// asking it, and the leader is killed.
+func TestThreeNodes(t *testing.T) {
+	c := clustertest.Start(t)
+	c.Begin()
+	conns := []*nats.Conn{c.Connect(0), c.Connect(1)}
+	w := newWorld(t, clustertest.Nodes, conns...)
+	under(w, func() {
+		at := time.Now()
+		step := func(what string, wait time.Duration) {
+			time.Sleep(wait)
+			t.Logf("%5.1f s: %s", time.Since(at).Seconds(), what)
+		}
+		for n := range 3 {
+			step("the leader steps down", time.Second)
+			c.StepDown(jetstream.StreamLedger)
+			step("a connection is cut", 500*time.Millisecond)
+			if err := conns[n%2].ForceReconnect(); err != nil {
+				t.Error(err)
+			}
+		}
+		for c.NodeOf(conns[0]) == c.NodeOf(conns[1]) {
+			if err := conns[1].ForceReconnect(); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		alone := c.NodeOf(conns[0])
+		c.Lead(jetstream.StreamLedger, alone)
+		step("the leader is cut off, with a server", time.Second)
+		w.servers[0].alone.Store(true)
+		c.Isolate(alone)
+		// Long enough for the others to elect one, and for the old one to notice.
+		step("the leader is back", 14*time.Second)
+		c.Heal(alone)
+		step("the leader is killed", 3*time.Second)
+		w.servers[0].alone.Store(false)
+		killed := c.Leader(jetstream.StreamLedger)
+		c.Stop(killed)
+		step("the killed one is back", 3*time.Second)
+		c.Restart(killed)
+		step("the end", 2*time.Second)
+	}, newKeys(w), newLimit(w), newRotations(w), newEnds(w))
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/catalog"
 	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/events"
@@ -41,6 +42,8 @@ type world struct {
 	owner   commands.Principal
 	// clients numbers them, each with dice of its own.
 	clients atomic.Uint64
+	// outdated counts what a cut-off broker had servers answer.
+	outdated atomic.Int64
 }
 
 // server is what a `keyledger serve` is made of.
@@ -50,6 +53,9 @@ type server struct {
 	number int
 	ledger *jetstream.Ledger
 	memory *projections.Runner
+	// alone says that the broker it asks is cut off from the others, and may not
+	// have noticed: what it says there is, was.
+	alone atomic.Bool
 	// lagging are the positions that were answered before the index had come so far.
 	lagging sync.Map
 }
@@ -226,10 +232,8 @@ func (w *world) client() *client {
 // wish is a new wish that can be told again.
 func (c *client) wish() commands.Wish {
 	c.wishes++
-	return commands.Wish{
-		Principal: c.owner, Route: "test", Body: []byte("{}"),
-		IdempotencyKey: strconv.Itoa(c.number) + "-" + strconv.Itoa(c.wishes),
-	}
+	id := strconv.Itoa(c.number) + "-" + strconv.Itoa(c.wishes)
+	return commands.Wish{Principal: c.owner, Route: "test", Body: []byte("{}"), IdempotencyKey: id, RequestID: id}
 }
 
 // settled repeats what was answered with "unknown", most of the time until it is
@@ -250,6 +254,42 @@ func (c *client) settled(ctx context.Context, do func() error) error {
 		}
 		c.rest()
 	}
+}
+
+// told is what an error tells, and whether it goes into a history. A refusal by a
+// server whose broker is cut off does not: it was decided on what that broker knew,
+// which for up to ten seconds may not be all. (Nothing is ever changed on such a
+// decision; what is appended goes through the quorum.)
+func (w *world) told(s *server, what string, err error, refusal error) (Answer, bool) {
+	switch {
+	case errors.Is(err, events.ErrOutcomeUnknown):
+		return Answer{Unknown: true}, true
+	case errors.Is(err, events.ErrUnavailable):
+		return Answer{Nothing: true}, true
+	case s.alone.Load() && (errors.Is(err, refusal) || errors.Is(err, domain.ErrNotFound)):
+		w.outdated.Add(1)
+		return Answer{}, false
+	case errors.Is(err, refusal):
+		return Answer{Refused: true}, true
+	default:
+		w.Errorf("%s: %v", what, err)
+		return Answer{}, false
+	}
+}
+
+// done is what an outcome tells. The position of a repeated wish is that of its
+// aggregate by now; its own is that of its facts.
+func (w *world) done(s *server, out commands.Outcome) (Answer, bool) {
+	_, lagging := s.lagging.Load(out.Position)
+	a := Answer{Unchanged: len(out.Facts) == 0, Lagging: lagging}
+	for _, f := range out.Facts {
+		a.Position = max(a.Position, f.Position)
+	}
+	if a.Unchanged && s.alone.Load() {
+		w.outdated.Add(1)
+		return a, false
+	}
+	return a, true
 }
 
 // rest is what a client does between two requests.
@@ -289,6 +329,11 @@ func (w *world) organization(c *client, org events.OrgID, limit int, permissions
 			out, err := do(wish)
 			if done = err == nil; done {
 				last = max(last, out.Position)
+				// An answered organization may be one that the server itself does
+				// not know of yet, when its index lags.
+				if err := s.memory.WaitFor(w.ctx, last); err != nil {
+					return err
+				}
 			} else if !errors.Is(err, events.ErrOutcomeUnknown) && !errors.Is(err, events.ErrUnavailable) {
 				return err
 			}
@@ -300,6 +345,14 @@ func (w *world) organization(c *client, org events.OrgID, limit int, permissions
 		}
 	}
 	return nil
+}
+
+// settle compares a log with the ledger.
+func (w *world) settle(l *Log, chain func(events.Recorded) string) {
+	w.Helper()
+	if err := l.Settle(w.facts(), chain); err != nil {
+		w.Error(err)
+	}
 }
 
 // facts are all of the ledger, as any reader gets them.
