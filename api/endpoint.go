@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/verify"
 )
 
 // endpoint is one route: the handler and its part of the OpenAPI document are
@@ -67,6 +69,8 @@ type call struct {
 	principal commands.Principal
 	endpoint  *endpoint
 	body      []byte
+	// still judges the key of the request again.
+	still func() error
 }
 
 // reply is what a handler answers.
@@ -112,7 +116,26 @@ func (s *Server) respond(ctx context.Context, c *call) (reply, error) {
 	if c.endpoint.takes == nil && len(c.body) > 0 {
 		return reply{}, refuse(errRequest, "", "this request takes no body")
 	}
+	// A body takes as long as the caller likes, and the key may have ended since.
+	c.still = func() error { return s.stillAdmits(c.r, c.principal) }
+	if err := c.still(); err != nil {
+		return reply{}, err
+	}
 	return c.endpoint.handle(ctx, c)
+}
+
+// stillAdmits judges the key of a request again: what it was let in for must hold
+// when it acts.
+func (s *Server) stillAdmits(r *http.Request, was commands.Principal) error {
+	var d verify.Decision
+	if err := s.readmit(r, &d); err != nil {
+		return err
+	}
+	if d.Key != was.Actor.Key || d.Org != was.Org || d.Role != was.Role ||
+		d.Scope.AllWorkspaces != was.Scope.AllWorkspaces || !slices.Equal(d.Scope.Workspaces, was.Scope.Workspaces) {
+		return unauthenticated(realm+`, error="invalid_token"`, "the key's role or scope has changed while the request was under way; nothing was done, send it again")
+	}
+	return nil
 }
 
 // write sends what was answered. Nothing of it may be kept by a proxy.
@@ -290,6 +313,7 @@ func (c *call) wish(reason string) (commands.Wish, error) {
 		IdempotencyKey: c.r.Header.Get("Idempotency-Key"),
 		// The path tells whose change it is, the query how far it goes.
 		Route: c.r.Method + " " + c.r.URL.Path, Body: c.body,
+		Still: c.still,
 	}
 	if force := c.query("force"); force != "" {
 		w.Route += "?force=" + force

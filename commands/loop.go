@@ -51,6 +51,18 @@ type Wish struct {
 	IfMatch events.Revision
 	// DryRun decides and appends nothing.
 	DryRun bool
+	// Still reports why the principal may not go on, if it may not: its key may
+	// have ended since the wish came. It is asked right before every append, so
+	// it must be quick and must not wait. Nil is always.
+	Still func() error
+}
+
+// still asks whether the principal is what it was.
+func (w Wish) still() error {
+	if w.Still == nil {
+		return nil
+	}
+	return w.Still()
 }
 
 // Outcome tells what a wish did.
@@ -270,7 +282,7 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 		if o.wish.DryRun {
 			return Outcome{Facts: preview(entries), Position: a.position}, nil
 		}
-		facts, err := s.append(ctx, entries)
+		facts, err := s.append(ctx, o.wish, entries)
 		switch {
 		case err == nil:
 			return Outcome{Facts: facts, Position: history(facts).last()}, nil
@@ -288,9 +300,12 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 
 // append stores what one wish decided. A new key alone goes out with others that
 // wait; whatever else there is goes by itself, a revocation above all.
-func (s *Service) append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+func (s *Service) append(ctx context.Context, w Wish, entries []events.Entry) ([]events.Recorded, error) {
 	if _, created := entries[0].Event.(events.KeyCreated); created && len(entries) == 1 {
-		return s.together.append(ctx, entries[0])
+		return s.together.append(ctx, entries[0], w.still)
+	}
+	if err := w.still(); err != nil {
+		return nil, err
 	}
 	return s.cfg.Log.Append(ctx, entries)
 }

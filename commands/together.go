@@ -49,6 +49,9 @@ type line struct{ waiting []*seat }
 // seat is a fact that waits, and its outcome.
 type seat struct {
 	entry events.Entry
+	// still reports why it may not be appended after all, if it may not: the
+	// wait in line may be long.
+	still func() error
 	// turn tells true when it is this caller's turn to publish, and false when
 	// the outcome stands below.
 	turn  chan bool
@@ -57,10 +60,11 @@ type seat struct {
 	err   error
 }
 
-// append appends one fact. It answers what [Appender.Append] would.
-func (t *together) append(ctx context.Context, entry events.Entry) ([]events.Recorded, error) {
+// append appends one fact, unless still has an error by then. It answers what
+// [Appender.Append] would, or that error.
+func (t *together) append(ctx context.Context, entry events.Entry, still func() error) ([]events.Recorded, error) {
 	org := entry.Subject.Org
-	s := &seat{entry: entry, turn: make(chan bool, 1), err: events.ErrOutcomeUnknown}
+	s := &seat{entry: entry, still: still, turn: make(chan bool, 1), err: events.ErrOutcomeUnknown}
 	t.mu.Lock()
 	if l := t.lines[org]; l != nil {
 		l.waiting = append(l.waiting, s)
@@ -138,34 +142,54 @@ func (t *together) publish(ctx context.Context, group []*seat) {
 		// The log bounds the time of an append by itself.
 		ctx = context.WithoutCancel(ctx)
 	}
-	if len(group) >= minTogether && t.publishEach(ctx, group) {
-		return
+	alone := group
+	if len(group) >= minTogether {
+		alone = t.publishEach(ctx, group)
 	}
-	for _, s := range group {
-		s.facts, s.err = t.log.Append(ctx, []events.Entry{s.entry})
+	for _, s := range alone {
+		if s.err = s.still(); s.err == nil {
+			s.facts, s.err = t.log.Append(ctx, []events.Entry{s.entry})
+		}
 	}
 }
 
-// publishEach appends a group at once. It returns false when nothing was stored
-// because one of them conflicts or is refused: then each goes by itself, so that
-// nobody pays for another's.
-func (t *together) publishEach(ctx context.Context, group []*seat) bool {
+// admitted leaves those out who may not go on by now.
+func admitted(group []*seat) []*seat {
+	out := make([]*seat, 0, len(group))
+	for _, s := range group {
+		if err := s.still(); err != nil {
+			s.err = err
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// publishEach appends a group at once. It returns those who must go by
+// themselves: all of them, when nothing was stored because one conflicts or is
+// refused, so that nobody pays for another's.
+func (t *together) publishEach(ctx context.Context, group []*seat) []*seat {
 	t.slots <- struct{}{}
 	defer func() { <-t.slots }()
+	group = admitted(group)
+	if len(group) < minTogether {
+		return group
+	}
 	entries := make([]events.Entry, len(group))
 	for i, s := range group {
 		entries[i] = s.entry
 	}
 	facts, err := t.log.AppendEach(ctx, entries)
 	if err != nil && !errors.Is(err, events.ErrUnavailable) && !errors.Is(err, events.ErrOutcomeUnknown) {
-		return false
+		return group
 	}
 	for i, s := range group {
 		if s.err = err; err == nil {
 			s.facts = facts[i : i+1 : i+1]
 		}
 	}
-	return true
+	return nil
 }
 
 // next hands the turn on.

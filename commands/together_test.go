@@ -99,7 +99,7 @@ func queue(t *testing.T, g *gate, tg *together, ctxs []context.Context, entries 
 		ended := o.ended[i]
 		o.wg.Go(func() {
 			defer close(ended)
-			o.facts[i], o.errs[i] = tg.append(ctx, e)
+			o.facts[i], o.errs[i] = tg.append(ctx, e, always)
 		})
 		until(t, func() bool {
 			tg.mu.Lock()
@@ -255,12 +255,15 @@ func TestWhoGivesUpWhilePublishedDoesNotKnow(t *testing.T) {
 	}
 }
 
+// always is a principal that nothing happens to.
+func always() error { return nil }
+
 func TestOrganizationsDoNotWaitForEachOther(t *testing.T) {
 	g, tg := newGate()
 	var wg sync.WaitGroup
 	for _, org := range []events.OrgID{"a", "b", "c"} {
 		wg.Go(func() {
-			if _, err := tg.append(t.Context(), workspaceEntry(org, "w")); err != nil {
+			if _, err := tg.append(t.Context(), workspaceEntry(org, "w"), always); err != nil {
 				t.Error(err)
 			}
 		})
@@ -290,7 +293,7 @@ func TestAnswersAreTrue(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%7+1)*200*time.Microsecond)
 			defer cancel()
 			e := workspaceEntry("acme", uuid.NewString())
-			facts, err := tg.append(ctx, e)
+			facts, err := tg.append(ctx, e, always)
 			mu.Lock()
 			defer mu.Unlock()
 			answers[e.Subject] = err
