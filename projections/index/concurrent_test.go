@@ -3,6 +3,7 @@ package index_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ func TestReadersUnderAWriter(t *testing.T) {
 		granted[n].Store(int64(round))
 		b.create(acme, key(1000+round)) // grows shards now and then
 		switch {
-		case round > rounds*3/4 && round%17 == 0:
+		case round > rounds*3/4 && round%17 == 0 && !revoked[n].Load():
 			b.add(events.RevokedSubject(acme, keyID(n)), events.KeyRevoked{})
 			revoked[n].Store(true)
 		case round%50 == 0:
@@ -198,7 +199,35 @@ func FuzzApply(f *testing.F) {
 		if fmt.Sprint(x.Stats().Troubles, x.Problems(), x.Len()) != fmt.Sprint(y.Stats().Troubles, y.Problems(), y.Len()) {
 			t.Fatal("a slice is not the sum of its facts")
 		}
+		// So they do when they were appended as one.
+		z, _ := index.New(index.Config{})
+		for batch := range slices.Chunk(facts, 5) {
+			for i := range batch {
+				batch[i].Meta.BatchIndex, batch[i].Meta.BatchSize = i+1, len(batch)
+			}
+			if err := z.Apply(context.Background(), batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if fmt.Sprint(x.Stats(), x.Problems()) != fmt.Sprint(z.Stats(), z.Problems()) {
+			t.Fatal("a batch is not the sum of its facts")
+		}
+		for n := range 4 {
+			if one, all := picture(x, n), picture(z, n); one != all {
+				t.Fatalf("key %d after a batch is %s, one by one %s", n, all, one)
+			}
+		}
 	})
+}
+
+// picture tells everything that is known of key number n.
+func picture(x *index.Index, n int) string {
+	d, hit := digestOf(n), index.Hit{}
+	if !x.Lookup(&d, &hit) {
+		return "not there"
+	}
+	return fmt.Sprint(hit.Key(), hit.Org(), hit.Kind(), hit.Permissions(), hit.Scope(), hit.Profile(), hit.ExpiresAt(), hit.Revoked(),
+		hit.Closed(), hit.Expired(1), hit.Disabled(), hit.Allows("doc:read"), hit.Somewhere(), hit.Covers("w1"))
 }
 
 // scripted makes facts of bytes.

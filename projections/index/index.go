@@ -59,8 +59,8 @@ type Index struct {
 	// early holds the flags of keys that something happened to before they
 	// were created.
 	early map[ref]uint64
-	// unreachable are the keys without a slot.
-	unreachable map[ref]struct{}
+	// unreachable are the keys that will never have a slot, with their flags.
+	unreachable map[ref]uint64
 	graces      map[ref]grace
 }
 
@@ -72,7 +72,7 @@ func New(c Config) (*Index, error) {
 	x := &Index{
 		log: c.Logger, table: newTable(c.Keys), grants: newGrants(), names: newNames(), ids: newIDs(c.Keys),
 		orgs: map[events.OrgID]*organization{}, early: map[ref]uint64{},
-		unreachable: map[ref]struct{}{}, graces: map[ref]grace{},
+		unreachable: map[ref]uint64{}, graces: map[ref]grace{},
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
@@ -105,26 +105,51 @@ func (x *Index) Apply(ctx context.Context, facts []events.Recorded) error {
 	x.writing.Lock()
 	defer x.writing.Unlock()
 	last := x.Applied()
-	for i := range facts {
-		r := &facts[i]
-		if r.Position <= last {
-			continue
+	for len(facts) > 0 {
+		n := 1
+		if facts[0].Position > last {
+			n = oneChange(facts)
+			x.apply(facts[:n])
+			last = facts[n-1].Position
 		}
-		last = r.Position
-		x.apply(r)
+		facts = facts[n:]
 	}
 	// Only now: a batch that was appended as one is behind a position as one.
 	x.applied.Store(uint64(last))
 	return nil
 }
 
-func (x *Index) apply(r *events.Recorded) {
-	s := r.Subject
-	if r.Event == nil {
-		empty := *r
-		empty.Event = events.Malformed{}
-		r = &empty
+// oneChange returns how many facts, from the first on, are about one key and
+// were appended as one. Of anything else it is one.
+func oneChange(facts []events.Recorded) int {
+	first := &facts[0]
+	if first.Meta.BatchSize == 0 || first.Subject.Aggregate != events.AggregateKey || first.Subject.Org == "" || first.Subject.ID == "" {
+		return 1
 	}
+	for n := 1; n < len(facts); n++ {
+		r := &facts[n]
+		if r.Subject != first.Subject || r.Position != first.Position+events.Position(n) ||
+			r.Meta.BatchSize != first.Meta.BatchSize || r.Meta.BatchIndex != first.Meta.BatchIndex+n {
+			return n
+		}
+	}
+	return len(facts)
+}
+
+// whole returns a fact that has an event.
+func whole(r *events.Recorded) *events.Recorded {
+	if r.Event != nil {
+		return r
+	}
+	empty := *r
+	empty.Event = events.Malformed{}
+	return &empty
+}
+
+// apply applies a fact, or several of one key that were appended as one.
+func (x *Index) apply(facts []events.Recorded) {
+	r := whole(&facts[0])
+	s := r.Subject
 	if s.Org == "" || s.Aggregate == "" || s.ID == "" {
 		x.report(r, TroubleSubject, ClosedNothing)
 		return
@@ -132,7 +157,7 @@ func (x *Index) apply(r *events.Recorded) {
 	org := x.organization(s.Org)
 	switch s.Aggregate {
 	case events.AggregateKey:
-		x.applyKey(org, r)
+		x.applyKey(org, facts)
 	case events.AggregateRevoked:
 		x.applyRevoked(org, r)
 	case events.AggregateOrganization:

@@ -281,7 +281,9 @@ func TestRevokedIsAbsorbing(t *testing.T) {
 			b.add(events.RevokedSubject(acme, keyID(n)), events.KeyRevoked{})
 		}
 		b.create(acme, key(n))
-		b.add(events.RevokedSubject(acme, keyID(n)), events.KeyRevoked{})
+		if n == 2 {
+			b.add(events.RevokedSubject(acme, keyID(n)), events.KeyRevoked{})
+		}
 		for _, e := range []events.Event{
 			events.KeyDisabled{},
 			events.KeyEnabled{},
@@ -301,6 +303,35 @@ func TestRevokedIsAbsorbing(t *testing.T) {
 	b.create(acme, key(3))
 	if b.look(3).Revoked() {
 		t.Error("another organization's revocation reached a key")
+	}
+}
+
+// TestEndsAreReplayed: what ended once has ended, and a second end is one that
+// was appended again.
+func TestEndsAreReplayed(t *testing.T) {
+	b := newBook(t)
+	b.begin(acme)
+	b.create(acme, key(1))
+	again := key(3)
+	again.Digest = key(1).Digest
+	b.create(acme, again) // out of reach, like the key that is still to come
+	for n := 1; n <= 3; n++ {
+		b.at(events.RevokedSubject(acme, keyID(n)), 1, events.KeyRevoked{})
+	}
+	b.at(events.EndSubject(acme), 1, events.OrganizationDeleted{})
+	b.troubles(nil)
+	for n := 1; n <= 3; n++ {
+		b.at(events.RevokedSubject(acme, keyID(n)), 1, events.KeyRevoked{})
+	}
+	b.create(acme, key(2))
+	b.at(events.RevokedSubject(acme, keyID(2)), 1, events.KeyRevoked{})
+	if !b.look(1).Revoked() || !b.look(2).Revoked() {
+		t.Error("a revocation that was appended again took the first one back")
+	}
+	b.at(events.EndSubject(acme), 1, events.OrganizationDeleted{})
+	b.troubles(map[index.Trouble]uint64{index.TroubleReplayed: 5})
+	if !errors.Is(b.index.Err(), events.ErrCorrupt) {
+		t.Errorf("Err() = %v", b.index.Err())
 	}
 }
 

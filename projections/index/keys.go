@@ -60,6 +60,9 @@ func (x *Index) applyRevoked(org *organization, r *events.Recorded) {
 	if r.Subject.ID == events.RevokedAll {
 		switch e := r.Event.(type) {
 		case events.OrganizationDeleted:
+			if org.standing.Load()&standingEnded != 0 {
+				x.report(r, TroubleReplayed, ClosedNothing)
+			}
 			org.stand(standingEnded)
 		case events.Malformed:
 			x.closeOrganization(org, r, TroubleMalformed)
@@ -80,9 +83,11 @@ func (x *Index) applyRevoked(org *organization, r *events.Recorded) {
 	k := ref{org.index, id}
 	switch e := r.Event.(type) {
 	case events.KeyRevoked:
-		// Unconditional, and so without a look at the revision: two revocations
-		// that race both say 1, and one that comes late says no less.
-		x.flag(k, flagRevoked)
+		// Unconditional, and so without a look at the revision. But a key ends
+		// once: its revocation is appended expecting nothing before it.
+		if x.flag(k, flagRevoked)&flagRevoked != 0 {
+			x.report(r, TroubleReplayed, ClosedNothing)
+		}
 		delete(x.graces, k)
 	case events.Malformed:
 		x.closeKey(k, r, TroubleMalformed)
@@ -95,15 +100,21 @@ func (x *Index) applyRevoked(org *organization, r *events.Recorded) {
 	}
 }
 
-// flag sets flags on a key, or keeps them for when it is created.
-func (x *Index) flag(k ref, flags uint64) {
+// flag sets flags on a key, or keeps them for when it is created. It returns
+// the state before.
+func (x *Index) flag(k ref, flags uint64) uint64 {
 	if s := x.ids.find(x.table, k.org, k.id); s != nil {
-		s.setState(s.state() | flags)
-		return
+		state := s.state()
+		s.setState(state | flags)
+		return state
 	}
-	if _, ok := x.unreachable[k]; !ok {
-		x.early[k] |= flags
+	kept := x.early
+	if _, ok := x.unreachable[k]; ok {
+		kept = x.unreachable
 	}
+	state := kept[k]
+	kept[k] = state | flags
+	return state
 }
 
 func (x *Index) closeKey(k ref, r *events.Recorded, t Trouble) {
@@ -111,146 +122,196 @@ func (x *Index) closeKey(k ref, r *events.Recorded, t Trouble) {
 	x.flag(k, flagClosed)
 }
 
-func (x *Index) applyKey(org *organization, r *events.Recorded) {
-	id, ok := r.Subject.Key()
-	if !ok {
-		x.report(r, TroubleSubject, ClosedNothing)
-		return
-	}
-	k := ref{org.index, id}
-	if _, ok := r.Event.(events.Malformed); ok {
-		x.closeKey(k, r, TroubleMalformed)
-		return
-	}
-	s := x.ids.find(x.table, k.org, k.id)
-	if s == nil {
-		x.applyFirst(org, k, r)
-		return
-	}
-	have := events.Revision(s.revision())
-	switch rev := r.Meta.Revision; {
-	case rev <= have:
-		x.report(r, TroubleReplayed, ClosedNothing)
-	case s.state()&flagClosed != 0:
-		// It was told when it was closed. Only a revocation still counts.
-	case rev > have+1:
-		x.closeKey(k, r, TroubleGap)
-	default:
-		s.setRevision(uint32(rev))
-		x.evolve(org, k, s, r)
-	}
+// change is what facts of one key amount to that were appended as one. It is
+// published as one: a verdict between them would be about a key that never was,
+// such as one whose permissions are the next ones already while its scope is not
+// yet.
+type change struct {
+	key ref
+	// slot is nil as long as the key has none. It is born when it gets one by
+	// this change, and lost when it never will.
+	slot       *slot
+	born, lost bool
+	digest     digest
+	hash       uint32
+	// state is the key's after the change, except for its grant.
+	state    uint64
+	revision events.Revision
+	// want is its grant after the change, regranted the last fact that changed
+	// it, nil if none did.
+	want      grant
+	regranted *events.Recorded
 }
 
-// applyFirst applies a fact about a key that has no slot.
-func (x *Index) applyFirst(org *organization, k ref, r *events.Recorded) {
-	if _, ok := x.unreachable[k]; ok {
-		return
-	}
-	e, ok := r.Event.(events.KeyCreated)
+// applyKey applies facts of one key that were appended as one.
+func (x *Index) applyKey(org *organization, facts []events.Recorded) {
+	id, ok := facts[0].Subject.Key()
 	if !ok {
-		if x.early[k]&flagClosed == 0 {
-			x.closeKey(k, r, TroubleGap)
+		for i := range facts {
+			x.report(whole(&facts[i]), TroubleSubject, ClosedNothing)
 		}
 		return
 	}
-	if e.ID != k.id {
-		x.closeKey(k, r, TroubleMisplaced)
-		return
+	c := change{key: ref{org.index, id}}
+	if c.slot = x.ids.find(x.table, org.index, id); c.slot != nil {
+		c.state, c.revision = c.slot.state(), events.Revision(c.slot.revision())
+	} else if c.state, c.lost = x.unreachable[c.key]; !c.lost {
+		c.state = x.early[c.key]
 	}
-	if r.Meta.Revision != 1 {
-		x.closeKey(k, r, TroubleGap)
+	for i := range facts {
+		x.step(org, &c, whole(&facts[i]))
 	}
-	value := DigestOf(e.Digest)
-	d := wordsOf(&value)
-	hash := x.table.hash(&d)
-	if s, _, _ := x.table.find(&d, hash); s != nil {
-		// A digest belongs to its first position. That is no fault of the
-		// ledger: people import the same keys twice.
-		x.unreachable[k] = struct{}{}
-		delete(x.early, k)
-		return
-	}
-	want := grant{org: org, kind: e.KeyKind, role: e.Role, permissions: e.Permissions, scope: e.Scope, profile: e.Profile}
-	grantID, ok := x.grants.intern(&want)
-	if !ok {
-		x.report(r, TroubleFull, ClosedKey)
-		x.unreachable[k] = struct{}{}
-		delete(x.early, k)
-		return
-	}
-	state := flagTaken | x.early[k] | uint64(grantID)<<grantShift | uint64(seconds(e.ExpiresAt))
-	delete(x.early, k)
-	x.ids.insert(k.org, k.id, hash)
-	x.table.insert(&d, hash, k.org, uint32(r.Meta.Revision), k.id, state)
-	x.keys.Add(1)
+	x.publish(&c)
 }
 
-// evolve applies the next fact of a key.
-func (x *Index) evolve(org *organization, k ref, s *slot, r *events.Recorded) {
-	state := s.state()
+// step adds a fact to a change.
+func (x *Index) step(org *organization, c *change, r *events.Recorded) {
+	if _, ok := r.Event.(events.Malformed); ok {
+		x.close(c, r, TroubleMalformed)
+		return
+	}
+	switch rev := r.Meta.Revision; {
+	case c.lost:
+	case c.slot == nil && !c.born:
+		x.begin(org, c, r)
+	case rev <= c.revision:
+		x.report(r, TroubleReplayed, ClosedNothing)
+	case c.state&flagClosed != 0:
+		// It was told when it was closed. Only a revocation still counts.
+	case rev > c.revision+1:
+		x.close(c, r, TroubleGap)
+	default:
+		c.revision = rev
+		x.evolve(c, r)
+	}
+}
+
+func (x *Index) close(c *change, r *events.Recorded, t Trouble) {
+	x.report(r, t, ClosedKey)
+	c.state |= flagClosed
+}
+
+// begin adds the first fact about a key that has no slot.
+func (x *Index) begin(org *organization, c *change, r *events.Recorded) {
+	e, ok := r.Event.(events.KeyCreated)
+	switch {
+	case !ok:
+		if c.state&flagClosed == 0 {
+			x.close(c, r, TroubleGap)
+		}
+		return
+	case e.ID != c.key.id:
+		x.close(c, r, TroubleMisplaced)
+		return
+	case r.Meta.Revision != 1:
+		x.close(c, r, TroubleGap)
+	}
+	value := DigestOf(e.Digest)
+	c.digest = wordsOf(&value)
+	c.hash = x.table.hash(&c.digest)
+	if s, _, _ := x.table.find(&c.digest, c.hash); s != nil {
+		// A digest belongs to its first position. That is no fault of the
+		// ledger: people import the same keys twice.
+		c.lost = true
+		return
+	}
+	c.born, c.revision, c.regranted = true, r.Meta.Revision, r
+	c.want = grant{org: org, kind: e.KeyKind, role: e.Role, permissions: e.Permissions, scope: e.Scope, profile: e.Profile}
+	c.state |= flagTaken | uint64(seconds(e.ExpiresAt))
+}
+
+// evolve adds the next fact of a key.
+func (x *Index) evolve(c *change, r *events.Recorded) {
 	switch e := r.Event.(type) {
 	case events.KeyRenamed, events.KeyMetadataChanged:
 	case events.KeyPermissionsChanged:
-		x.regrant(k, s, r, func(g *grant) { g.permissions = e.Permissions })
+		x.regrant(c, r).permissions = e.Permissions
 	case events.KeyScopeChanged:
-		x.regrant(k, s, r, func(g *grant) { g.scope = e.Scope })
+		x.regrant(c, r).scope = e.Scope
 	case events.KeyProfileChanged:
-		x.regrant(k, s, r, func(g *grant) { g.profile = e.Profile })
+		x.regrant(c, r).profile = e.Profile
 	case events.KeyDisabled:
-		s.setState(state | flagDisabled)
+		c.state |= flagDisabled
 	case events.KeyEnabled:
-		s.setState(state &^ flagDisabled)
+		c.state &^= flagDisabled
 	case events.KeyExpiryChanged:
-		x.setEnds(k, s, func(g *grace) { g.expires = seconds(e.ExpiresAt) })
+		x.setEnds(c, func(g *grace) { g.expires = seconds(e.ExpiresAt) })
 	case events.KeyRotated:
-		x.setEnds(k, s, func(g *grace) { g.ends = seconds(e.GraceEndsAt) })
+		x.setEnds(c, func(g *grace) { g.ends = seconds(e.GraceEndsAt) })
 	case events.KeyGraceChanged:
-		x.setEnds(k, s, func(g *grace) { g.ends = seconds(e.GraceEndsAt) })
+		x.setEnds(c, func(g *grace) { g.ends = seconds(e.GraceEndsAt) })
 	case events.KeyExpired:
-		s.setState(state | flagExpired)
-		delete(x.graces, k)
+		c.state |= flagExpired
+		delete(x.graces, c.key)
 	case events.Unknown:
 		if e.Bears {
-			x.closeKey(k, r, TroubleUnknown)
+			x.close(c, r, TroubleUnknown)
 		}
 	default:
-		x.closeKey(k, r, TroubleMisplaced)
+		x.close(c, r, TroubleMisplaced)
 	}
 }
 
-// regrant moves a key to a changed grant.
-func (x *Index) regrant(k ref, s *slot, r *events.Recorded, change func(*grant)) {
-	state := s.state()
-	old := grantOf(state)
-	from := x.grants.get(old)
-	want := grant{
-		org: from.org, kind: from.kind, role: from.role,
-		permissions: from.permissions, scope: from.scope, profile: from.profile,
+// regrant returns the grant to be changed by a fact.
+func (x *Index) regrant(c *change, r *events.Recorded) *grant {
+	if c.regranted == nil {
+		from := x.grants.get(grantOf(c.state))
+		c.want.org, c.want.kind, c.want.role = from.org, from.kind, from.role
+		c.want.permissions, c.want.scope, c.want.profile = from.permissions, from.scope, from.profile
 	}
-	change(&want)
-	id, ok := x.grants.intern(&want)
-	if !ok {
-		x.closeKey(k, r, TroubleFull)
-		return
+	c.regranted = r
+	return &c.want
+}
+
+// publish shows a change to readers, for whom its state is one word.
+func (x *Index) publish(c *change) {
+	old, regranted := grantOf(c.state), false
+	if c.regranted != nil {
+		id, ok := x.grants.intern(&c.want)
+		switch {
+		case ok:
+			regranted = true
+			c.state = c.state&^grantMask | uint64(id)<<grantShift
+		case c.born:
+			x.report(c.regranted, TroubleFull, ClosedKey)
+			c.born, c.lost = false, true
+		default:
+			x.close(c, c.regranted, TroubleFull)
+		}
 	}
-	s.setState(state&^grantMask | uint64(id)<<grantShift)
-	// Released after no slot names it any more: see Lookup.
-	x.grants.release(old)
+	switch {
+	case c.slot != nil:
+		c.slot.setRevision(uint32(c.revision))
+		c.slot.setState(c.state)
+		if regranted {
+			// Released after no slot names it any more: see Lookup.
+			x.grants.release(old)
+		}
+	case c.born:
+		delete(x.early, c.key)
+		x.ids.insert(c.key.org, c.key.id, c.hash)
+		x.table.insert(&c.digest, c.hash, c.key.org, uint32(c.revision), c.key.id, c.state)
+		x.keys.Add(1)
+	case c.lost:
+		delete(x.early, c.key)
+		x.unreachable[c.key] = c.state
+	case c.state != 0:
+		x.early[c.key] = c.state
+	}
 }
 
 // setEnds changes when a key expires or its grace ends. Both are only kept of
 // keys that were rotated; all others have an expiry alone.
-func (x *Index) setEnds(k ref, s *slot, change func(*grace)) {
-	state := s.state()
-	g, ok := x.graces[k]
+func (x *Index) setEnds(c *change, change func(*grace)) {
+	g, ok := x.graces[c.key]
 	if !ok {
-		g.expires = expiryOf(state)
+		g.expires = expiryOf(c.state)
 	}
 	change(&g)
-	if g.ends != 0 && state&(flagRevoked|flagExpired) == 0 {
-		x.graces[k] = g
+	if g.ends != 0 && c.state&(flagRevoked|flagExpired) == 0 {
+		x.graces[c.key] = g
 	} else {
-		delete(x.graces, k)
+		delete(x.graces, c.key)
 	}
-	s.setState(state&^expiryMask | uint64(sooner(g.expires, g.ends)))
+	c.state = c.state&^expiryMask | uint64(sooner(g.expires, g.ends))
 }
