@@ -99,17 +99,8 @@ func (s *Server) listWorkspaces(ctx context.Context, c *call) (reply, error) {
 	if _, err := s.organization(ctx, org); err != nil {
 		return reply{}, err
 	}
-	rows, next, err := s.cfg.Catalog.Workspaces(ctx, org, catalog.Page{Cursor: c.query("cursor"), Limit: limit})
-	if err != nil {
-		return reply{}, err
-	}
-	seen := rows[:0]
-	for _, row := range rows {
-		if c.principal.SeesWorkspace(row.ID) {
-			seen = append(seen, row)
-		}
-	}
-	return reply{body: list(seen, next, s.showWorkspace)}, nil
+	rows, next, err := s.cfg.Catalog.Workspaces(ctx, org, c.principal.Scope, catalog.Page{Cursor: c.query("cursor"), Limit: limit})
+	return reply{body: list(rows, next, s.showWorkspace)}, err
 }
 
 func (s *Server) getWorkspace(ctx context.Context, c *call) (reply, error) {

@@ -71,7 +71,7 @@ func TestOrganizationWithAllItHolds(t *testing.T) {
 	equal(t, orgs, []catalog.Organization{wantOrg})
 
 	hiring := catalog.Workspace{Org: acme, ID: "hiring", Name: events.ClearText("People"), CreatedAt: at(7), UpdatedAt: at(9), Revision: 2, Position: 9}
-	workspaces, _, err := c.Workspaces(ctx, acme, catalog.Page{})
+	workspaces, _, err := c.Workspaces(ctx, acme, everywhere, catalog.Page{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,7 @@ func TestCursorsOfOtherListsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, _, err := c.Workspaces(ctx, acme, catalog.Page{Cursor: cursor}); !errors.Is(err, catalog.ErrBadCursor) {
+	if _, _, err := c.Workspaces(ctx, acme, everywhere, catalog.Page{Cursor: cursor}); !errors.Is(err, catalog.ErrBadCursor) {
 		t.Errorf("cursor of keys for workspaces: %v", err)
 	}
 	// Another size of page is the same list.
@@ -255,12 +255,37 @@ func TestCursorsOfOtherListsAreRefused(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	workspaces, next, err := c.Workspaces(ctx, acme, catalog.Page{Limit: 2})
+	workspaces, next, err := c.Workspaces(ctx, acme, everywhere, catalog.Page{Limit: 2})
 	if err != nil || len(workspaces) != 2 {
 		t.Fatal(workspaces, err)
 	}
-	if workspaces, next, err = c.Workspaces(ctx, acme, catalog.Page{Cursor: next}); err != nil || len(workspaces) != 1 || next != "" || workspaces[0].ID != "w1" {
+	if workspaces, next, err = c.Workspaces(ctx, acme, everywhere, catalog.Page{Cursor: next}); err != nil || len(workspaces) != 1 || next != "" || workspaces[0].ID != "w1" {
 		t.Fatal(workspaces, next, err)
+	}
+}
+
+// The list holds what lies within the asker's scope and nothing tells of the
+// rest, not even the lengths of pages.
+func TestWorkspacesWithinAScope(t *testing.T) {
+	h := newHistory()
+	for _, id := range []events.WorkspaceID{"w1", "w2", "w3", "w4"} {
+		h.add(events.WorkspaceSubject(acme, id), events.WorkspaceCreated{ID: id})
+	}
+	c := h.opened(t)
+	ctx, within := t.Context(), events.Scope{Workspaces: []events.WorkspaceID{"w1", "w3", "elsewhere"}}
+	first, next, err := c.Workspaces(ctx, acme, within, catalog.Page{Limit: 1})
+	if err != nil || len(first) != 1 || first[0].ID != "w3" || next == "" {
+		t.Fatal(first, next, err)
+	}
+	if _, _, err := c.Workspaces(ctx, acme, events.Scope{Workspaces: []events.WorkspaceID{"w1"}}, catalog.Page{Cursor: next}); !errors.Is(err, catalog.ErrBadCursor) {
+		t.Errorf("the cursor of another scope: %v", err)
+	}
+	rest, next, err := c.Workspaces(ctx, acme, within, catalog.Page{Cursor: next, Limit: 1})
+	if err != nil || len(rest) != 1 || rest[0].ID != "w1" || next != "" {
+		t.Fatal(rest, next, err)
+	}
+	if none, next, err := c.Workspaces(ctx, acme, events.Scope{}, catalog.Page{}); err != nil || len(none) != 0 || next != "" {
+		t.Error(none, next, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/sqlview"
@@ -103,15 +104,31 @@ func (c *Catalog) Workspace(ctx context.Context, org events.OrgID, id events.Wor
 	return one(scanWorkspace, c.db.QueryRow(ctx, workspaceColumns+`WHERE org = ? AND id = ?`, string(org), string(id)))
 }
 
-// Workspaces lists the living workspaces of an organization from the newest on.
-func (c *Catalog) Workspaces(ctx context.Context, org events.OrgID, p Page) ([]Workspace, string, error) {
-	l := sqlview.ListOf("workspaces", string(org))
+// Workspaces lists the living workspaces of an organization that lie within a
+// scope, from the newest on. The zero scope holds none.
+func (c *Catalog) Workspaces(ctx context.Context, org events.OrgID, within events.Scope, p Page) ([]Workspace, string, error) {
+	parts := []string{"workspaces", string(org), strconv.FormatBool(within.AllWorkspaces)}
+	for _, w := range within.Workspaces {
+		parts = append(parts, string(w))
+	}
+	l := sqlview.ListOf(parts...)
 	before, err := l.Before(p.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	found, err := sqlview.All(ctx, c.db, scanWorkspace, workspaceColumns+
-		`WHERE org = ? AND deleted_at = 0 AND created_position < ? ORDER BY created_position DESC LIMIT ?`, string(org), before, p.Rows()+1)
+	var w sqlview.Where
+	w.AndBind(`org = `, string(org))
+	w.And(`deleted_at = 0`)
+	w.AndBind(`created_position < `, before)
+	if !within.AllWorkspaces {
+		bounds, err := encodeList(within.Workspaces)
+		if err != nil {
+			return nil, "", err
+		}
+		w.And(`id IN (SELECT b.value FROM json_each(` + w.Bind(bounds) + `) b)`)
+	}
+	found, err := sqlview.All(ctx, c.db, scanWorkspace,
+		workspaceColumns+w.String()+` ORDER BY created_position DESC LIMIT `+w.Bind(p.Rows()+1), w.Args()...)
 	if err != nil {
 		return nil, "", err
 	}
