@@ -23,11 +23,26 @@ func (a *asked) read(body []byte) error {
 	if a.scan(body) {
 		return nil
 	}
-	var slow wire.VerifyRequest
+	var slow struct {
+		wire.VerifyRequest
+		// These tell an empty text or null from what was left out.
+		Permission wire.Optional[string] `json:"permission"`
+		Workspace  wire.Optional[string] `json:"workspace"`
+		AtLeast    wire.Optional[string] `json:"at_least"`
+	}
 	if err := json.Unmarshal(body, &slow, json.RejectUnknownMembers(true)); err != nil {
 		return bodyFault(err)
 	}
-	*a = asked{secret: slow.Secret, permission: slow.Permission, workspace: slow.Workspace, atLeast: slow.AtLeast}
+	for _, member := range []struct {
+		name string
+		wire.Optional[string]
+	}{{"permission", slow.Permission}, {"workspace", slow.Workspace}, {"at_least", slow.AtLeast}} {
+		// A variable that was never set must not ask for less.
+		if member.Set && member.Value == "" {
+			return refuse(errRequest, member.name, "is empty; leave it out to ask for none")
+		}
+	}
+	*a = asked{secret: slow.Secret, permission: slow.Permission.Value, workspace: slow.Workspace.Value, atLeast: slow.AtLeast.Value}
 	if c := slow.Context; c != nil {
 		a.context = recording.Context{
 			RequestID: c.RequestID, Method: c.Method, Path: c.Path, ClientIP: c.ClientIP, UserAgent: c.UserAgent,

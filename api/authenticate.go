@@ -47,6 +47,20 @@ func (s *Server) admit(ctx context.Context, r *http.Request, requestID string, d
 	}
 	q := verify.Question{Secret: secret, Kind: events.KindManagement, Context: useOf(r, requestID)}
 	*d = s.cfg.Verifier.Verify(ctx, &q)
+	return refusalOf(d)
+}
+
+// readmit judges the management key of an admitted request anew, before what
+// the request asked for is done or told: the key may have been revoked while
+// its body came or while it waited. The use of the key was recorded by admit.
+func (s *Server) readmit(r *http.Request, d *verify.Decision) error {
+	*d = s.cfg.Verifier.Recheck(&verify.Question{Secret: bearer(r.Header), Kind: events.KindManagement})
+	return refusalOf(d)
+}
+
+// refusalOf is what a verdict on a management key is answered with, nil when
+// the key is good.
+func refusalOf(d *verify.Decision) error {
 	switch d.Code {
 	case events.CodeValid:
 		return nil

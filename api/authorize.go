@@ -2,6 +2,8 @@ package api
 
 import (
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,8 +81,13 @@ func foldOf(r *http.Request) (bool, error) {
 	if r.URL.RawQuery == "" {
 		return false, nil
 	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		// Whatever could not be read may have been the question.
+		return false, refuse(errRequest, "query", "cannot be read")
+	}
 	fold := false
-	for name, values := range r.URL.Query() {
+	for name, values := range query {
 		switch name {
 		case "permission", "workspace":
 			if len(values) != 1 {
@@ -98,18 +105,46 @@ func foldOf(r *http.Request) (bool, error) {
 	return fold, nil
 }
 
-// asksFor returns the permission and workspace that a gateway asks for. A text
-// that holds a key asks for what nobody has, and is recorded masked.
+// asksFor returns the permission and workspace that a gateway asks for.
 func asksFor(r *http.Request) (string, events.WorkspaceID) {
-	one := func(header, name string) string {
-		text := strings.Join(r.Header.Values(header), ",")
-		if text == "" && r.URL.RawQuery != "" {
-			text = r.URL.Query().Get(name)
-		}
-		return keystring.Redact(text)
+	var query url.Values
+	if r.URL.RawQuery != "" {
+		query = r.URL.Query()
 	}
-	return one("X-Keyledger-Permission", "permission"), events.WorkspaceID(one("X-Keyledger-Workspace", "workspace"))
+	return oneOf(r.Header["X-Keyledger-Permission"], query["permission"]),
+		events.WorkspaceID(oneOf(r.Header["X-Keyledger-Workspace"], query["workspace"]))
 }
+
+// oneOf returns what all agree on, empty when nothing was sent. A gateway fixes
+// the question in a header or in the query, and the other may be the client's
+// own: where they differ, or one is there and says nothing, the answer is a text
+// that is no name, which nobody has and which denies. A text that holds a key is
+// recorded masked.
+func oneOf(lists ...[]string) string {
+	var first string
+	found, same := false, true
+	for _, values := range lists {
+		for _, v := range values {
+			if !found {
+				first, found = v, true
+			}
+			same = same && v == first
+		}
+	}
+	switch {
+	case !found:
+		return ""
+	case !same:
+		return keystring.Redact(strings.Join(slices.Concat(lists...), ","))
+	case first == "":
+		return nothingAsked
+	default:
+		return keystring.Redact(first)
+	}
+}
+
+// nothingAsked stands in the use for a question that was there and empty.
+const nothingAsked = "(empty)"
 
 // forwarded is the request that a gateway asks about.
 type forwarded struct{ method, path string }
@@ -236,7 +271,7 @@ func permissionsHeader(p events.Permissions) string {
 func (s *Server) authorizeEndpoint() endpoint {
 	return endpoint{
 		method: "GET", path: "/v1/authorize", id: "authorize", tag: "Verification", summary: "Judge a request for a gateway (forward auth)", any: true, open: true,
-		description: "Takes every method. The caller's own key comes as Authorization: Bearer or X-Api-Key. The permission asked for is X-Keyledger-Permission or ?permission=, else what the organization's catalog says of the forwarded method and path (X-Forwarded-Method and X-Forwarded-Uri, or X-Original-Method and X-Original-URI); a catalog with routes denies what none of them matches. The workspace is X-Keyledger-Workspace or ?workspace=. A gateway must set or strip X-Keyledger-Permission, X-Keyledger-Workspace and the forwarded headers itself: a client that sends its own chooses what it is asked. 200 lets pass; 401 for a key that is MALFORMED, NOT_FOUND, REVOKED, EXPIRED or INACTIVE; 403 for INSUFFICIENT_PERMISSIONS and OUT_OF_SCOPE, and for a management key; 503 for STALE and UNAVAILABLE. The verdict stands in X-Keyledger-Code, -Key-Id, -Organization, -Profile, -Permissions, -Scope-Checked and -Position.",
+		description: "Takes every method. The caller's own key comes as Authorization: Bearer or X-Api-Key. The permission asked for is X-Keyledger-Permission or ?permission=, else what the organization's catalog says of the forwarded method and path (X-Forwarded-Method and X-Forwarded-Uri, or X-Original-Method and X-Original-URI); a catalog with routes denies what none of them matches. The workspace is X-Keyledger-Workspace or ?workspace=. Where header and query are both there and differ, or one is there and empty, the request is denied: with INSUFFICIENT_PERMISSIONS for the permission, OUT_OF_SCOPE for the workspace. So a question that the gateway fixes in the URL is not the client's to change. What the URL leaves open is: a gateway must set or strip X-Keyledger-Permission, X-Keyledger-Workspace and the forwarded headers itself. 200 lets pass; 401 for a key that is MALFORMED, NOT_FOUND, REVOKED, EXPIRED or INACTIVE; 403 for INSUFFICIENT_PERMISSIONS and OUT_OF_SCOPE, and for a management key; 503 for STALE and UNAVAILABLE. The verdict stands in X-Keyledger-Code, -Key-Id, -Organization, -Profile, -Permissions, -Scope-Checked and -Position.",
 		who:         "Anybody; the key that is judged is the caller's.",
 		query: []parameter{
 			{name: "permission", description: "The permission asked for.", of: "", example: "interview:start"},

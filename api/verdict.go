@@ -4,6 +4,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,14 +90,39 @@ func (s *Server) verdict(t *track, r *http.Request, b *buffers) error {
 	if err != nil {
 		return err
 	}
+	if err := s.readmit(r, &caller); err != nil {
+		return err
+	}
+	if err := mayAsk(&caller, q.Workspace); err != nil {
+		return err
+	}
 	if caller.Org != events.System {
 		q.Within = caller.Org
 	}
 	begin := time.Now()
 	d := s.cfg.Verifier.Verify(r.Context(), &q)
 	s.metrics.verdict(doorVerify, d.Code, time.Since(begin))
+	if q.AtLeast != 0 {
+		// It may have waited for that, and a caller may have gone meanwhile.
+		if err := s.readmit(r, &caller); err != nil {
+			return err
+		}
+	}
 	b.out = s.appendVerdict(b.out[:0], &d)
 	return nil
+}
+
+// mayAsk keeps a caller that is limited to workspaces within them: a verdict
+// tells of a key what only those may know who see it.
+func mayAsk(caller *verify.Decision, asked events.WorkspaceID) error {
+	switch {
+	case caller.Scope.AllWorkspaces || slices.Contains(caller.Scope.Workspaces, asked):
+		return nil
+	case asked == "":
+		return domain.Refuse(domain.ErrForbidden, "workspace", "is needed: the management key is limited to workspaces, and asks about one of those")
+	default:
+		return domain.Refuse(domain.ErrForbidden, "workspace", "lies outside the workspaces that the management key is limited to")
+	}
 }
 
 // readInto reads a body of bounded size into the buffer.
@@ -272,8 +298,8 @@ const maxStaleness = 365 * 24 * time.Hour
 func (s *Server) verifyEndpoint() endpoint {
 	return endpoint{
 		method: "POST", path: "/v1/verify", id: "verify", tag: "Verification", summary: "Ask for the verdict on a key",
-		description: "Always 200, with the verdict, whatever it is. A key of another organization than the caller's is NOT_FOUND. For MALFORMED and NOT_FOUND the answer holds valid, code, position and staleness alone. Give at_least the position of a change to be sure that the verdict rests on it.",
-		who:         "A management key of any role, of the organization or of the installation.",
+		description: "Always 200, with the verdict, whatever it is. A key of another organization than the caller's is NOT_FOUND. For MALFORMED and NOT_FOUND the answer holds valid, code, position and staleness alone. Give at_least the position of a change to be sure that the verdict rests on it. Leave out what is not asked: an empty permission, workspace or at_least is refused, so that a variable that was never set makes no yes.",
+		who:         "A management key of any role, of the organization or of the installation. One that is limited to workspaces must ask about a workspace among them; anything else is forbidden.",
 		takes:       wire.VerifyRequest{}, answers: wire.Verdict{}, status: 200, codes: []string{"invalid_position", "invalid_value"},
 		example: wire.VerifyRequest{Secret: "kl_live_…", Permission: "interview:start", Workspace: "support"},
 		raw:     http.HandlerFunc(s.verify),

@@ -49,6 +49,8 @@ type Server struct {
 	Positions  events.Positions
 	Config     api.Config
 	Handler    http.Handler
+	// Recorder takes the uses.
+	Recorder *recording.Recorder
 	// Log is what it logged so far.
 	Log *Buffer
 }
@@ -135,6 +137,7 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	recorder, err := recording.New(recording.Config{Ledger: id, Verifier: "test", Sink: ledger, Logger: log})
 	must(t, err)
 	must(t, recorder.Start(ctx))
+	s.Recorder = recorder
 	verifier, err := verify.New(verify.Config{Index: idx, Recorder: recorder, Fresh: memory.Fresh, WaitFor: memory.WaitFor})
 	must(t, err)
 	service, err := commands.New(commands.Config{
