@@ -49,46 +49,58 @@ func begun(dir string) (events.LedgerID, bool, error) {
 	return id, true, nil
 }
 
+// place is where a ledger begins.
+type place interface {
+	// identify tells which ledger has begun there, if one has.
+	identify(ctx context.Context) (events.LedgerID, bool, error)
+	// open opens the ledger of an id.
+	open(id events.LedgerID) (commands.Log, error)
+}
+
 // begin begins the ledger, or goes on where a beginning was interrupted: the
 // same steps serve both, and each can be repeated. The owner's key is on disk
 // before its digest is in the ledger, so that no crash can lose the one secret
 // that opens the installation.
-func begin(ctx context.Context, open func(events.LedgerID) (commands.Log, error), dir string, now time.Time) (events.LedgerID, error) {
-	drawn, err := uuid.NewV7()
-	if err != nil {
-		return events.LedgerID{}, fmt.Errorf("serve: draw the ledger's id: %w", err)
-	}
-	id := events.LedgerID(drawn)
-	log, err := open(id)
-	if err != nil {
-		return events.LedgerID{}, err
-	}
-	state, err := commands.Installation(ctx, log)
+func begin(ctx context.Context, at place, dir string, now time.Time) (events.LedgerID, error) {
+	id, exists, err := at.identify(ctx)
 	if err != nil {
 		return events.LedgerID{}, err
 	}
 	pending := filepath.Join(dir, pendingFile)
-	if !state.Exists {
+	if !exists {
 		owner, err := pendingOwner(pending)
 		if err != nil {
 			return events.LedgerID{}, err
 		}
 		// On a conflict or a lost answer the ledger itself says how it began.
-		if err := commands.Begin(ctx, log, id, owner, now); err != nil &&
+		if err := appendBeginning(ctx, at, owner, now); err != nil &&
 			!errors.Is(err, events.ErrConflict) && !errors.Is(err, events.ErrOutcomeUnknown) {
 			return events.LedgerID{}, err
 		}
-		if state, err = commands.Installation(ctx, log); err != nil {
+		if id, exists, err = at.identify(ctx); err != nil {
 			return events.LedgerID{}, err
 		}
-		if !state.Exists {
+		if !exists {
 			return events.LedgerID{}, fmt.Errorf("%w: the ledger has not begun", events.ErrUnavailable)
 		}
 	}
 	if err := os.Rename(pending, filepath.Join(dir, OwnerFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return events.LedgerID{}, fmt.Errorf("serve: keep the owner's key: %w", err)
 	}
-	return state.Ledger, writeFile(filepath.Join(dir, ledgerFile), state.Ledger.String()+"\n")
+	return id, writeFile(filepath.Join(dir, ledgerFile), id.String()+"\n")
+}
+
+// appendBeginning draws the ledger's id and appends its first facts.
+func appendBeginning(ctx context.Context, at place, owner keystring.Secret, now time.Time) error {
+	drawn, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("serve: draw the ledger's id: %w", err)
+	}
+	log, err := at.open(events.LedgerID(drawn))
+	if err != nil {
+		return err
+	}
+	return commands.Begin(ctx, log, events.LedgerID(drawn), owner, now)
 }
 
 // pendingOwner reads the key of an interrupted beginning, or draws one.

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -12,10 +13,11 @@ import (
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/memory"
 )
 
-// oneLedger opens the same ledger whatever id is proposed, as a broker does.
+// oneLedger is a place that keeps the ledger which was opened there first.
 type oneLedger struct {
 	log *memory.Ledger
 	// opened is called with the ledger when it is first opened.
@@ -30,6 +32,14 @@ func (o *oneLedger) open(id events.LedgerID) (commands.Log, error) {
 		}
 	}
 	return o.log, nil
+}
+
+func (o *oneLedger) identify(ctx context.Context) (events.LedgerID, bool, error) {
+	if o.log == nil {
+		return events.LedgerID{}, false, nil
+	}
+	state, err := commands.Installation(ctx, o.log)
+	return state.Ledger, state.Exists, err
 }
 
 // owners returns the digests of the owner keys in the ledger.
@@ -81,13 +91,13 @@ func TestBeginningIsFinishedWhereverItWasCut(t *testing.T) {
 		},
 		"the ledger is away": func(t *testing.T, dir string, o *oneLedger) {
 			o.opened = func(log *memory.Ledger) { log.FailNext(events.ErrUnavailable, false) }
-			if _, err := begin(t.Context(), o.open, dir, time.Now()); err == nil {
+			if _, err := begin(t.Context(), o, dir, time.Now()); err == nil {
 				t.Fatal("began without a ledger")
 			}
 			*o = oneLedger{}
 		},
 		"after the facts, before the id": func(t *testing.T, dir string, o *oneLedger) {
-			if _, err := begin(t.Context(), o.open, dir, time.Now()); err != nil {
+			if _, err := begin(t.Context(), o, dir, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			for from, to := range map[string]string{OwnerFile: pendingFile, ledgerFile: "gone"} {
@@ -103,7 +113,7 @@ func TestBeginningIsFinishedWhereverItWasCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, o := t.TempDir(), &oneLedger{}
 			cut(t, dir, o)
-			id, err := begin(t.Context(), o.open, dir, time.Now())
+			id, err := begin(t.Context(), o, dir, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,6 +128,42 @@ func TestBeginningIsFinishedWhereverItWasCut(t *testing.T) {
 				t.Errorf("the folder says %s, %t, %v", got, seen, err)
 			}
 		})
+	}
+}
+
+// A folder opens the ledger that it began, also when the end of its beginning
+// was lost, and no other.
+func TestFolderAndLedgerBelongTogether(t *testing.T) {
+	cfg := Config{Data: t.TempDir(), Logger: discard}
+	reopen := func() (opened, error) {
+		broker, err := embedded.Start(t.Context(), embedded.Config{Dir: cfg.Data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer broker.Shutdown()
+		return open(t.Context(), cfg, broker)
+	}
+	first, err := reopen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := secretIn(t, filepath.Join(cfg.Data, OwnerFile))
+	again, err := reopen()
+	if err != nil || again.positions != first.positions {
+		t.Errorf("it was %v and is %v: %v", first.positions, again.positions, err)
+	}
+	if err := os.Remove(filepath.Join(cfg.Data, ledgerFile)); err != nil {
+		t.Fatal(err)
+	}
+	again, err = reopen()
+	if err != nil || again.positions != first.positions || secretIn(t, filepath.Join(cfg.Data, OwnerFile)) != owner {
+		t.Errorf("it was %v and is %v: %v", first.positions, again.positions, err)
+	}
+	if err := writeFile(filepath.Join(cfg.Data, ledgerFile), (events.LedgerID{15: 1}).String()+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reopen(); !errors.Is(err, ErrForeignLedger) {
+		t.Errorf("the folder of another ledger: %v", err)
 	}
 }
 

@@ -129,7 +129,7 @@ func open(ctx context.Context, cfg Config, broker *embedded.Broker) (opened, err
 		if err := broker.Setup(ctx, func(conn *nats.Conn) error { return jetstream.EnsureStreams(ctx, conn, 1) }); err != nil {
 			return opened{}, err
 		}
-		if id, err = begin(ctx, func(id events.LedgerID) (commands.Log, error) { return newLedger(cfg, broker, id) }, cfg.Data, time.Now()); err != nil {
+		if id, err = begin(ctx, brokerPlace{cfg, broker}, cfg.Data, time.Now()); err != nil {
 			return opened{}, err
 		}
 		if cfg.Began != nil {
@@ -143,14 +143,32 @@ func open(ctx context.Context, cfg Config, broker *embedded.Broker) (opened, err
 	if err := ledger.CheckStreams(ctx); err != nil {
 		return opened{}, err
 	}
+	found, _, err := jetstream.Identify(ctx, broker.Conn())
+	if err != nil {
+		return opened{}, err
+	}
+	if found != id {
+		return opened{}, fmt.Errorf("%w: the folder is of ledger %s", ErrForeignLedger, id)
+	}
 	state, err := commands.Installation(ctx, ledger)
 	if err != nil {
 		return opened{}, err
 	}
-	if !state.Exists || state.Ledger != id {
-		return opened{}, fmt.Errorf("%w: the folder is of ledger %s", ErrForeignLedger, id)
-	}
 	return opened{Ledger: ledger, positions: events.Positions{Ledger: id, Epoch: state.Epoch}}, nil
+}
+
+// brokerPlace is the embedded broker as a place where a ledger begins.
+type brokerPlace struct {
+	cfg    Config
+	broker *embedded.Broker
+}
+
+func (p brokerPlace) identify(ctx context.Context) (events.LedgerID, bool, error) {
+	return jetstream.Identify(ctx, p.broker.Conn())
+}
+
+func (p brokerPlace) open(id events.LedgerID) (commands.Log, error) {
+	return newLedger(p.cfg, p.broker, id)
 }
 
 func newLedger(cfg Config, broker *embedded.Broker, id events.LedgerID) (*jetstream.Ledger, error) {

@@ -7,6 +7,27 @@ import (
 	"github.com/keyledger/keyledger/events"
 )
 
+// Read makes a fact of what is stored under a subject. It never fails: a subject
+// that is none, a body that is no fact, and a fact that was made for another
+// ledger come back as [events.Malformed], in the place where they stand. A fact
+// of another ledger is good in every other respect, so that only this tells a
+// rehearsal's revocations, or its keys, from the ledger's own.
+func Read(ledger events.LedgerID, subject string, body []byte) events.Recorded {
+	r := events.Recorded{Raw: body}
+	s, err := events.ParseSubject(subject)
+	if err != nil {
+		r.Event = events.Malformed{Reason: err.Error()}
+		return r
+	}
+	r.Subject = s
+	// The error repeats what the Malformed event in its place says.
+	r.Meta, r.Event, err = events.Decode(s, body)
+	if err == nil && r.Meta.Ledger != ledger {
+		r.Event = events.Malformed{Reason: fmt.Sprintf("%v: it was made for another ledger", events.ErrMalformed)}
+	}
+	return r
+}
+
 // CheckRevisions refuses facts of one subject, read after a position, of which
 // one is not the next revision: no decision is made on a doubtful history. A
 // malformed fact has no revision to go by, and neither has the one after it.

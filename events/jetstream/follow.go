@@ -21,7 +21,7 @@ import (
 // or [events.ErrUnavailable] once the connection was closed for ever.
 func (l *Ledger) Follow(ctx context.Context, after events.Position, apply func([]events.Recorded) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &pipeline{ordered: make(chan *chunk, pipelineDepth), work: make(chan *chunk, pipelineDepth)}
+	p := &pipeline{ledger: l, ordered: make(chan *chunk, pipelineDepth), work: make(chan *chunk, pipelineDepth)}
 	var workers, reader sync.WaitGroup
 	defer func() {
 		cancel()
@@ -69,6 +69,7 @@ const (
 )
 
 type pipeline struct {
+	ledger  *Ledger
 	ordered chan *chunk
 	work    chan *chunk
 }
@@ -79,24 +80,24 @@ type chunk struct {
 	done     chan struct{}
 }
 
-func (c *chunk) decode() {
+func (c *chunk) decode(l *Ledger) {
 	c.facts = make([]events.Recorded, len(c.messages))
 	for i, m := range c.messages {
-		c.facts[i] = decode(m)
+		c.facts[i] = l.decode(m)
 	}
 	close(c.done)
 }
 
 func (p *pipeline) decode() {
 	for c := range p.work {
-		c.decode()
+		c.decode(p.ledger)
 	}
 }
 
 func (p *pipeline) add(ctx context.Context, messages []message) error {
 	c := &chunk{messages: messages, done: make(chan struct{})}
 	if len(messages) <= inline {
-		c.decode()
+		c.decode(p.ledger)
 	} else {
 		select {
 		case p.work <- c:

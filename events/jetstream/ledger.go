@@ -44,7 +44,8 @@ type Config struct {
 	// Conn is a connection to the account that holds the streams. It stays the
 	// caller's to close, and should reconnect for ever (nats.MaxReconnects(-1)).
 	Conn *nats.Conn
-	// Ledger is the installation's ledger; facts of another are refused.
+	// Ledger is the installation's ledger; facts of another are refused, and come
+	// back as events.Malformed where someone stored them. [Identify] tells it.
 	Ledger events.LedgerID
 	// Replicas is how many servers hold each stream: 1 embedded, 3 on a cluster.
 	Replicas int
@@ -153,7 +154,7 @@ func (l *Ledger) At(ctx context.Context, pos events.Position) (events.Recorded, 
 	case err != nil:
 		return events.Recorded{}, err
 	}
-	return decode(m), nil
+	return l.decode(m), nil
 }
 
 // Load returns the facts of one subject after a position, in order, for a
@@ -180,7 +181,7 @@ func (l *Ledger) Load(ctx context.Context, subject events.Subject, after events.
 		if m.subject != name || m.seq < next {
 			return nil, fmt.Errorf("%w: position %d was answered when %d or later on %s was asked for", events.ErrCorrupt, m.seq, next, name)
 		}
-		facts = append(facts, decode(m))
+		facts = append(facts, l.decode(m))
 		next = m.seq + 1
 	}
 	if err := batch.CheckRevisions(facts, after); err != nil {
@@ -199,16 +200,9 @@ type message struct {
 
 // decode never fails: what is no fact of this ledger comes back as
 // [events.Malformed], in the place where it stands.
-func decode(m message) events.Recorded {
-	r := events.Recorded{Position: events.Position(m.seq), Stored: m.stored, Raw: m.body}
-	subject, err := events.ParseSubject(m.subject)
-	if err != nil {
-		r.Event = events.Malformed{Reason: err.Error()}
-		return r
-	}
-	r.Subject = subject
-	// The error repeats what the Malformed event in its place says.
-	r.Meta, r.Event, _ = events.Decode(subject, m.body)
+func (l *Ledger) decode(m message) events.Recorded {
+	r := batch.Read(l.id, m.subject, m.body)
+	r.Position, r.Stored = events.Position(m.seq), m.stored
 	return r
 }
 

@@ -95,6 +95,7 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"an unknown kind comes back as it is", unknownKind},
 		{"a foreign body is malformed", foreignBody},
 		{"a foreign subject is malformed", foreignSubject},
+		{"a fact of another ledger is malformed", foreignLedger},
 		{"uses are stored in order", usesOrder},
 		{"uses are stored once", usesOnce},
 		{"uses that are none are refused", usesRefused},

@@ -268,6 +268,43 @@ func foreignSubject(t *testing.T, b *bench) {
 	}
 }
 
+// foreignLedger plants facts that are good in every respect but one: they were
+// made for another ledger, such as a rehearsal of this one.
+func foreignLedger(t *testing.T, b *bench) {
+	other := events.LedgerID{15: 1}
+	rename := b.rename("a", 2)
+	begun := b.entry(events.InstallationSubject(), events.InstallationCreated{Ledger: other, Epoch: 1}, 1)
+	b.append(t, b.workspace("a"))
+	for _, e := range []events.Entry{rename, begun} {
+		e.Meta.Ledger = other
+		b.Plant(t, e.Subject.String(), body(t, e, 0, 0))
+	}
+	check := func(how string, r events.Recorded, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		if m, ok := r.Event.(events.Malformed); !ok || m.Reason == "" || r.Subject.IsZero() || len(r.Raw) == 0 {
+			t.Fatalf("%s: %T at position %d", how, r.Event, r.Position)
+		}
+	}
+	for pos, subject := range map[events.Position]events.Subject{2: rename.Subject, 3: begun.Subject} {
+		loaded := b.load(t, subject, 0)
+		check("load", loaded[len(loaded)-1], nil)
+		after := b.load(t, subject, pos-1)
+		check("load after", after[0], nil)
+		latest, _, err := b.Ledger.Latest(b.ctx, subject)
+		check("latest", latest, err)
+		at, err := b.Ledger.At(b.ctx, pos)
+		check("at", at, err)
+	}
+	for _, slice := range b.follow(t, 1, 3) {
+		for _, r := range slice {
+			check("follow", r, nil)
+		}
+	}
+}
+
 func block(i int) events.UsesMessage {
 	return events.UsesMessage{
 		Subject: events.UsesSubject(org, "v1"), ID: fmt.Sprintf("v1-boot-%d", i), Body: []byte(fmt.Sprintf("block %d", i)),

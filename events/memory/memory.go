@@ -59,16 +59,7 @@ func (l *Ledger) FailNext(err error, stored bool) {
 func (l *Ledger) Plant(subject string, body []byte) events.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := events.Recorded{Raw: body}
-	s, err := events.ParseSubject(subject)
-	if err != nil {
-		r.Event = events.Malformed{Reason: err.Error()}
-	} else {
-		r.Subject = s
-		// A body that is no fact comes back as events.Malformed.
-		r.Meta, r.Event, _ = events.Decode(s, body)
-	}
-	return l.store(subject, r)
+	return l.store(subject, batch.Read(l.id, subject, body))
 }
 
 // Append stores facts as one, or nothing.
