@@ -179,3 +179,36 @@ func TestGrantOfAChangeIsMadeOnce(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestRoutesAreThoseOfThePermissions stops the writer between the two steps of
+// a new catalog: a key is judged by the old one, or by the new one.
+func TestRoutesAreThoseOfThePermissions(t *testing.T) {
+	s := newScript(t, Config{})
+	catalog := func(x, y events.CatalogPermission) events.CatalogReplaced {
+		x.Name, y.Name = "p:x", "p:y"
+		return events.CatalogReplaced{Permissions: []events.CatalogPermission{x, y}}
+	}
+	routed := func(a events.Access) events.CatalogPermission {
+		return events.CatalogPermission{Access: a, Routes: []string{"GET /r"}}
+	}
+	before := catalog(events.CatalogPermission{Access: events.AccessRead}, routed(events.AccessWrite))
+	after := catalog(routed(events.AccessWrite), events.CatalogPermission{Access: events.AccessWrite})
+	s.add(events.CatalogSubject(acme), before)
+	k := created(1, events.LevelReadOnly)
+	s.add(events.KeySubject(acme, k.ID), k)
+
+	org := s.index.orgs[acme]
+	grants := org.grants
+	for _, step := range []struct {
+		name   string
+		grants map[*grant]struct{}
+		route  string
+	}{{"between", nil, "p:y"}, {"after", grants, "p:x"}} {
+		org.grants = step.grants
+		org.replaceCatalog(after.Permissions)
+		h, _ := s.look(k)
+		if name, ok := h.Route("GET", "/r"); !ok || name != step.route || h.Allows(name) {
+			t.Errorf("%s: the route needs %q, allowed: %t", step.name, name, h.Allows(name))
+		}
+	}
+}

@@ -44,6 +44,9 @@ type effective struct {
 	profile   *Profile
 	// workspaces are those of the list that exist, sorted.
 	workspaces []events.WorkspaceID
+	// routes are of the same catalog as the permissions. One that gives a route
+	// to another permission often changes who has it, too.
+	routes routes
 }
 
 type chunk [chunkSize]atomic.Pointer[grant]
@@ -169,7 +172,7 @@ func (g *grant) owned(tuple string) *grant {
 // resolve works out what a grant amounts to now and publishes it.
 func (g *grant) resolve() {
 	v := g.org.view.Load()
-	e := &effective{somewhere: g.scope.AllWorkspaces}
+	e := &effective{somewhere: g.scope.AllWorkspaces, routes: v.routes}
 	listed := make([]permission.Grant, 0, len(g.permissions.Grants))
 	for _, s := range g.permissions.Grants {
 		listed = append(listed, permission.Grant(s))

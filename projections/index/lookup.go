@@ -21,10 +21,10 @@ type Hit struct {
 // Lookup finds the key with a digest (see [DigestOf]) and writes what is known
 // of it to hit; false when there is none, and hit then holds nothing of use.
 //
-// What it writes was true of the key at one instant during the call. The state
-// of the key is one word that is read first, and everything it leads to is
-// taken as good only if, afterwards, the same word, under it the same grant, and
-// the same rows of the shard are still there:
+// What it writes was true at one instant during the call, of the key and of its
+// organization. The state of the key is one word that is read first, and
+// everything it leads to is taken as good only if, afterwards, the same word,
+// under it the same grant, and the same rows of the shard are still there:
 //
 //   - Rows are published once. If those of the shard are still the same, they
 //     were all along, and the slot was the one the writer wrote to.
@@ -33,6 +33,16 @@ type Hit struct {
 //     it was all along, however often ids went round before and after.
 //   - So at the instant at which the word was read again, the key's state named
 //     that id, and that id that grant.
+//   - What belongs to the organization is read before that and is still there
+//     after it, and each piece is a fresh object too, or never goes back. So it
+//     was there at that instant.
+//
+// An organization's view is published before what its grants amount to by it.
+// In between a key is still judged by the catalog, routes, profile and listed
+// workspaces that its grant holds, all of one view. Only a key for all
+// workspaces looks its workspace up in the view itself. That may be ahead of the
+// grant by facts of which the grant holds nothing, as are all about workspaces
+// then, and by the last of another kind, which left the workspaces as they were.
 //
 // A changed word alone would not show this: a key may leave its grant and come
 // back to the same id with another one under it (the ABA problem), and with a
@@ -51,22 +61,25 @@ func (x *Index) Lookup(value *events.DigestValue, hit *Hit) bool {
 		if g == nil {
 			continue
 		}
-		// What belongs to the organization is read before the state is read
-		// again as well: it must not be later than what is known of the key.
-		org := g.org
-		hit.standing, hit.view, hit.effective = org.standing.Load(), org.view.Load(), g.effective.Load()
-		hit.names = x.names.published.Load()
-		if !x.holds(s, state, g, hash, rows) {
-			continue
-		}
 		hit.slot, hit.state, hit.grant = s, state, g
-		return true
+		hit.standing, hit.view, hit.effective = g.org.standing.Load(), g.org.view.Load(), g.effective.Load()
+		hit.names = x.names.published.Load()
+		if x.holds(s, state, g, hash, rows) && hit.current() {
+			return true
+		}
 	}
 }
 
 // holds reports whether everything a state led to is still as it was read.
 func (x *Index) holds(s *slot, state uint64, g *grant, hash uint32, r *rows) bool {
 	return s.state() == state && x.grants.get(grantOf(state)) == g && x.table.current(hash, r)
+}
+
+// current reports whether what belongs to the organization is still as it was
+// read. To be asked after holds.
+func (h *Hit) current() bool {
+	org := h.grant.org
+	return org.standing.Load() == h.standing && org.view.Load() == h.view && h.grant.effective.Load() == h.effective
 }
 
 // Key returns the key's id.
@@ -180,18 +193,10 @@ func (h *Hit) Covers(w events.WorkspaceID) bool {
 // query. routed is false when the catalog has no routes; with routes and no
 // match the name is empty, and the request is to be denied.
 func (h *Hit) Route(method, path string) (name string, routed bool) {
-	if h.view == nil {
+	if h.effective == nil {
 		return "", true
 	}
-	return h.view.route(method, path)
-}
-
-func (v *view) route(method, path string) (string, bool) {
-	if v.routes == 0 {
-		return "", false
-	}
-	name, _ := v.router.Match(method, path)
-	return string(name), true
+	return h.effective.routes.match(method, path)
 }
 
 // Organization is what the index knows of an organization.
@@ -245,5 +250,5 @@ func (o *Organization) Route(method, path string) (name string, routed bool) {
 	if o.view == nil {
 		return "", true
 	}
-	return o.view.route(method, path)
+	return o.view.routes.match(method, path)
 }

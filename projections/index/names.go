@@ -4,8 +4,9 @@ import "sync/atomic"
 
 // names numbers permissions, once and for ever, across organizations: most have
 // the same ones, and a verdict then finds the number of the one it is asked
-// about in the caches. A number is never used again, so that no mixture of an
-// old catalog with a new grant, or the other way round, allows what neither did.
+// about in the caches. A number is never used again, so that today's numbers
+// read an older set of them as well. What that set means together with routes
+// and workspaces is not shown by this: see [Index.Lookup].
 type names struct {
 	published atomic.Pointer[overlay[string, uint32]]
 	last      uint32

@@ -44,10 +44,24 @@ type organization struct {
 // view is what readers see of an organization: immutable, replaced as a whole.
 type view struct {
 	catalog    map[string]events.Access
-	routes     int
-	router     *permission.Router
+	routes     routes
 	workspaces overlay[events.WorkspaceID, bool]
 	profiles   overlay[events.ProfileID, *Profile]
+}
+
+// routes are those of a catalog.
+type routes struct {
+	n int
+	// router is nil when they make no table, and matches nothing.
+	router *permission.Router
+}
+
+func (r *routes) match(method, path string) (name string, routed bool) {
+	if r.n == 0 {
+		return "", false
+	}
+	found, _ := r.router.Match(method, path)
+	return string(found), true
 }
 
 // How an organization stands. Nothing ever takes any of it back.
@@ -128,12 +142,12 @@ func resolveAll(set map[*grant]struct{}) {
 func (o *organization) replaceCatalog(entries []events.CatalogPermission) bool {
 	catalog := make(map[string]events.Access, len(entries))
 	var rules []permission.Rule
-	routes, good := 0, true
+	n, good := 0, true
 	for _, p := range entries {
 		name := strings.Clone(p.Name)
 		catalog[name] = p.Access
 		for _, text := range p.Routes {
-			routes++
+			n++
 			route, err := permission.ParseRoute(text)
 			good = good && err == nil
 			rules = append(rules, permission.Rule{Route: route, Name: permission.Name(name)})
@@ -142,13 +156,13 @@ func (o *organization) replaceCatalog(entries []events.CatalogPermission) bool {
 	// Without its table an organization's routes match nothing, and what
 	// matches nothing is denied.
 	var router *permission.Router
-	if good && routes > 0 {
+	if good && n > 0 {
 		r, err := permission.NewRouter(rules)
 		if good = err == nil; good {
 			router = r
 		}
 	}
-	o.change(func(v *view) { v.catalog, v.routes, v.router = catalog, routes, router })
+	o.change(func(v *view) { v.catalog, v.routes = catalog, routes{n: n, router: router} })
 	resolveAll(o.grants)
 	return good
 }
