@@ -16,6 +16,10 @@ const (
 	// so that an id fits host names, file names and subjects alike.
 	MaxIDLength = 63
 
+	// MaxAggregateLength bounds the aggregates of later versions, which stand in
+	// subjects, metrics and tables; the longest of today's has 12 characters.
+	MaxAggregateLength = 32
+
 	// MaxKindLength bounds a fact's kind: an unknown one stands in metrics and
 	// tables, and the longest known one has 30 characters.
 	MaxKindLength = 64

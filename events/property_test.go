@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,7 @@ func TestSubjectRoundTrip(t *testing.T) {
 			CatalogSubject(org), ProfileSubject(org, ProfileID(slug)), QuotaSubject(org),
 			KeySubject(org, key), RevokedSubject(org, key), EndSubject(org),
 			{Org: org, Aggregate: "future", ID: slug},
+			{Org: org, Aggregate: "of_tomorrow", ID: "_" + slug},
 		}).Draw(t, "subject")
 		text, err := s.MarshalText()
 		if err != nil {
@@ -234,6 +236,30 @@ func TestSubjectRoundTrip(t *testing.T) {
 			t.Fatalf("%s is about key %s: %t", text, about, ok)
 		}
 	})
+}
+
+// TestSubjectRefuses holds aggregates of a later version to the grammar of
+// today's: whoever handles facts by their subjects never meets another text.
+func TestSubjectRefuses(t *testing.T) {
+	long := strings.Repeat("a", 33)
+	for _, rest := range []string{
+		"future.", ".a", "future.Bar", "future.b_r", "future.b$r", "future.-a", "future._", "future.__a", "future._-a", "future._A",
+		"future.é", "future.a b", "future.*", "future.>", "future.a.b", "future." + strings.Repeat("a", 64), "future._" + strings.Repeat("a", 64),
+		"Foo.a", "foo-bar.a", "1st.a", "_foo.a", "foo$.a", "key_x.A B", long + ".a",
+		"organization.other", "quota.other", "key.a", "revoked._none", "workspace._a",
+	} {
+		if s, err := ParseSubject("ledger.0160.acme." + rest); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s is read as %v, %v", rest, s, err)
+		}
+	}
+	for _, rest := range []string{"future.a", "f.0", "f_2.a-b", "future." + id[KeyID]("02").String(), long[1:] + ".a", "future._all", "future." + strings.Repeat("a", 63)} {
+		if _, err := ParseSubject("ledger.0160.acme." + rest); err != nil {
+			t.Errorf("%s: %v", rest, err)
+		}
+		if _, err := ParseSubject("ledger.0161.acme." + rest); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s in a foreign partition: %v", rest, err)
+		}
+	}
 }
 
 func TestTimeRoundTrip(t *testing.T) {

@@ -135,8 +135,9 @@ func partitionDigits(org OrgID) [4]byte {
 	return [4]byte{'0' + byte(p/1000), '0' + byte(p/100%10), '0' + byte(p/10%10), '0' + byte(p%10)}
 }
 
-// ParseSubject reads a subject and checks that it is one the ledger writes:
-// a known aggregate, well-formed ids, and the organization's own partition.
+// ParseSubject reads a subject and checks that it is one the ledger writes: a
+// known aggregate or one that a later version could add, well-formed ids, and
+// the organization's own partition.
 func ParseSubject(text string) (Subject, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 5 || parts[0] != "ledger" {
@@ -181,8 +182,9 @@ func (s Subject) checkID() error {
 		ok = err == nil || s.ID == RevokedAll
 	default:
 		// An aggregate that a later version added: its facts are unknown, not
-		// corrupt, as long as it could stand in a subject.
-		ok = token(string(s.Aggregate)) && token(s.ID)
+		// corrupt, as long as it keeps to the grammar of all ids. One of which
+		// there is one begins its id with '_', where no id of anyone's does.
+		ok = s.Aggregate.wellFormed() && slug(strings.TrimPrefix(s.ID, "_"))
 	}
 	if !ok {
 		return fmt.Errorf("%w: subject has no valid id for its aggregate", ErrMalformed)
@@ -190,15 +192,15 @@ func (s Subject) checkID() error {
 	return nil
 }
 
-// token reports whether a text may be one part of a subject: no dot, wildcard,
-// space or control, and no longer than an id may be.
-func token(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c >= 0x7f || c == '.' || c == '*' || c == '>' {
+// wellFormed reports whether an aggregate of another version could be called so:
+// `[a-z][a-z0-9_]{0,31}`.
+func (a Aggregate) wellFormed() bool {
+	for i := range len(a) {
+		if c := a[i]; (c < 'a' || c > 'z') && (i == 0 || c != '_' && (c < '0' || c > '9')) {
 			return false
 		}
 	}
-	return len(s) > 0 && len(s) <= MaxIDLength
+	return len(a) > 0 && len(a) <= MaxAggregateLength
 }
 
 // MarshalText writes the subject as the broker sees it.
