@@ -314,6 +314,9 @@ func (r *Runner) begin() bool {
 }
 
 func (r *Runner) end(err error) {
+	// Whatever was proven, a view that does not move holds less and less. Nobody
+	// asks any more, so that this is the last word.
+	r.fresh.Store(nil)
 	var where *FactError
 	errors.As(err, &where)
 	r.mu.Lock()
@@ -361,7 +364,7 @@ func (r *Runner) Lag(ctx context.Context) (uint64, error) {
 
 // Fresh returns the latest instant at which, as far as the ledger's leader can
 // be trusted about its own head, nothing existed that the view does not hold by
-// now. It is the zero time before the first proof.
+// now. It is the zero time before the first proof, and once the view has stopped.
 func (r *Runner) Fresh() time.Time {
 	if t := r.fresh.Load(); t != nil {
 		return *t

@@ -389,6 +389,9 @@ func TestFreshnessIsTheInstantBeforeAsking(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
+		if got := r.Fresh(); !got.IsZero() {
+			t.Fatalf("a view that has stopped is fresh as of %v", got)
+		}
 	})
 }
 

@@ -41,7 +41,9 @@ type Config struct {
 	Recorder *recording.Recorder
 	// Fresh returns the latest instant at which the index is known to have
 	// held everything there was, such as [projections.Runner.Fresh]; the zero
-	// time when it never was. Required. It is called by one goroutine.
+	// time when it never was, or never will be again. It is an instant of this
+	// machine's, as time.Now gives it, so that a clock that is set does not make
+	// it younger. Required. It is called by one goroutine.
 	Fresh func() time.Time
 	// WaitFor returns nil once the index has applied a position, such as
 	// [projections.Runner.WaitFor]. Required.
@@ -84,10 +86,10 @@ type Verifier struct {
 	maxStale time.Duration
 	serve    bool
 
-	// now and proven are kept by a goroutine of the verifier's own, in
-	// microseconds. now is 0 once the verifier is closed.
+	// now, in microseconds, and stale, in nanoseconds, are kept by a goroutine of
+	// the verifier's own. now is 0 once the verifier is closed.
 	now    atomic.Int64
-	proven atomic.Int64
+	stale  atomic.Int64
 	stop   context.CancelFunc
 	ticker sync.WaitGroup
 
@@ -127,17 +129,28 @@ func New(c Config) (*Verifier, error) {
 	return v, nil
 }
 
-// tick reads the clock before the proof, so that a proof made in between is not
-// taken for one of the future.
+// tick asks for the proof before it reads the clock, so that none seems to be of
+// the future.
 func (v *Verifier) tick() {
-	now := time.Now()
 	proven := v.fresh()
-	if proven.IsZero() {
-		v.proven.Store(math.MinInt64)
-	} else {
-		v.proven.Store(proven.UnixMicro())
+	now := time.Now()
+	stale := time.Duration(math.MaxInt64)
+	if !proven.IsZero() {
+		stale = staleness(now.Sub(proven), now.Round(0).Sub(proven.Round(0)))
 	}
+	v.stale.Store(int64(stale))
 	v.now.Store(now.UnixMicro())
+}
+
+// staleness is how old a proof is, by the time that this machine has lived
+// through since and by what its clock has told. Nobody can set the former back;
+// only the latter goes on while a machine sleeps. The older counts, and a proof
+// from the future proves nothing.
+func staleness(lived, told time.Duration) time.Duration {
+	if lived < 0 {
+		return math.MaxInt64
+	}
+	return max(lived, told)
 }
 
 // Close stops the verifier's clock. Every later verdict is UNAVAILABLE. The
@@ -267,7 +280,7 @@ func (v *Verifier) decide(q *Question, d *Decision, behind bool) bool {
 		d.Code = events.CodeUnavailable
 		return false
 	}
-	d.Staleness = staleness(int64(d.At), v.proven.Load())
+	d.Staleness = time.Duration(v.stale.Load())
 	stale := d.Staleness > v.maxStale
 	d.Stale = stale && v.serve
 	behind = behind || stale && !v.serve
@@ -356,22 +369,10 @@ func (v *Verifier) catchUp(ctx context.Context, pos events.Position) (events.Pos
 	return applied, applied < pos
 }
 
-// staleness is never negative, and as long as can be when nothing was proven.
-func staleness(now, proven int64) time.Duration {
-	switch age := now - proven; {
-	case proven == math.MinInt64 || age > math.MaxInt64/int64(time.Microsecond):
-		return math.MaxInt64
-	case age < 0:
-		return 0
-	default:
-		return time.Duration(age) * time.Microsecond
-	}
-}
-
 // Stale reports whether verdicts are STALE now: the index was not proven fresh
-// for longer than MaxStaleness, or never.
+// for longer than MaxStaleness, or never, or it has stopped.
 func (v *Verifier) Stale() bool {
-	return staleness(v.now.Load(), v.proven.Load()) > v.maxStale
+	return time.Duration(v.stale.Load()) > v.maxStale
 }
 
 // Position returns how far the verifier's index has come.

@@ -15,6 +15,7 @@ import (
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -408,8 +409,11 @@ func TestTime(t *testing.T) {
 		if d := ask(strict, 30); !d.Valid() || d.ExpiresAt != k.ExpiresAt || d.Staleness > 10*time.Millisecond {
 			t.Errorf("%s, expires at %s, stale for %s", d.Code, d.ExpiresAt, d.Staleness)
 		}
-		if d := ask(unproven, 30); d.Code != events.CodeStale || d.Staleness != math.MaxInt64 {
-			t.Errorf("never proven: %s, %s", d.Code, d.Staleness)
+		future := newVerifier(t, verify.Config{Index: x, Fresh: func() time.Time { return time.Now().Add(time.Hour) }})
+		for name, v := range map[string]*verify.Verifier{"never proven": unproven, "proven by the future": future} {
+			if d := ask(v, 30); d.Code != events.CodeStale || d.Staleness != math.MaxInt64 || !v.Stale() {
+				t.Errorf("%s: %s, %s", name, d.Code, d.Staleness)
+			}
 		}
 		time.Sleep(10 * time.Second)
 		if d := ask(strict, 30); d.Code != events.CodeExpired {
@@ -424,6 +428,61 @@ func TestTime(t *testing.T) {
 		}
 		if d := ask(lenient, 1); !d.Valid() || !d.Stale {
 			t.Errorf("served stale: %s, %t", d.Code, d.Stale)
+		}
+	})
+}
+
+// ended is a ledger that tells its facts and, when it is told to, breaks.
+type ended struct {
+	facts  []events.Recorded
+	broken chan struct{}
+}
+
+func (e *ended) Last(context.Context) (events.Position, error) {
+	return events.Position(len(e.facts)), nil
+}
+
+func (e *ended) Follow(ctx context.Context, _ events.Position, apply func([]events.Recorded) error) error {
+	if err := apply(e.facts); err != nil {
+		return err
+	}
+	select {
+	case <-e.broken:
+		return events.ErrCorrupt
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestStoppedIndexIsStale: nothing that happened after it stopped can reach it,
+// however fresh it was just before.
+func TestStoppedIndexIsStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &ended{broken: make(chan struct{})}
+		l := newLedger(newIndex(t, 0))
+		l.seen = func(r events.Recorded) { source.facts = append(source.facts, r) }
+		l.begin(acme)
+		l.add(events.KeySubject(acme, keyID(1)), key(1, secret(t, 1)))
+		x := newIndex(t, 0)
+		runner, err := projections.NewRunner(projections.Config{Source: source, View: x})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := newVerifier(t, verify.Config{Index: x, Fresh: runner.Fresh, WaitFor: runner.WaitFor, MaxStaleness: time.Hour})
+		stopped := make(chan error)
+		go func() { stopped <- runner.Run(t.Context()) }()
+		q := verify.Question{Secret: secret(t, 1)}
+		time.Sleep(5 * time.Second)
+		if d := v.Verify(t.Context(), &q); !d.Valid() || d.Staleness > 2*time.Second {
+			t.Errorf("%s, stale for %s", d.Code, d.Staleness)
+		}
+		close(source.broken)
+		if err := <-stopped; !errors.Is(err, events.ErrCorrupt) {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+		if d := v.Verify(t.Context(), &q); d.Code != events.CodeStale || d.Staleness != math.MaxInt64 {
+			t.Errorf("%s, stale for %s", d.Code, d.Staleness)
 		}
 	})
 }
