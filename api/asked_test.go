@@ -100,28 +100,6 @@ func TestProblemTable(t *testing.T) {
 	}
 }
 
-// RFC 7396, appendix A, as far as both sides are objects.
-func TestMergePatch(t *testing.T) {
-	for _, tt := range [][3]string{
-		{`{"a":"b"}`, `{"a":"c"}`, `{"a":"c"}`},
-		{`{"a":"b"}`, `{"b":"c"}`, `{"a":"b","b":"c"}`},
-		{`{"a":"b"}`, `{"a":null}`, `{}`},
-		{`{"a":"b","b":"c"}`, `{"a":null}`, `{"b":"c"}`},
-		{`{"a":["b"]}`, `{"a":"c"}`, `{"a":"c"}`},
-		{`{"a":"c"}`, `{"a":["b"]}`, `{"a":["b"]}`},
-		{`{"a":{"b":"c"}}`, `{"a":{"b":"d","c":null}}`, `{"a":{"b":"d"}}`},
-		{`{"a":[{"b":"c"}]}`, `{"a":[1]}`, `{"a":[1]}`},
-		{`{"e":null}`, `{"a":1}`, `{"e":null,"a":1}`},
-		{`{}`, `{"a":{"bb":{"ccc":null}}}`, `{"a":{"bb":{}}}`},
-		{``, `{"a":1}`, `{"a":1}`},
-	} {
-		got, err := mergePatch([]byte(tt[0]), []byte(tt[1]))
-		if err != nil || string(got) != tt[2] {
-			t.Errorf("%s with %s: %s, %v, want %s", tt[0], tt[1], got, err, tt[2])
-		}
-	}
-}
-
 // What is recorded of a request holds no key, and no address unless that is
 // configured.
 func TestRecordedContext(t *testing.T) {

@@ -249,12 +249,7 @@ func (s *Server) updateKey(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	var out commands.KeyOutcome
-	if body.Metadata.Null {
-		out, err = s.clearMetadata(ctx, w, org, id, change)
-	} else {
-		out, err = s.cfg.Commands.UpdateKey(ctx, w, org, id, change)
-	}
+	out, err := s.cfg.Commands.UpdateKey(ctx, w, org, id, change)
 	if err != nil {
 		return reply{}, err
 	}
@@ -265,35 +260,14 @@ func (s *Server) updateKey(ctx context.Context, c *call) (reply, error) {
 	return reply{body: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), revision: out.Key.Revision, replayed: out.Replayed}, nil
 }
 
-// clearMetadata removes every member there is, on the revision they were read at.
-func (s *Server) clearMetadata(ctx context.Context, w commands.Wish, org events.OrgID, id events.KeyID, change key.Update) (commands.KeyOutcome, error) {
-	var out commands.KeyOutcome
-	_, err := s.merge(ctx, w, func(w commands.Wish) (commands.Outcome, error) {
-		s.settle(ctx)
-		k, err := s.cfg.Catalog.Key(ctx, org, id, 0)
-		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
-			return commands.Outcome{}, err
-		}
-		if w.IfMatch == 0 {
-			w.IfMatch = k.Revision
-		}
-		gone := events.Metadata{}
-		for name := range k.Metadata {
-			gone[name] = events.Text{}
-		}
-		change.Metadata = domain.Some(gone)
-		out, err = s.cfg.Commands.UpdateKey(ctx, w, org, id, change)
-		return out.Outcome, err
-	})
-	return out, err
-}
-
 func updateFrom(body wire.UpdateKey) (key.Update, error) {
 	change := key.Update{
 		Name:   domain.Optional[events.Text]{Set: body.Name.Set, Value: events.ClearText(body.Name.Value)},
 		Status: domain.Optional[events.Status]{Set: body.Status.Set, Value: events.Status(body.Status.Value)},
 	}
-	err := errors.Join(needed("permissions", body.Permissions), needed("scope", body.Scope), needed("status", body.Status))
+	err := errors.Join(needed("permissions", body.Permissions), needed("scope", body.Scope), needed("status", body.Status),
+		notNull("expires_in", body.ExpiresIn, `for a key that never expires give "never"`),
+		notNull("grace", body.Grace, `a grace can be cut short and not taken away; "0" ends it now`))
 	if err != nil {
 		return change, err
 	}
@@ -315,26 +289,30 @@ func updateFrom(body wire.UpdateKey) (key.Update, error) {
 			}
 		}
 	}
-	if body.ExpiresAt.Set || body.ExpiresIn != "" {
+	if body.ExpiresAt.Set || body.ExpiresIn.Set {
 		var at *time.Time
 		if body.ExpiresAt.Set && !body.ExpiresAt.Null {
 			at = &body.ExpiresAt.Value
-		} else if body.ExpiresAt.Null && body.ExpiresIn != "" {
+		} else if body.ExpiresAt.Null && body.ExpiresIn.Set {
 			return change, domain.Refuse(domain.ErrInvalid, "expires_in", "takes the place of expires_at; give one of them")
 		}
-		expiry, err := expiryFrom(at, body.ExpiresIn)
+		if body.ExpiresIn.Set && body.ExpiresIn.Value == "" {
+			return change, domain.Refuse(domain.ErrInvalid, "expires_in", `must be <n>d, <n>mo, <n>y or never`)
+		}
+		expiry, err := expiryFrom(at, body.ExpiresIn.Value)
 		if err != nil {
 			return change, err
 		}
 		change.Expiry = domain.Some(expiry)
 	}
-	if body.Grace != "" {
-		grace, err := period.Grace("grace", body.Grace)
+	if body.Grace.Set {
+		grace, err := period.Grace("grace", body.Grace.Value)
 		if err != nil {
 			return change, err
 		}
 		change.Grace = domain.Some(grace)
 	}
+	change.ClearMetadata = body.Metadata.Null
 	if body.Metadata.Set && !body.Metadata.Null {
 		merged := events.Metadata{}
 		for name, value := range body.Metadata.Value {
@@ -352,10 +330,28 @@ func updateFrom(body wire.UpdateKey) (key.Update, error) {
 	return change, nil
 }
 
+// given hands a member of a merge patch on; null is its zero value, which is none.
+func given[T any](o wire.Optional[T]) domain.Optional[T] {
+	return domain.Optional[T]{Set: o.Set, Value: o.Value}
+}
+
+func givenPeriod(o wire.Optional[string]) domain.Optional[events.Period] {
+	return domain.Optional[events.Period]{Set: o.Set, Value: events.Period(o.Value)}
+}
+
 // needed refuses null for a member that cannot be without a value.
 func needed[T any](field string, o wire.Optional[T]) error {
 	if o.Null {
 		return domain.Refuse(domain.ErrInvalid, field, "is needed and cannot be cleared")
+	}
+	return nil
+}
+
+// notNull refuses null where clearing could mean two things, and says how to say
+// either.
+func notNull(field string, o wire.Optional[string], instead string) error {
+	if o.Null {
+		return domain.Refuse(domain.ErrInvalid, field, "cannot be null: %s", instead)
 	}
 	return nil
 }

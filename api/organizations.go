@@ -12,10 +12,6 @@ import (
 	"github.com/keyledger/keyledger/projections/catalog"
 )
 
-// mergeAttempts is how often a merge patch is tried again on what somebody else
-// has changed meanwhile.
-const mergeAttempts = 5
-
 func (s *Server) organizationEndpoints() []endpoint {
 	const base, one = "/v1/organizations", "/v1/organizations/{org}"
 	const tag = "Organizations"
@@ -149,74 +145,29 @@ func (s *Server) updateOrganization(ctx context.Context, c *call) (reply, error)
 		Name: domain.Optional[events.Text]{Set: body.Name.Set, Value: events.ClearText(body.Name.Value)},
 		Plan: domain.Optional[events.Plan]{Set: body.Plan.Set, Value: events.Plan(body.Plan.Value)},
 	}
-	var out commands.Outcome
-	if !body.Limits.Set && !body.Policy.Set {
-		out, err = s.cfg.Commands.UpdateOrganization(ctx, w, org, change)
-	} else {
-		out, err = s.merge(ctx, w, func(w commands.Wish) (commands.Outcome, error) {
-			s.settle(ctx)
-			o, err := s.cfg.Catalog.Organization(ctx, org)
-			if err != nil && !errors.Is(err, catalog.ErrNotFound) {
-				return commands.Outcome{}, err
-			}
-			if w.IfMatch == 0 {
-				w.IfMatch = o.Revision
-			}
-			if body.Limits.Set {
-				change.Limits = domain.Some(mergeLimits(o.Limits, body.Limits))
-			}
-			if body.Policy.Set {
-				change.Policy = domain.Some(mergePolicy(o.Policy, body.Policy))
-			}
-			return s.cfg.Commands.UpdateOrganization(ctx, w, org, change)
-		})
-	}
+	patchLimits(&change, body.Limits)
+	patchPolicy(&change, body.Policy)
+	out, err := s.cfg.Commands.UpdateOrganization(ctx, w, org, change)
 	return s.organizationChanged(ctx, w, out, err, org, "")
 }
 
-// merge carries out a patch that is merged into what is there: on the revision
-// that was read, and again when somebody else was faster. A revision that the
-// caller named is the caller's, and tried once.
-func (s *Server) merge(ctx context.Context, w commands.Wish, attempt func(commands.Wish) (commands.Outcome, error)) (commands.Outcome, error) {
-	for n := 1; ; n++ {
-		out, err := attempt(w)
-		if !errors.Is(err, domain.ErrStale) || w.IfMatch != 0 || n == mergeAttempts || ctx.Err() != nil {
-			return out, err
-		}
-		// Another server's change may not have arrived in the catalog.
-		if err := pause(ctx, mergePause); err != nil {
-			return commands.Outcome{}, err
-		}
+// patchLimits hands the members of a merge patch on: they are merged where the
+// decision is made.
+func patchLimits(change *organization.Update, patch wire.Optional[wire.UpdateLimits]) {
+	if patch.Null {
+		change.Limits = domain.Some(events.Limits{})
 	}
+	change.MaxActiveKeys = given(patch.Value.MaxActiveKeys)
+	change.MaxKeyLifetime = givenPeriod(patch.Value.MaxKeyLifetime)
 }
 
-func mergeLimits(l events.Limits, patch wire.Optional[wire.UpdateLimits]) events.Limits {
+func patchPolicy(change *organization.Update, patch wire.Optional[wire.UpdatePolicy]) {
 	if patch.Null {
-		return events.Limits{}
+		change.Policy = domain.Some(events.Policy{})
 	}
-	if p := patch.Value.MaxActiveKeys; p.Set {
-		l.MaxActiveKeys = p.Value
-	}
-	if p := patch.Value.MaxKeyLifetime; p.Set {
-		l.MaxKeyLifetime = events.Period(p.Value)
-	}
-	return l
-}
-
-func mergePolicy(policy events.Policy, patch wire.Optional[wire.UpdatePolicy]) events.Policy {
-	if patch.Null {
-		return events.Policy{}
-	}
-	if p := patch.Value.DefaultPrefix; p.Set {
-		policy.DefaultPrefix = p.Value
-	}
-	if p := patch.Value.DefaultExpiresIn; p.Set {
-		policy.DefaultExpiresIn = events.Period(p.Value)
-	}
-	if p := patch.Value.RotationDueAfter; p.Set {
-		policy.RotationDueAfter = events.Period(p.Value)
-	}
-	return policy
+	change.DefaultPrefix = given(patch.Value.DefaultPrefix)
+	change.DefaultExpiresIn = givenPeriod(patch.Value.DefaultExpiresIn)
+	change.RotationDueAfter = givenPeriod(patch.Value.RotationDueAfter)
 }
 
 func (s *Server) deleteOrganization(ctx context.Context, c *call) (reply, error) {

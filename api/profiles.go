@@ -153,33 +153,16 @@ func (s *Server) updateProfile(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	change := profile.Update{Name: domain.Optional[events.Text]{Set: body.Name.Set, Value: events.ClearText(body.Name.Value)}}
-	var out commands.Outcome
 	switch body.Settings.Kind() {
 	case jsontext.KindInvalid:
-		out, err = s.cfg.Commands.UpdateProfile(ctx, w, org, id, change)
 	case jsontext.KindNull:
 		change.Settings = domain.Some(events.Document("{}"))
-		out, err = s.cfg.Commands.UpdateProfile(ctx, w, org, id, change)
 	case jsontext.KindBeginObject:
-		out, err = s.merge(ctx, w, func(w commands.Wish) (commands.Outcome, error) {
-			s.settle(ctx)
-			row, err := s.cfg.Catalog.Profile(ctx, org, id)
-			if err != nil && !errors.Is(err, catalog.ErrNotFound) {
-				return commands.Outcome{}, err
-			}
-			if w.IfMatch == 0 {
-				w.IfMatch = row.Revision
-			}
-			settings, err := mergePatch(row.Settings, body.Settings)
-			if err != nil {
-				return commands.Outcome{}, bodyFault(err)
-			}
-			change.Settings = domain.Some(settings)
-			return s.cfg.Commands.UpdateProfile(ctx, w, org, id, change)
-		})
+		change.Patch = domain.Some(body.Settings)
 	default:
 		return reply{}, refuse(errRequest, "settings", "must be an object")
 	}
+	out, err := s.cfg.Commands.UpdateProfile(ctx, w, org, id, change)
 	return s.profileChanged(ctx, w, out, err, org, id, "")
 }
 

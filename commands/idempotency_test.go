@@ -12,7 +12,9 @@ import (
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/catalog"
 	"github.com/keyledger/keyledger/domain/key"
+	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/domain/profile"
+	"github.com/keyledger/keyledger/domain/workspace"
 	"github.com/keyledger/keyledger/events"
 )
 
@@ -223,5 +225,82 @@ func TestRefusedIdempotencyKeys(t *testing.T) {
 	var refusal *domain.Refusal
 	if _, err := s.CreateKey(w.ctx, wish, acme, plain()); !errors.As(err, &refusal) || refusal.Field != "Idempotency-Key" {
 		t.Error(err)
+	}
+}
+
+// A wish that changed nothing is a wish all the same: its repetition acts no
+// second time, whatever somebody else did in between.
+func TestAWishThatChangedNothingDoesNotActLater(t *testing.T) {
+	w := newWorld(t)
+	s := w.server()
+	w.acme(s, events.Limits{MaxActiveKeys: 5})
+	if _, err := s.CreateProfile(w.ctx, w.by(w.owner), acme, profile.Create{ID: "p", Name: events.ClearText("P")}); err != nil {
+		t.Fatal(err)
+	}
+	k := w.create(s, acme, plain()).Key
+	status := func(wish commands.Wish, to events.Status) (commands.Outcome, error) {
+		out, err := s.UpdateKey(w.ctx, wish, acme, k.ID, key.Update{Status: domain.Some(to)})
+		return out.Outcome, err
+	}
+	name := func(text string) domain.Optional[events.Text] { return domain.Some(events.ClearText(text)) }
+	read := []events.CatalogPermission{{Name: "a:b", Access: events.AccessRead}}
+	for what, c := range map[string]struct {
+		wish, other func(commands.Wish) (commands.Outcome, error)
+	}{
+		"key": {
+			func(wish commands.Wish) (commands.Outcome, error) { return status(wish, events.StatusActive) },
+			func(wish commands.Wish) (commands.Outcome, error) { return status(wish, events.StatusInactive) },
+		},
+		"organization": {
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.UpdateOrganization(w.ctx, wish, acme, organization.Update{MaxActiveKeys: domain.Some(5)})
+			},
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.UpdateOrganization(w.ctx, wish, acme, organization.Update{MaxActiveKeys: domain.Some(4)})
+			},
+		},
+		"workspace": {
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.UpdateWorkspace(w.ctx, wish, acme, "a", workspace.Update{Name: name("A workspace")})
+			},
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.UpdateWorkspace(w.ctx, wish, acme, "a", workspace.Update{Name: name("Another")})
+			},
+		},
+		"profile": {
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.UpdateProfile(w.ctx, wish, acme, "p", profile.Update{Name: name("P")})
+			},
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.UpdateProfile(w.ctx, wish, acme, "p", profile.Update{Name: name("Q")})
+			},
+		},
+		"catalog": {
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.ReplaceCatalog(w.ctx, wish, acme, catalog.Replace{})
+			},
+			func(wish commands.Wish) (commands.Outcome, error) {
+				return s.ReplaceCatalog(w.ctx, wish, acme, catalog.Replace{Permissions: read})
+			},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			if out, err := c.wish(w.by(w.owner)); err != nil || len(out.Facts) != 0 {
+				t.Fatalf("not a wish that changes nothing: %+v, %v", out, err)
+			}
+			wish := w.repeatable(w.owner, "zz", what)
+			first, err := c.wish(wish)
+			if err != nil || len(first.Facts) == 0 || first.Replayed {
+				t.Fatalf("it left no trace: %+v, %v", first, err)
+			}
+			if out, err := c.other(w.by(w.owner)); err != nil || len(out.Facts) == 0 {
+				t.Fatalf("%+v, %v", out, err)
+			}
+			end := w.last()
+			again, err := c.wish(wish)
+			if err != nil || !again.Replayed || w.last() != end || again.Facts[0].Position != first.Facts[0].Position {
+				t.Errorf("the repetition acted: %+v, %v", again, err)
+			}
+		})
 	}
 }

@@ -311,6 +311,7 @@ func (s *Service) UpdateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err := w.Principal.authorizeKeys(org); err != nil {
 		return KeyOutcome{}, err
 	}
+	c.Insist = w.insists()
 	o, err := s.order(w, events.KeySubject(org, id).String())
 	if err != nil {
 		return KeyOutcome{}, err

@@ -57,6 +57,11 @@ type Wish struct {
 	Still func() error
 }
 
+// insists reports whether the wish must be recorded though it changes nothing:
+// only what is recorded can be met by its repetition, which would otherwise act,
+// later, on a state that the first time never saw.
+func (w Wish) insists() bool { return w.IdempotencyKey != "" }
+
 // still asks whether the principal is what it was.
 func (w Wish) still() error {
 	if w.Still == nil {

@@ -98,16 +98,17 @@ func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.Org
 	if err := w.Principal.authorizeOrg(org); err != nil {
 		return Outcome{}, err
 	}
-	if c.Plan.Set || c.Limits.Set {
+	if c.Plan.Set || c.ChangesLimits() {
 		if err := w.Principal.authorizeInstallation("changing plan or limits"); err != nil {
 			return Outcome{}, err
 		}
 	}
+	c.Insist = w.insists()
 	o, err := s.order(w, events.OrganizationSubject(org).String())
 	if err != nil {
 		return Outcome{}, err
 	}
-	if c.Limits.Set {
+	if c.ChangesLimits() {
 		leave, err := s.lanes.enter(ctx, org)
 		if err != nil {
 			return Outcome{}, err
@@ -214,6 +215,7 @@ func (s *Service) CreateWorkspace(ctx context.Context, w Wish, org events.OrgID,
 
 // UpdateWorkspace changes a workspace.
 func (s *Service) UpdateWorkspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID, c workspace.Update) (Outcome, error) {
+	c.Insist = w.insists()
 	return s.workspace(ctx, w, org, id, c)
 }
 
@@ -234,6 +236,7 @@ func (s *Service) ReplaceCatalog(ctx context.Context, w Wish, org events.OrgID, 
 	if err := s.authorizeWithin(w, org); err != nil {
 		return Outcome{}, err
 	}
+	c.Insist = w.insists()
 	return single(ctx, s, w, events.CatalogSubject(org), catalog.Evolve, catalog.Decide, catalog.Command(c))
 }
 
@@ -247,6 +250,7 @@ func (s *Service) CreateProfile(ctx context.Context, w Wish, org events.OrgID, c
 
 // UpdateProfile changes a profile.
 func (s *Service) UpdateProfile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID, c profile.Update) (Outcome, error) {
+	c.Insist = w.insists()
 	return s.profile(ctx, w, org, id, c)
 }
 

@@ -92,6 +92,14 @@ type Optional[T any] struct {
 // Some returns a member that is there.
 func Some[T any](v T) Optional[T] { return Optional[T]{Set: true, Value: v} }
 
+// Or returns the value, and what there was when none is set.
+func (o Optional[T]) Or(had T) T {
+	if o.Set {
+		return o.Value
+	}
+	return had
+}
+
 // CheckText refuses texts that would break a table, a log line or a fact.
 func CheckText(field, text string, limit int) error {
 	switch {

@@ -205,9 +205,9 @@ type UpdateKey struct {
 	Status      Optional[string]             `json:"status,omitzero" enum:"ACTIVE,INACTIVE" doc:"INACTIVE switches the key off until it is ACTIVE again."`
 	Profile     Optional[string]             `json:"profile,omitzero" maxLength:"63" doc:"null detaches it."`
 	ExpiresAt   Optional[time.Time]          `json:"expires_at,omitzero" doc:"null is never."`
-	ExpiresIn   string                       `json:"expires_in,omitzero" maxLength:"16" doc:"Instead of expires_at, counted from now."`
+	ExpiresIn   Optional[string]             `json:"expires_in,omitzero" maxLength:"16" doc:"Instead of expires_at, counted from now."`
 	Metadata    Optional[map[string]*string] `json:"metadata,omitzero" doc:"Merged: null removes a member, null for the whole removes all."`
-	Grace       string                       `json:"grace,omitzero" maxLength:"8" example:"15m" doc:"Cuts the grace of a rotated key short, counted from now."`
+	Grace       Optional[string]             `json:"grace,omitzero" maxLength:"8" example:"15m" doc:"Cuts the grace of a rotated key short, counted from now."`
 	Reason      string                       `json:"reason,omitzero" maxLength:"1000" doc:"Why, for the audit log."`
 }
 

@@ -33,7 +33,7 @@ and on.`,
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		patch := wire.UpdateKey{
 			Name: given(f, "name", k.name), Profile: given(f, "profile", k.profile),
-			ExpiresIn: k.expiresIn, Grace: grace, Reason: w.reason,
+			ExpiresIn: unlessEmpty(k.expiresIn), Grace: unlessEmpty(grace), Reason: w.reason,
 		}
 		permissions, err := k.grant(f)
 		if err != nil {
@@ -226,4 +226,9 @@ func nameOf(k wire.Key) string {
 		return name
 	}
 	return k.Masked
+}
+
+// unlessEmpty is a member of a patch that an empty flag leaves out.
+func unlessEmpty(text string) wire.Optional[string] {
+	return wire.Optional[string]{Set: text != "", Value: text}
 }

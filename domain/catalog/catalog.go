@@ -72,11 +72,15 @@ type Command interface{ command() }
 // Replace puts a whole catalog in the place of the one before.
 type Replace struct {
 	Permissions []events.CatalogPermission
+	// Insist gives the fact though the catalog is the same already: a wish that
+	// shall be met again has to be recorded.
+	Insist bool
 }
 
 func (Replace) command() {}
 
-// Decide turns a wish into facts. A wish that changes nothing gives none.
+// Decide turns a wish into facts. A wish that changes nothing gives none, unless
+// it insists.
 func Decide(s State, c Command) ([]events.Event, error) {
 	replace, ok := c.(Replace)
 	if !ok {
@@ -109,7 +113,7 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		// It names routes; a key may have been pasted into one.
 		return nil, domain.Refuse(domain.ErrInvalid, "permissions", "%s", keystring.Redact(err.Error()))
 	}
-	if slices.EqualFunc(next, s.Permissions, samePermission) {
+	if !replace.Insist && slices.EqualFunc(next, s.Permissions, samePermission) {
 		return nil, nil
 	}
 	return []events.Event{events.CatalogReplaced{Permissions: next}}, nil

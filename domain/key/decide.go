@@ -64,10 +64,15 @@ type Update struct {
 	Status domain.Optional[events.Status]
 	// Expiry without an instant or a period is never.
 	Expiry domain.Optional[Expiry]
-	// Metadata are the members to set; an empty text removes one.
-	Metadata domain.Optional[events.Metadata]
+	// Metadata are the members to set; an empty text removes one. ClearMetadata
+	// removes all there are, before that.
+	Metadata      domain.Optional[events.Metadata]
+	ClearMetadata bool
 	// Grace cuts the grace of a rotated key to this long from now.
 	Grace domain.Optional[time.Duration]
+	// Insist gives a fact for whatever is set, though it is so already: a wish
+	// that shall be met again has to be recorded.
+	Insist bool
 }
 
 // Rotate gives a key a successor and a grace to live beside it.
@@ -97,7 +102,7 @@ func (Expire) command() {}
 // Decide turns a wish into facts. [events.KeyRevoked] belongs on the revocation
 // subject; of a rotation the first fact belongs on the key's own subject and all
 // that follow on the successor's; all others belong on the key's own. A wish
-// that changes nothing gives no fact.
+// that changes nothing gives no fact, unless it insists.
 func Decide(s State, c Command) ([]events.Event, error) {
 	switch c := c.(type) {
 	case Create:
@@ -204,47 +209,71 @@ func update(s State, c Update) ([]events.Event, error) {
 }
 
 func updateName(s State, c Update) (events.Event, error) {
-	if !c.Name.Set || c.Name.Value == s.Name {
+	if !c.Name.Set || c.Name.Value == s.Name && !c.Insist {
 		return nil, nil
 	}
 	return events.KeyRenamed{Name: c.Name.Value}, domain.CheckName("name", c.Name.Value, false)
 }
 
+// updatePermissions does not judge again what the key has: a permission that
+// left the catalog since blocks no edit that leaves it where it is.
 func updatePermissions(s State, c Update) (events.Event, error) {
-	if !c.Permissions.Set || samePermissions(c.Permissions.Value, s.Permissions) {
+	if !c.Permissions.Set {
 		return nil, nil
 	}
-	p, err := checkPermissions(c.Config, s.Kind, c.Permissions.Value)
-	if err != nil || samePermissions(p, s.Permissions) {
-		return nil, err
+	p := s.Permissions
+	if !samePermissions(c.Permissions.Value, p) {
+		var err error
+		if p, err = checkPermissions(c.Config, s.Kind, c.Permissions.Value); err != nil {
+			return nil, err
+		}
+	}
+	if samePermissions(p, s.Permissions) && (!c.Insist || s.Kind == events.KindManagement) {
+		return nil, nil
 	}
 	return events.KeyPermissionsChanged{Permissions: p}, nil
 }
 
 func updateScope(s State, c Update) (events.Event, error) {
-	if !c.Scope.Set || sameScope(c.Scope.Value, s.Scope) {
+	if !c.Scope.Set {
 		return nil, nil
 	}
-	scope, err := checkScope(c.Config, c.Scope.Value, s.Scope.Workspaces)
-	if err != nil || sameScope(scope, s.Scope) {
-		return nil, err
+	scope := s.Scope
+	if !sameScope(c.Scope.Value, scope) {
+		var err error
+		if scope, err = checkScope(c.Config, c.Scope.Value, s.Scope.Workspaces); err != nil {
+			return nil, err
+		}
+	}
+	if sameScope(scope, s.Scope) && !c.Insist {
+		return nil, nil
 	}
 	return events.KeyScopeChanged{Scope: scope}, nil
 }
 
 func updateProfile(s State, c Update) (events.Event, error) {
-	if !c.Profile.Set || c.Profile.Value == s.Profile {
+	switch {
+	case !c.Profile.Set:
+		return nil, nil
+	case c.Profile.Value != s.Profile:
+		return events.KeyProfileChanged{Profile: c.Profile.Value}, checkProfile(c.Config, s.Kind, c.Profile.Value)
+	case c.Insist:
+		return events.KeyProfileChanged{Profile: s.Profile}, nil
+	default:
 		return nil, nil
 	}
-	return events.KeyProfileChanged{Profile: c.Profile.Value}, checkProfile(c.Config, s.Kind, c.Profile.Value)
 }
 
 func updateMetadata(s State, c Update) (events.Event, error) {
-	if !c.Metadata.Set {
+	if !c.Metadata.Set && !c.ClearMetadata {
 		return nil, nil
 	}
-	next := merge(s.Metadata, c.Metadata.Value)
-	if maps.Equal(next, s.Metadata) {
+	had := s.Metadata
+	if c.ClearMetadata {
+		had = nil
+	}
+	next := merge(had, c.Metadata.Value)
+	if maps.Equal(next, s.Metadata) && !c.Insist {
 		return nil, nil
 	}
 	return events.KeyMetadataChanged{Metadata: next}, checkMetadata(next)
@@ -274,11 +303,11 @@ func updateStatus(s State, c Update) (events.Event, error) {
 	}
 	switch c.Status.Value {
 	case events.StatusActive:
-		if s.Disabled {
+		if s.Disabled || c.Insist {
 			return events.KeyEnabled{}, nil
 		}
 	case events.StatusInactive:
-		if !s.Disabled {
+		if !s.Disabled || c.Insist {
 			return events.KeyDisabled{}, nil
 		}
 	default:
@@ -296,7 +325,7 @@ func updateExpiry(s State, c Update) (events.Event, error) {
 		wish.In = period.Never
 	}
 	at, err := resolve(c.Now, c.Config, wish)
-	if err != nil || at == s.ExpiresAt {
+	if err != nil || at == s.ExpiresAt && !c.Insist {
 		return nil, err
 	}
 	return events.KeyExpiryChanged{ExpiresAt: at}, nil
@@ -316,7 +345,7 @@ func updateGrace(s State, c Update) (events.Event, error) {
 	if at > s.GraceEndsAt {
 		return nil, domain.Refuse(domain.ErrInvalid, "grace", "can only be cut short; it ends at %s already", s.GraceEndsAt)
 	}
-	if at == s.GraceEndsAt {
+	if at == s.GraceEndsAt && !c.Insist {
 		return nil, nil
 	}
 	return events.KeyGraceChanged{GraceEndsAt: at}, nil

@@ -37,12 +37,46 @@ type Create struct {
 	Policy events.Policy
 }
 
-// Update changes what is set.
+// Update changes what is set, on the state that the decision is made on.
 type Update struct {
-	Name   domain.Optional[events.Text]
-	Plan   domain.Optional[events.Plan]
-	Limits domain.Optional[events.Limits]
-	Policy domain.Optional[events.Policy]
+	Name domain.Optional[events.Text]
+	Plan domain.Optional[events.Plan]
+	// Limits and Policy take the place of all there is. The members below them
+	// change one, after that.
+	Limits           domain.Optional[events.Limits]
+	MaxActiveKeys    domain.Optional[int]
+	MaxKeyLifetime   domain.Optional[events.Period]
+	Policy           domain.Optional[events.Policy]
+	DefaultPrefix    domain.Optional[string]
+	DefaultExpiresIn domain.Optional[events.Period]
+	RotationDueAfter domain.Optional[events.Period]
+	// Insist gives a fact for whatever is set, though it is so already: a wish
+	// that shall be met again has to be recorded.
+	Insist bool
+}
+
+// ChangesLimits reports whether a limit is among what is set.
+func (c Update) ChangesLimits() bool {
+	return c.Limits.Set || c.MaxActiveKeys.Set || c.MaxKeyLifetime.Set
+}
+
+func (c Update) changesPolicy() bool {
+	return c.Policy.Set || c.DefaultPrefix.Set || c.DefaultExpiresIn.Set || c.RotationDueAfter.Set
+}
+
+func (c Update) limits(l events.Limits) events.Limits {
+	l = c.Limits.Or(l)
+	l.MaxActiveKeys = c.MaxActiveKeys.Or(l.MaxActiveKeys)
+	l.MaxKeyLifetime = c.MaxKeyLifetime.Or(l.MaxKeyLifetime)
+	return l
+}
+
+func (c Update) policy(p events.Policy) events.Policy {
+	p = c.Policy.Or(p)
+	p.DefaultPrefix = c.DefaultPrefix.Or(p.DefaultPrefix)
+	p.DefaultExpiresIn = c.DefaultExpiresIn.Or(p.DefaultExpiresIn)
+	p.RotationDueAfter = c.RotationDueAfter.Or(p.RotationDueAfter)
+	return p
 }
 
 // Delete ends an organization for ever.
@@ -52,7 +86,8 @@ func (Create) command() {}
 func (Update) command() {}
 func (Delete) command() {}
 
-// Decide turns a wish into facts. A wish that changes nothing gives none.
+// Decide turns a wish into facts. A wish that changes nothing gives none, unless
+// it insists.
 func Decide(s State, c Command) ([]events.Event, error) {
 	switch c := c.(type) {
 	case Create:
@@ -102,21 +137,19 @@ func update(s State, c Update) ([]events.Event, error) {
 		return nil, domain.Refuse(domain.ErrEnded, "", "the organization has ended")
 	}
 	next := s
+	next.Name, next.Plan = c.Name.Or(s.Name), c.Plan.Or(s.Plan)
+	next.Limits, next.Policy = c.limits(s.Limits), c.policy(s.Policy)
 	var out []events.Event
-	if c.Name.Set && c.Name.Value != s.Name {
-		next.Name = c.Name.Value
+	if c.Name.Set && (c.Insist || next.Name != s.Name) {
 		out = append(out, events.OrganizationRenamed{Name: next.Name})
 	}
-	if c.Plan.Set && c.Plan.Value != s.Plan {
-		next.Plan = c.Plan.Value
+	if c.Plan.Set && (c.Insist || next.Plan != s.Plan) {
 		out = append(out, events.OrganizationPlanChanged{Plan: next.Plan})
 	}
-	if c.Limits.Set && c.Limits.Value != s.Limits {
-		next.Limits = c.Limits.Value
+	if c.ChangesLimits() && (c.Insist || next.Limits != s.Limits) {
 		out = append(out, events.OrganizationLimitsChanged{Limits: next.Limits})
 	}
-	if c.Policy.Set && c.Policy.Value != s.Policy {
-		next.Policy = c.Policy.Value
+	if c.changesPolicy() && (c.Insist || next.Policy != s.Policy) {
 		out = append(out, events.OrganizationPolicyChanged{Policy: next.Policy})
 	}
 	if err := check(next.Name, next.Plan, next.Limits, next.Policy); err != nil {

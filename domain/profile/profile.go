@@ -33,10 +33,16 @@ type Create struct {
 	Settings events.Document
 }
 
-// Update changes what is set. Settings are replaced whole.
+// Update changes what is set, on the state that the decision is made on.
 type Update struct {
-	Name     domain.Optional[events.Text]
+	Name domain.Optional[events.Text]
+	// Settings take the place of all there are; Patch is merged into them, after
+	// that, as RFC 7396 says.
 	Settings domain.Optional[events.Document]
+	Patch    domain.Optional[events.Document]
+	// Insist gives a fact for whatever is set, though it is so already: a wish
+	// that shall be met again has to be recorded.
+	Insist bool
 }
 
 // Delete ends a profile for ever. Whether keys use it is asked before, of a
@@ -47,7 +53,8 @@ func (Create) command() {}
 func (Update) command() {}
 func (Delete) command() {}
 
-// Decide turns a wish into facts. A wish that changes nothing gives none.
+// Decide turns a wish into facts. A wish that changes nothing gives none, unless
+// it insists.
 func Decide(s State, c Command) ([]events.Event, error) {
 	if create, ok := c.(Create); ok {
 		if s.Exists {
@@ -86,20 +93,32 @@ func update(s State, c Update) ([]events.Event, error) {
 		return nil, domain.Refuse(domain.ErrEnded, "", "the profile was deleted")
 	}
 	var out []events.Event
-	if c.Name.Set && c.Name.Value != s.Name {
+	if c.Name.Set && (c.Insist || c.Name.Value != s.Name) {
 		if err := domain.CheckName("name", c.Name.Value, true); err != nil {
 			return nil, err
 		}
 		out = append(out, events.ProfileRenamed{Name: c.Name.Value})
 	}
-	if c.Settings.Set {
-		settings, err := compact(c.Settings.Value)
+	if !c.Settings.Set && !c.Patch.Set {
+		return out, nil
+	}
+	next := c.Settings.Or(s.Settings)
+	if c.Patch.Set {
+		// What is no object would take the place of all there is.
+		patch, err := compact(c.Patch.Value)
 		if err != nil {
 			return nil, err
 		}
-		if !bytes.Equal(settings, s.Settings) {
-			out = append(out, events.ProfileSettingsChanged{Settings: settings})
+		if next, err = mergePatch(next, patch); err != nil {
+			return nil, domain.Refuse(domain.ErrInvalid, "settings", "cannot be merged into what there is")
 		}
+	}
+	settings, err := compact(next)
+	if err != nil {
+		return nil, err
+	}
+	if c.Insist || !bytes.Equal(settings, s.Settings) {
+		out = append(out, events.ProfileSettingsChanged{Settings: settings})
 	}
 	return out, nil
 }

@@ -30,6 +30,9 @@ type Create struct {
 // Update changes what is set.
 type Update struct {
 	Name domain.Optional[events.Text]
+	// Insist gives a fact for whatever is set, though it is so already: a wish
+	// that shall be met again has to be recorded.
+	Insist bool
 }
 
 // Delete ends a workspace for ever. Keys whose last workspace it was are denied.
@@ -39,7 +42,8 @@ func (Create) command() {}
 func (Update) command() {}
 func (Delete) command() {}
 
-// Decide turns a wish into facts. A wish that changes nothing gives none.
+// Decide turns a wish into facts. A wish that changes nothing gives none, unless
+// it insists.
 func Decide(s State, c Command) ([]events.Event, error) {
 	if create, ok := c.(Create); ok {
 		if s.Exists {
@@ -61,7 +65,7 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		if s.Ended {
 			return nil, domain.Refuse(domain.ErrEnded, "", "the workspace was deleted")
 		}
-		if !c.Name.Set || c.Name.Value == s.Name {
+		if !c.Name.Set || c.Name.Value == s.Name && !c.Insist {
 			return nil, nil
 		}
 		if err := domain.CheckName("name", c.Name.Value, true); err != nil {
