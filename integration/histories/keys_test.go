@@ -2,7 +2,6 @@ package histories
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -197,7 +196,9 @@ func (l *keys) judge() {
 				return err
 			}
 			if s.Stale() {
-				return errors.New("stale")
+				end, err := s.ledger.Last(l.ctx)
+				return fmt.Errorf("server %d is stale: its view is %s at %d, fresh at %s, the ledger's end %d (%v)",
+					s.number, s.memory.Status().State, s.Position(), s.memory.Fresh(), end, err)
 			}
 			return nil
 		})

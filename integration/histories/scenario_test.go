@@ -30,15 +30,17 @@ func under(w *world, happens func(), loads ...load) {
 	}
 	happens()
 	cancel()
+	at := time.Now()
 	running.Wait()
-	w.Logf("all clients have ended; %d answers rested on what a cut-off broker knew", w.outdated.Load())
+	w.Logf("all clients have ended after %.1f s; %d answers rested on what a cut-off broker knew", time.Since(at).Seconds(), w.outdated.Load())
 	for _, l := range loads {
 		l.judge()
 	}
 }
 
-// Two servers on one embedded broker, whose connections are cut now and then.
-func TestOneNode(t *testing.T) {
+// oneNode is a world with two servers on one embedded broker.
+func oneNode(t *testing.T) *world {
+	t.Helper()
 	broker, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -56,11 +58,16 @@ func TestOneNode(t *testing.T) {
 		t.Cleanup(conn.Close)
 		conns = append(conns, conn)
 	}
-	w := newWorld(t, 1, conns...)
+	return newWorld(t, 1, conns...)
+}
+
+// One node, and connections that are cut now and then.
+func TestOneNode(t *testing.T) {
+	w := oneNode(t)
 	under(w, func() {
 		for n := range 6 {
 			time.Sleep(time.Second)
-			if err := conns[n%2].ForceReconnect(); err != nil {
+			if err := w.servers[n%2].conn.ForceReconnect(); err != nil {
 				t.Error(err)
 			}
 		}

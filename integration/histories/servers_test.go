@@ -51,7 +51,9 @@ type server struct {
 	*commands.Service
 	*verify.Verifier
 	number int
+	conn   *nats.Conn
 	ledger *jetstream.Ledger
+	log    *lossy
 	memory *projections.Runner
 	// alone says that the broker it asks is cut off from the others, and may not
 	// have noticed: what it says there is, was.
@@ -91,15 +93,18 @@ func newWorld(t *testing.T, replicas int, conns ...*nats.Conn) *world {
 				t.Fatal(err)
 			}
 		}
-		w.servers = append(w.servers, w.serve(i, ledger))
+		w.servers = append(w.servers, w.serve(i, conn, ledger))
 	}
 	return w
 }
 
 // serve starts a server that ends with the test.
-func (w *world) serve(number int, ledger *jetstream.Ledger) *server {
+func (w *world) serve(number int, conn *nats.Conn, ledger *jetstream.Ledger) *server {
 	w.Helper()
-	s := &server{number: number, ledger: ledger}
+	s := &server{
+		number: number, conn: conn, ledger: ledger,
+		log: &lossy{Log: ledger, dice: rand.New(rand.NewPCG(*seed, 1_000+uint64(number)))},
+	}
 	x, err := index.New(index.Config{})
 	w.must(err)
 	configuration := commands.NewConfiguration()
@@ -124,8 +129,7 @@ func (w *world) serve(number int, ledger *jetstream.Ledger) *server {
 		_ = recorder.Close(ctx) // uses are not what is judged here
 	})
 	s.Service, err = commands.New(commands.Config{
-		Log:    &lossy{Log: ledger, dice: rand.New(rand.NewPCG(*seed, 1_000+uint64(number)))},
-		Ledger: ledgerID, Configuration: configuration, Logger: slog.New(slog.DiscardHandler),
+		Log: s.log, Ledger: ledgerID, Configuration: configuration, Logger: slog.New(slog.DiscardHandler),
 		Holders: func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
 			last, err := ledger.Last(ctx)
 			if err != nil {
@@ -183,9 +187,9 @@ func (w *world) must(err error) {
 // neither.
 type lossy struct {
 	commands.Log
-	mu    sync.Mutex
-	dice  *rand.Rand
-	quiet atomic.Bool
+	mu   sync.Mutex
+	dice *rand.Rand
+	calm atomic.Bool
 }
 
 // loss is how many of a hundred requests and answers are lost.
@@ -194,7 +198,7 @@ const loss = 3
 func (l *lossy) lost() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.dice.IntN(100) < loss && !l.quiet.Load()
+	return l.dice.IntN(100) < loss && !l.calm.Load()
 }
 
 func (l *lossy) Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
@@ -214,6 +218,13 @@ func (l *lossy) deliver(ctx context.Context, entries []events.Entry, append func
 		return nil, events.ErrOutcomeUnknown
 	}
 	return facts, err
+}
+
+// calm has no answers lost from here on.
+func (w *world) calm() {
+	for _, s := range w.servers {
+		s.log.calm.Store(true)
+	}
 }
 
 // client is one who asks servers, one request at a time.
