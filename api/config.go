@@ -38,7 +38,9 @@ type Config struct {
 	// Positions writes and reads positions as texts.
 	Positions events.Positions
 	// Checks tell by name why the server is not ready yet: each returns nil
-	// when its part is. They are asked at every GET /readyz.
+	// when its part is. They are asked at every GET /readyz, which anybody may
+	// send: it shows the reason of a [*Failing] and nothing of another error.
+	// The log takes all of it, once for each change.
 	Checks map[string]func() error
 	// Metrics is where the server's own metrics are registered, and what
 	// GET /metrics shows.

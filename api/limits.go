@@ -67,9 +67,18 @@ const (
 	// streamPage is how many events are read of the view at a time.
 	streamPage = 200
 
-	// maxStreams bounds the streams of events: each asks the view by itself when
-	// something happens. Who serves more readers subscribes to the broker.
+	// maxStreams bounds the streams of events: each holds a connection and is
+	// written to when something happens. Who serves more readers subscribes to
+	// the broker.
 	maxStreams = 256
+
+	// maxStreamsOfKey keeps one key from taking all of those: enough for every
+	// process of a service that shares a key.
+	maxStreamsOfKey = 16
+
+	// maxWaiting is how many events wait in memory for a stream that is slower
+	// than they come. They are shared with all other streams.
+	maxWaiting = 256
 
 	// detachRounds bounds how often the keys of a profile are looked up again
 	// while they are detached: keys that get it meanwhile are not chased for ever.

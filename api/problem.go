@@ -27,6 +27,7 @@ var (
 	errTooLarge        = errors.New("api: body too large")
 	errMediaType       = errors.New("api: unsupported media type")
 	errMethod          = errors.New("api: method not allowed")
+	errTooMany         = errors.New("api: too many streams")
 	errCursor          = errors.New("api: invalid cursor")
 	errInternal        = errors.New("api: internal error")
 )
@@ -149,6 +150,10 @@ var kinds = []kind{
 	{
 		errMethod, 405, "method_not_allowed", "Method not allowed",
 		"The path does not take this method; Allow names those that it does.",
+	},
+	{
+		errTooMany, 429, "too_many_streams", "Too many streams",
+		"The key has as many streams of events open as it may. Close one, or share one.",
 	},
 	{
 		events.ErrOutcomeUnknown, 504, "outcome_unknown", "Outcome unknown",

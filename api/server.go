@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"path"
@@ -17,13 +18,16 @@ type Server struct {
 	cfg      Config
 	metrics  *metrics
 	buffers  *bufferPool
+	checks   *checks
 	streamed *endpoint
 	handler  http.Handler
 	// answered is the highest position that this server has answered a change
 	// with; reads wait for it.
 	answered atomic.Uint64
-	// streams counts the open streams of events.
-	streams atomic.Int64
+	// audience are the streams of events; they end with streaming.
+	audience   *audience
+	streaming  context.Context
+	endStreams context.CancelCauseFunc
 	// lastPosition is the last position that was written as a text.
 	lastPosition atomic.Pointer[positionText]
 }
@@ -33,7 +37,11 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, buffers: newBufferPool()}
+	s := &Server{
+		cfg: cfg, buffers: newBufferPool(),
+		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger),
+	}
+	s.streaming, s.endStreams = context.WithCancelCause(context.Background())
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("api: register metrics: %w", err)
@@ -163,7 +171,7 @@ func (s *Server) plainEndpoints() []endpoint {
 		},
 		{
 			method: "GET", path: "/readyz", id: "readyz", tag: tag, summary: "Can verdicts and reads be given?",
-			description: "503 until the ledger is replayed, and whenever a part fails; the answer then names the checks that fail.", who: "Anybody.", open: true,
+			description: "503 until the ledger is replayed, and whenever a part fails; the answer then names the checks that fail, each with a short reason. What it is about, the server's log tells.", who: "Anybody.", open: true,
 			answers: wire.Health{}, status: 200, raw: http.HandlerFunc(s.readyz),
 		},
 		{

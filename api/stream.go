@@ -27,38 +27,60 @@ type stream struct {
 	r         *http.Request
 	control   *http.ResponseController
 	requestID string
+	key       events.KeyID
 	filter    audit.Filter
 	kinds     []events.Kind
 	at        events.Position
 	buf       bytes.Buffer
-	checked   time.Time
+	// recorded is when the use of the key was last recorded.
+	recorded time.Time
 }
 
-// recheck is how long a stream goes on without asking whether its key is still
-// good, at most: a revoked key must not go on reading.
-const recheck = time.Second
+const (
+	// useEvery is how often the use of a stream's key is recorded while the
+	// stream is open: a key that is in use for days must not look unused.
+	useEvery = time.Minute
 
-// streamWrite bounds how long a client may take to read what it is sent.
-const streamWrite = 30 * time.Second
+	// streamWrite bounds how long a client may take to read what it is sent,
+	// and lastWrite when the server stops.
+	streamWrite = 30 * time.Second
+	lastWrite   = time.Second
+
+	// streamChunk is how much is gathered before it is sent.
+	streamChunk = 64 << 10
+)
+
+// errStopping ends the streams of a server that stops.
+var errStopping = fmt.Errorf("%w: the server stops; come again with Last-Event-ID", events.ErrUnavailable)
+
+// EndStreams ends the streams of events, which have no end of their own, and
+// takes no new ones. It is for a server that stops and answers its other
+// requests first.
+func (s *Server) EndStreams() { s.endStreams(errStopping) }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	t := trackOf(w)
 	c := &call{w: w, r: r, requestID: t.requestID, endpoint: s.streamed}
 	st, err := s.openStream(c)
+	if err == nil {
+		err = s.audience.sit(st.key)
+	}
 	if err != nil {
 		t.fail(writeProblem(w, err, t.requestID), err)
 		return
 	}
-	defer s.streams.Add(-1)
-	if s.streams.Add(1) > maxStreams {
-		err := refuse(events.ErrUnavailable, "", "%d streams are open, which is all this server takes; subscribe to the broker instead", maxStreams)
-		t.fail(writeProblem(w, err, t.requestID), err)
-		return
-	}
+	defer s.audience.leave(st.key)
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(s.streaming, func() {
+		cancel(context.Cause(s.streaming))
+		// A client that does not read must not hold up the stop.
+		_ = st.control.SetWriteDeadline(time.Now().Add(lastWrite))
+	})()
 	// A client that has gone is the common end and says nothing.
-	if err := st.run(r.Context()); r.Context().Err() == nil {
+	if err := st.run(ctx); r.Context().Err() == nil {
 		s.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "a stream of events ended",
 			slog.String("request_id", t.requestID), slog.String("error", keystring.Redact(err.Error())))
 	}
@@ -78,8 +100,12 @@ func (s *Server) openStream(c *call) (*stream, error) {
 	if err := c.checkQuery(); err != nil {
 		return nil, err
 	}
+	if s.streaming.Err() != nil {
+		return nil, refuse(events.ErrUnavailable, "", "the server stops")
+	}
 	st := &stream{
-		server: s, w: c.w, r: c.r, control: http.NewResponseController(c.w), requestID: c.requestID, checked: time.Now(),
+		server: s, w: c.w, r: c.r, control: http.NewResponseController(c.w), requestID: c.requestID,
+		key: c.principal.Actor.Key, recorded: time.Now(),
 	}
 	if st.filter, err = streamFilter(c); err != nil {
 		return nil, err
@@ -172,41 +198,89 @@ func (st *stream) run(ctx context.Context) error {
 	// What a client sees at once: that it listens, and from where on it goes
 	// on after a connection that broke before the first event.
 	fmt.Fprintf(&st.buf, "retry: 2000\nid: %s\n\n", st.server.position(st.at))
-	if err := st.send(); err != nil {
+	if err := st.send(ctx); err != nil {
 		return err
 	}
+	audience := st.server.audience
+	f, from, err := audience.follow(ctx, st.wants)
+	if err != nil {
+		return err
+	}
+	defer audience.unfollow(f)
+	if err := st.catchUp(ctx, from); err != nil {
+		return err
+	}
+	// A comment now and then keeps proxies from closing the connection.
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
 	for {
-		if err := st.catchUp(ctx); err != nil {
-			return err
+		quiet := false
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-f.wake:
+		case <-beat.C:
+			quiet = true
 		}
-		if err := st.await(ctx); err != nil {
+		if err := st.goOn(ctx, f, quiet); err != nil {
 			return err
 		}
 	}
 }
 
-// catchUp sends everything up to what the view holds now.
-func (st *stream) catchUp(ctx context.Context) error {
-	until, err := st.server.cfg.Audit.Position(ctx)
-	if err != nil || until <= st.at {
+// goOn sends what waits for the stream, and a comment when it was quiet.
+func (st *stream) goOn(ctx context.Context, f *follower, quiet bool) error {
+	waiting, at, missed, err := st.server.audience.take(f)
+	if err != nil {
 		return err
+	}
+	if missed {
+		return st.catchUp(ctx, at)
+	}
+	for i := range waiting {
+		if waiting[i].Position > st.at {
+			if err := st.event(ctx, &waiting[i]); err != nil {
+				return err
+			}
+		}
+	}
+	st.at = max(st.at, at)
+	if quiet {
+		fmt.Fprintf(&st.buf, ": still here\nid: %s\n\n", st.server.position(st.at))
+	}
+	return st.send(ctx)
+}
+
+// wants reports whether an event is the client's to see.
+func (st *stream) wants(e *audit.Event) bool {
+	return (st.filter.AllOrganizations || e.Subject.Org == st.filter.Org) && st.ofKind(e)
+}
+
+func (st *stream) ofKind(e *audit.Event) bool {
+	return len(st.kinds) == 0 || slices.Contains(st.kinds, e.Kind) || slices.Contains(st.kinds, events.Kind(e.Kind.Name()))
+}
+
+// catchUp sends from the view what comes after the last event that was sent, up
+// to a position.
+func (st *stream) catchUp(ctx context.Context, until events.Position) error {
+	if until <= st.at {
+		return nil
 	}
 	f := st.filter
 	f.After, f.Until, f.Limit = st.at, until, streamPage
 	for {
-		if err := st.allowed(ctx, recheck); err != nil {
-			return err
-		}
 		page, next, err := st.server.cfg.Audit.Events(ctx, f)
 		if err != nil {
 			return err
 		}
-		for _, e := range page {
-			if len(st.kinds) == 0 || slices.Contains(st.kinds, e.Kind) || slices.Contains(st.kinds, events.Kind(e.Kind.Name())) {
-				st.event(e)
+		for i := range page {
+			if st.ofKind(&page[i]) {
+				if err := st.event(ctx, &page[i]); err != nil {
+					return err
+				}
 			}
 		}
-		if err := st.send(); err != nil {
+		if err := st.send(ctx); err != nil {
 			return err
 		}
 		if next == "" {
@@ -217,47 +291,30 @@ func (st *stream) catchUp(ctx context.Context) error {
 	}
 }
 
-func (st *stream) event(e audit.Event) {
+func (st *stream) event(ctx context.Context, e *audit.Event) error {
 	fmt.Fprintf(&st.buf, "id: %s\nevent: %s\ndata: ", st.server.position(e.Position), e.Kind.Name())
 	// A stored body has no line breaks; a planted one must not forge events.
 	st.buf.Write(bytes.ReplaceAll(bytes.ReplaceAll(e.Raw, []byte("\r"), nil), []byte("\n"), []byte("\ndata: ")))
 	st.buf.WriteString("\n\n")
-}
-
-// await waits for the next event, with a comment now and then that keeps
-// proxies from closing the connection.
-func (st *stream) await(ctx context.Context) error {
-	for {
-		waiting, cancel := context.WithTimeout(ctx, heartbeat)
-		err := st.server.cfg.WaitForAudit(waiting, st.at+1)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil:
-			return nil
-		case !errors.Is(err, context.DeadlineExceeded):
-			return err
-		}
-		if err := st.allowed(ctx, 0); err != nil {
-			return err
-		}
-		fmt.Fprintf(&st.buf, ": still here\nid: %s\n\n", st.server.position(st.at))
-		if err := st.send(); err != nil {
-			return err
-		}
-	}
-}
-
-// allowed asks again whether the key is good, when the last answer is old.
-func (st *stream) allowed(ctx context.Context, old time.Duration) error {
-	if time.Since(st.checked) < old {
+	if st.buf.Len() < streamChunk {
 		return nil
 	}
-	st.checked = time.Now()
+	return st.send(ctx)
+}
+
+// allowed judges the key anew. That is done before anything is sent: what
+// happened after a key's revocation was answered is not for who holds it.
+func (st *stream) allowed(ctx context.Context) error {
 	var d verify.Decision
-	if err := st.server.admit(ctx, st.r, st.requestID, &d); err != nil {
-		return err
+	if time.Since(st.recorded) < useEvery {
+		if err := st.server.readmit(st.r, &d); err != nil {
+			return err
+		}
+	} else {
+		st.recorded = time.Now()
+		if err := st.server.admit(ctx, st.r, st.requestID, &d); err != nil {
+			return err
+		}
 	}
 	p := commands.Principal{Org: d.Org, Role: d.Role, Scope: d.Scope}
 	if !p.MayLook(st.filter.Org) && !st.filter.AllOrganizations || !p.Scope.AllWorkspaces || st.filter.AllOrganizations && !p.Installation() {
@@ -266,10 +323,16 @@ func (st *stream) allowed(ctx context.Context, old time.Duration) error {
 	return nil
 }
 
-// send writes what is gathered.
-func (st *stream) send() error {
+// send writes what is gathered, to whom it is still for.
+func (st *stream) send(ctx context.Context) error {
 	if st.buf.Len() == 0 {
 		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := st.allowed(ctx); err != nil {
+		return err
 	}
 	if err := st.control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
 		return err
@@ -284,13 +347,13 @@ func (st *stream) send() error {
 func (s *Server) eventsEndpoint() endpoint {
 	return endpoint{
 		method: "GET", path: "/v1/events", id: "stream-events", tag: "Events", summary: "Follow events as they happen",
-		description: "Server-sent events: id is the position, event the type without its version, data the stored CloudEvents document. Begins where Last-Event-ID or after say, with the oldest first, and else from now on. A comment comes every 15 seconds. The stream ends when the key is not good any more.",
+		description: "Server-sent events: id is the position, event the type without its version, data the stored CloudEvents document. Begins where Last-Event-ID or after say, with the oldest first, and else from now on. A comment comes every 15 seconds. The key is judged again before anything is sent, and the stream ends when it is not good any more. 16 streams may be open with one key.",
 		who:         "Role owner, admin, member or auditor, not limited to workspaces. A key of an organization sees its own events only.",
 		query: []parameter{
 			{name: "types", description: "Only these types, comma-separated, with or without their version.", of: "", example: "key.created,key.revoked"},
 			{name: "after", description: "Events after this position; 0 is the beginning.", of: "", example: "0"},
 			{name: "organization", description: "Only events of this organization.", of: "", example: "acme"},
 		},
-		status: 200, codes: []string{"invalid_position"}, raw: http.HandlerFunc(s.events),
+		status: 200, codes: []string{"invalid_position", "too_many_streams"}, raw: http.HandlerFunc(s.events),
 	}
 }

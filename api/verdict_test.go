@@ -1,8 +1,8 @@
 package api_test
 
 import (
-	"bufio"
-	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -137,106 +137,33 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
-// stream opens the stream of events and returns what it sends, event by event.
-func stream(t *testing.T, s *apitest.Server, key, query string, headers ...string) func() map[string]string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+"/v1/events"+query, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+key)
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
-	}
-	res, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cancel(); res.Body.Close() })
-	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
-		body, _ := io.ReadAll(res.Body)
-		t.Fatalf("%d %s", res.StatusCode, body)
-	}
-	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(nil, 1<<20)
-	return func() map[string]string {
-		e := map[string]string{}
-		for lines.Scan() {
-			name, value, _ := strings.Cut(lines.Text(), ": ")
-			if name == "" && value == "" && e["data"] != "" {
-				return e
-			}
-			e[name] = value
-		}
-		return nil
-	}
-}
-
-func TestStream(t *testing.T) {
-	s := apitest.Start(t)
-	furnish(s, "acme")
-	furnish(s, "other")
-	auditor := as[wire.Created](t, s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys", `{"kind":"management","role":"auditor","scope":{"all_workspaces":true}}`))
-
-	// The past, within the walls, and then what comes.
-	next := stream(t, s, auditor.Secret, "?after=0")
-	var seen []string
-	var last map[string]string
-	for len(seen) == 0 || seen[len(seen)-1] != "key.created" {
-		last = next()
-		if last == nil {
-			t.Fatal("the stream ended")
-		}
-		seen = append(seen, last["event"])
-		if !strings.Contains(last["data"], ".acme.") {
-			t.Errorf("an event of another organization: %s", last["data"])
-		}
-	}
-	if seen[0] != "organization.created" || len(seen) != 6 {
-		t.Errorf("seen %v", seen)
-	}
-	s.Must(201, s.Owner, "POST", "/v1/organizations/other/keys", keyBody)
-	key := as[wire.Created](t, s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys", keyBody))
-	if e := next(); e["event"] != "key.created" || e["id"] != key.Position || !strings.Contains(e["data"], key.Key.ID) {
-		t.Errorf("live: %v", e)
-	}
-
-	// Again after the last one that was seen, of one type.
-	again := stream(t, s, auditor.Secret, "?types=key.revoked", "Last-Event-ID", last["id"])
-	s.Must(200, s.Owner, "POST", "/v1/organizations/acme/keys/"+key.Key.ID+"/revoke", `{"reason":"leaked"}`)
-	if e := again(); e["event"] != "key.revoked" || !strings.Contains(e["data"], "leaked") {
-		t.Errorf("by type: %v", e)
-	}
-
-	// Whoever may not look any more is cut off at the next event.
-	s.Must(200, s.Owner, "POST", "/v1/organizations/acme/keys/"+auditor.Key.ID+"/revoke", "")
-	time.Sleep(1100 * time.Millisecond)
-	s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys", `{"name":"unseen","permissions":["interview:read"],"scope":{"all_workspaces":true}}`)
-	for e := again(); e != nil; e = again() {
-		if strings.Contains(e["data"], "unseen") {
-			t.Error("a revoked key went on reading")
-		}
-	}
-	if a := s.Must(200, "", "GET", "/metrics", ""); !strings.Contains(a.Body, "keyledger_event_streams") || !strings.Contains(a.Body, "keyledger_http_request_duration_seconds") {
-		t.Error("metrics are missing")
-	}
-}
-
 func TestHealth(t *testing.T) {
 	var ready bool
-	s := apitest.Start(t, func(c *api.Config) {
-		c.Checks = map[string]func() error{"index": func() error {
+	failing := func(err error) func() error {
+		return func() error {
 			if ready {
 				return nil
 			}
-			return context.DeadlineExceeded
-		}}
+			return err
+		}
+	}
+	told := errors.New("the first at position 7 on ledger.0001.acme.key.x")
+	s := apitest.Start(t, func(c *api.Config) {
+		c.Checks = map[string]func() error{
+			"index":  failing(told),
+			"events": failing(fmt.Errorf("view: %w", &api.Failing{Reason: "3 events could not be applied", Err: told})),
+			"good":   func() error { return nil },
+		}
 	})
 	s.Must(200, "", "GET", "/livez", "")
+	// Anybody may ask; what the facts are about is for the log, once.
 	a := s.Must(503, "", "GET", "/readyz", "")
-	if h := as[wire.Health](t, a); h.Ready || h.Checks["index"] == "" {
+	s.Must(503, "", "GET", "/readyz", "")
+	if h := as[wire.Health](t, a); h.Ready || len(h.Checks) != 2 || h.Checks["index"] == "" || h.Checks["events"] != "3 events could not be applied" || strings.Contains(a.Body, "acme") {
 		t.Errorf("%s", a.Body)
+	}
+	if log := s.Log.String(); strings.Count(log, told.Error()) != 2 {
+		t.Errorf("log: %s", log)
 	}
 	ready = true
 	if h := as[wire.Health](t, s.Must(200, "", "GET", "/readyz", "")); !h.Ready {

@@ -48,6 +48,7 @@ type Server struct {
 	Ledger     Ledger
 	Positions  events.Positions
 	Config     api.Config
+	API        *api.Server
 	Handler    http.Handler
 	// Recorder takes the uses.
 	Recorder *recording.Recorder
@@ -163,7 +164,7 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	for verifier.Stale() {
 		time.Sleep(time.Millisecond)
 	}
-	s.Handler = server.Handler()
+	s.API, s.Handler = server, server.Handler()
 	front := httptest.NewServer(s.Handler)
 	s.URL = front.URL
 	t.Cleanup(func() {

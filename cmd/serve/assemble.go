@@ -49,7 +49,7 @@ type parts struct {
 
 	recorder *recording.Recorder
 	verifier *verify.Verifier
-	handler  http.Handler
+	front    *api.Server
 	log      *slog.Logger
 }
 
@@ -123,11 +123,11 @@ func (p *parts) connect(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return p.front(cfg, service)
+	return p.offer(cfg, service)
 }
 
-// front makes the API.
-func (p *parts) front(cfg Config, service *commands.Service) error {
+// offer makes the API.
+func (p *parts) offer(cfg Config, service *commands.Service) error {
 	registry := prometheus.NewRegistry()
 	if err := p.register(registry); err != nil {
 		return err
@@ -136,18 +136,14 @@ func (p *parts) front(cfg Config, service *commands.Service) error {
 	if err != nil {
 		return err
 	}
-	server, err := api.New(api.Config{
+	p.front, err = api.New(api.Config{
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
 		Audit: p.audit, WaitForAudit: p.audits.WaitFor,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
 	})
-	if err != nil {
-		return err
-	}
-	p.handler = server.Handler()
-	return nil
+	return err
 }
 
 // holders lists who holds a place as of the ledger's end.
@@ -171,27 +167,40 @@ func (p *parts) await(ctx context.Context, pos events.Position) error {
 	return p.memory.WaitFor(ctx, pos)
 }
 
-// checks say by name why the server is not ready.
+// checks say by name why the server is not ready. The reasons are open to
+// everybody: subjects and positions go to the log.
 func (p *parts) checks() map[string]func() error {
 	return map[string]func() error{
-		"index":    check(p.memory),
-		"catalog":  check(p.catalogs),
-		"audit":    check(p.audits),
-		"usage":    p.uses.failed,
-		"problems": p.index.Err,
+		"index":   check(p.memory),
+		"catalog": check(p.catalogs),
+		"audit":   check(p.audits),
+		"usage": func() error {
+			return failing("the view has stopped", p.uses.failed())
+		},
+		"problems": func() error {
+			return failing("events could not be applied; their keys are UNAVAILABLE", p.index.Err())
+		},
 		"fresh": func() error {
 			if p.verifier.Stale() {
-				return errors.New("the index is not proven fresh: verdicts are STALE")
+				return &api.Failing{Reason: "the index is not proven fresh: verdicts are STALE"}
 			}
 			return nil
 		},
 		"configuration": func() error {
 			if n := p.configuration.Faults(); n > 0 {
-				return fmt.Errorf("%d facts about organizations could not be applied", n)
+				return &api.Failing{Reason: fmt.Sprintf("%d events about organizations could not be applied", n)}
 			}
 			return nil
 		},
 	}
+}
+
+// failing gives an error a reason that everybody may read.
+func failing(reason string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &api.Failing{Reason: reason, Err: err}
 }
 
 func check(r *projections.Runner) func() error {
@@ -201,9 +210,13 @@ func check(r *projections.Runner) func() error {
 		case projections.StateLive:
 			return nil
 		case projections.StateStopped:
-			return fmt.Errorf("view %s has stopped at position %d: %w", s.View, s.Applied, s.Err)
+			return failing("the view has stopped", fmt.Errorf("view %s has stopped at position %d: %w", s.View, s.Applied, s.Err))
 		default:
-			return fmt.Errorf("view %s is %s: %d of %d", s.View, s.State, s.Applied, s.Goal)
+			reason := "the view is " + s.State.String()
+			if s.Goal > 0 {
+				reason = fmt.Sprintf("%s, %d %% done", reason, min(s.Applied, s.Goal)*100/s.Goal)
+			}
+			return &api.Failing{Reason: reason}
 		}
 	}
 }
@@ -217,15 +230,20 @@ func (p *parts) register(registry *prometheus.Registry) error {
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
 	}
+	// Whoever scrapes must not be able to keep the broker busy.
+	last := &remembered{ask: func() (uint64, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		pos, err := p.ledger.Last(ctx)
+		return uint64(pos), err
+	}}
 	for _, r := range []*projections.Runner{p.memory, p.catalogs, p.audits} {
 		gauge("keyledger_projection_lag_events", "Events that a view has not applied yet.", prometheus.Labels{"view": r.Status().View}, func() float64 {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			lag, err := r.Lag(ctx)
+			head, err := last.get()
 			if err != nil {
 				return -1
 			}
-			return float64(lag)
+			return float64(head - min(uint64(r.Applied()), head))
 		})
 		gauge("keyledger_projection_lag_seconds", "Time since a view was last known to hold every event.", prometheus.Labels{"view": r.Status().View}, func() float64 {
 			if fresh := r.Fresh(); !fresh.IsZero() {
@@ -234,8 +252,9 @@ func (p *parts) register(registry *prometheus.Registry) error {
 			return -1
 		})
 	}
+	usageLag := &remembered{ask: func() (uint64, error) { return p.uses.lag(context.Background()) }}
 	gauge("keyledger_projection_lag_events", "Events that a view has not applied yet.", prometheus.Labels{"view": "usage"}, func() float64 {
-		lag, err := p.uses.lag(context.Background())
+		lag, err := usageLag.get()
 		if err != nil {
 			return -1
 		}
@@ -281,14 +300,18 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 
 // answer serves HTTP until the context ends, and answers what it has taken.
 func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) error {
-	open, closing := context.WithCancel(context.WithoutCancel(ctx))
-	defer closing()
+	// Requests outlive the signal to stop: they end when they are answered, or
+	// cut off.
+	open, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	server := &http.Server{
-		Handler: p.handler, ReadHeaderTimeout: api.ReadHeaderTimeout, ReadTimeout: api.ReadTimeout,
+		Handler: p.front.Handler(), ReadHeaderTimeout: api.ReadHeaderTimeout, ReadTimeout: api.ReadTimeout,
 		WriteTimeout: api.WriteTimeout, IdleTimeout: api.IdleTimeout, MaxHeaderBytes: api.MaxHeaderBytes,
 		BaseContext: func(net.Listener) context.Context { return open },
 		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
+	// Streams have no end of their own.
+	server.RegisterOnShutdown(p.front.EndStreams)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	var announcing sync.WaitGroup
@@ -310,9 +333,6 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 	case <-ctx.Done():
 		p.log.Info("stopping: open requests are answered first")
 	}
-	// Streams have no end of their own.
-	timer := time.AfterFunc(time.Second, closing)
-	defer timer.Stop()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainRequests)
 	defer cancel()
 	if shutdown := server.Shutdown(drain); shutdown != nil {
