@@ -90,6 +90,10 @@ var kinds = []kind{
 		"The organization has as many active keys as it may. Revoke one, or raise the limit.",
 	},
 	{
+		domain.ErrLimitReached, 409, "limit_reached", "Limit reached",
+		"The organization has as many workspaces or profiles as one may have. Delete one that is not needed any more.",
+	},
+	{
 		domain.ErrAlreadyRotated, 409, "already_rotated", "Already rotated",
 		"The key has a successor. Rotate that one.",
 	},

@@ -28,7 +28,7 @@ func (s *Server) profileEndpoints() []endpoint {
 			description: "A named settings document of your own, which comes back with every verdict on a key that has it.",
 			who:         "Role owner or admin of the whole organization.", takes: wire.CreateProfile{},
 			example: wire.CreateProfile{ID: "gold", Name: "Gold", Settings: jsontext.Value(`{"model":"large","max_minutes":60}`)},
-			change:  true, answers: wire.Profile{}, status: 201, codes: []string{"already_exists", "invalid_value", "ended"}, handle: s.createProfile,
+			change:  true, answers: wire.Profile{}, status: 201, codes: []string{"already_exists", "invalid_value", "ended", "limit_reached"}, handle: s.createProfile,
 		},
 		{
 			method: "GET", path: base, id: "list-profiles", tag: tag, summary: "List profiles", description: "From the newest on.",

@@ -19,7 +19,7 @@ func (s *Server) workspaceEndpoints() []endpoint {
 		{
 			method: "POST", path: base, id: "create-workspace", tag: tag, summary: "Create a workspace", who: "Role owner or admin of the whole organization.",
 			takes: wire.CreateWorkspace{}, example: wire.CreateWorkspace{ID: "support", Name: "Support"}, change: true,
-			answers: wire.Workspace{}, status: 201, codes: []string{"already_exists", "invalid_value", "ended"}, handle: s.createWorkspace,
+			answers: wire.Workspace{}, status: 201, codes: []string{"already_exists", "invalid_value", "ended", "limit_reached"}, handle: s.createWorkspace,
 		},
 		{
 			method: "GET", path: base, id: "list-workspaces", tag: tag, summary: "List workspaces", description: "From the newest on.",

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,6 +106,16 @@ func (p Principal) scopeText() string {
 		out = append(out, string(w))
 	}
 	return strings.Join(out, ",")
+}
+
+// discreet keeps how many keys the organization has from who does not see them
+// all.
+func (p Principal) discreet(err error) error {
+	if errors.Is(err, domain.ErrKeyLimitReached) && !p.Scope.AllWorkspaces {
+		return domain.Refuse(domain.ErrKeyLimitReached, "",
+			"the organization has as many active keys as it may; revoke one, or ask who manages all of it")
+	}
+	return err
 }
 
 func notFound(what string) error {

@@ -2,9 +2,12 @@ package commands
 
 import (
 	"context"
+	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keyledger/keyledger/domain/configuration"
+	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/events"
 )
 
@@ -12,29 +15,50 @@ import (
 // has applied the ledger. It is kept by whoever feeds it the ledger's facts, in
 // order, and read by commands. A fact records the position it was decided at.
 type Configuration struct {
-	mu        sync.RWMutex
-	orgs      map[events.OrgID]configuration.State
-	revisions map[events.Subject]events.Revision
-	applied   events.Position
-	faults    int
+	mu      sync.RWMutex
+	orgs    map[events.OrgID]*tenant
+	folded  map[events.Subject]folded
+	applied events.Position
+	faults  int
+}
+
+// folded is how far one aggregate is folded, and whether it has ended: an end is
+// absorbing, whatever is appended after it.
+type folded struct {
+	revision events.Revision
+	ended    bool
+}
+
+// tenant is one organization. Its state is folded in place, and copied before
+// that only where a reader holds what would change: a replay, which nobody reads
+// along, copies nothing.
+type tenant struct {
+	state configuration.State
+	// held says that the maps of the state were handed out.
+	held atomic.Bool
+	// unguarded is the position of the last customer's key that was born without
+	// a place under the limit: where there was no limit, or where whoever made it
+	// did not know of it yet. before is what it was before the last birth, which
+	// command birth made.
+	unguarded, before events.Position
+	birth             events.CommandID
 }
 
 // NewConfiguration returns an empty one, at the ledger's beginning.
 func NewConfiguration() *Configuration {
-	return &Configuration{
-		orgs:      map[events.OrgID]configuration.State{},
-		revisions: map[events.Subject]events.Revision{},
-	}
+	return &Configuration{orgs: map[events.OrgID]*tenant{}, folded: map[events.Subject]folded{}}
 }
 
 // Name names it among the followers of the ledger.
 func (c *Configuration) Name() string { return "configuration" }
 
 // Position returns the last position applied.
-func (c *Configuration) Position(context.Context) (events.Position, error) {
+func (c *Configuration) Position(context.Context) (events.Position, error) { return c.position(), nil }
+
+func (c *Configuration) position() events.Position {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.applied, nil
+	return c.applied
 }
 
 // Faults counts facts that were refused because they are not their aggregate's
@@ -45,14 +69,53 @@ func (c *Configuration) Faults() int {
 	return c.faults
 }
 
-// Of returns an organization's configuration, and the position it stood at.
+// Of returns an organization's configuration, and the position it stood at. It
+// is the reader's for as long as it likes, and read-only.
 func (c *Configuration) Of(org events.OrgID) (configuration.State, events.Position) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.orgs[org], c.applied
+	t := c.orgs[org]
+	if t == nil {
+		return configuration.State{}, c.applied
+	}
+	t.held.Store(true)
+	return t.state, c.applied
 }
 
-// Apply folds facts. Facts about keys only move the position.
+// standing is the organization itself, without what is in it.
+func (c *Configuration) standing(org events.OrgID) (state organization.State, doubtful bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	t := c.orgs[org]
+	if t == nil {
+		return organization.State{}, false
+	}
+	return t.state.Organization, t.state.Doubtful
+}
+
+// sizes are how many workspaces and profiles an organization has.
+func (c *Configuration) sizes(org events.OrgID) (workspaces, profiles int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if t := c.orgs[org]; t != nil {
+		return len(t.state.Workspaces), len(t.state.Profiles)
+	}
+	return 0, 0
+}
+
+// unguarded is the position of the last customer's key of an organization that
+// was born without a place under its limit.
+func (c *Configuration) unguarded(org events.OrgID) events.Position {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if t := c.orgs[org]; t != nil {
+		return t.unguarded
+	}
+	return 0
+}
+
+// Apply folds facts. Facts about keys only move the position, and tell which of
+// them were born outside the limit.
 func (c *Configuration) Apply(_ context.Context, facts []events.Recorded) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,34 +123,77 @@ func (c *Configuration) Apply(_ context.Context, facts []events.Recorded) error 
 		c.applied = f.Position
 		switch f.Subject.Aggregate {
 		case events.AggregateOrganization, events.AggregateCatalog, events.AggregateWorkspace, events.AggregateProfile:
+			c.fold(f)
 		case events.AggregateRevoked:
-			if f.Subject.ID != events.RevokedAll {
-				continue
+			if f.Subject.ID == events.RevokedAll {
+				c.fold(f)
 			}
-		default:
-			continue
+		case events.AggregateKey, events.AggregateQuota:
+			c.tenant(f.Subject.Org).born(f)
 		}
-		state := c.orgs[f.Subject.Org]
-		last := c.revisions[f.Subject]
-		malformed := false
-		if _, ok := f.Event.(events.Malformed); ok {
-			malformed = true
-		}
-		switch {
-		case malformed:
-			c.faults++
-		case f.Meta.Revision <= last:
-			// An old fact again: it changes nothing.
-			c.faults++
-			continue
-		case f.Meta.Revision > last+1:
-			c.faults++
-			state.Doubtful = true
-		}
-		if !malformed {
-			c.revisions[f.Subject] = f.Meta.Revision
-		}
-		c.orgs[f.Subject.Org] = configuration.Evolve(state, f.Subject, f.Event)
 	}
 	return nil
+}
+
+func (c *Configuration) tenant(org events.OrgID) *tenant {
+	t := c.orgs[org]
+	if t == nil {
+		t = &tenant{}
+		c.orgs[org] = t
+	}
+	return t
+}
+
+// fold applies a fact about the organization or what is in it.
+func (c *Configuration) fold(f events.Recorded) {
+	t := c.tenant(f.Subject.Org)
+	was := c.folded[f.Subject]
+	_, malformed := f.Event.(events.Malformed)
+	switch {
+	case malformed:
+		c.faults++
+	case f.Meta.Revision <= was.revision:
+		// An old fact again: it changes nothing.
+		c.faults++
+		return
+	case f.Meta.Revision > was.revision+1:
+		c.faults++
+		t.state.Doubtful = true
+	}
+	if !malformed {
+		was.revision = f.Meta.Revision
+		switch f.Event.(type) {
+		case events.WorkspaceDeleted, events.ProfileDeleted:
+			was.ended = true
+		case events.WorkspaceCreated, events.ProfileCreated:
+			if was.ended {
+				// An id that is used again would give a key back what it lost.
+				c.faults++
+				return
+			}
+		}
+		c.folded[f.Subject] = was
+	}
+	switch f.Subject.Aggregate {
+	case events.AggregateWorkspace, events.AggregateProfile:
+		if t.held.CompareAndSwap(true, false) {
+			t.state.Workspaces, t.state.Profiles = maps.Clone(t.state.Workspaces), maps.Clone(t.state.Profiles)
+		}
+	}
+	t.state.Apply(f.Subject, f.Event)
+}
+
+// born notes a key that was born, and that it has a place after all, which the
+// guard says in a later fact of the same command.
+func (t *tenant) born(f events.Recorded) {
+	switch e := f.Event.(type) {
+	case events.KeyCreated:
+		if e.KeyKind == events.KindAPI {
+			t.before, t.unguarded, t.birth = t.unguarded, f.Position, f.Meta.Command
+		}
+	case events.QuotaChanged:
+		if f.Meta.Command == t.birth {
+			t.unguarded, t.birth = t.before, events.CommandID{}
+		}
+	}
 }

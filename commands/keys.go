@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -179,7 +180,7 @@ func (s *Service) create(w Wish, org events.OrgID, id events.KeyID, o order, c C
 		}
 		a.facts = []placed{{subject: events.KeySubject(org, id), event: facts[0]}}
 		if limit := c.Config.Organization.Limits.MaxActiveKeys; limit > 0 && facts[0].(events.KeyCreated).KeyKind == events.KindAPI {
-			return a, s.guard(ctx, org, o.now, &a, func(ended []events.KeyID) quota.Command {
+			return a, s.guard(ctx, w, org, o.now, &a, func(ended []events.KeyID) quota.Command {
 				return quota.Take{Key: id, Limit: limit, Ended: ended}
 			})
 		}
@@ -211,9 +212,9 @@ func (s *Service) created(ctx context.Context, org events.OrgID, id events.KeyID
 func (s *Service) issue(org events.OrgID, id events.KeyID, kind events.KeyKind, prefix string, issued *key.Issued) (keystring.Secret, error) {
 	if prefix == "" {
 		prefix = DefaultPrefix
-		if config, _ := s.cfg.Configuration.Of(org); kind == events.KindManagement {
+		if own, _ := s.cfg.Configuration.standing(org); kind == events.KindManagement {
 			prefix = ManagementPrefix
-		} else if p := config.Organization.Policy.DefaultPrefix; p != "" {
+		} else if p := own.Policy.DefaultPrefix; p != "" {
 			prefix = p
 		}
 	}
@@ -228,8 +229,8 @@ func (s *Service) issue(org events.OrgID, id events.KeyID, kind events.KeyKind, 
 // settleLimited queues what would only collide, which is what needs the guard
 // of a limit. The queue moves on before the answer waits for the index.
 func (s *Service) settleLimited(ctx context.Context, org events.OrgID, kind events.KeyKind, o order, decide func(context.Context) (attempt, error)) (Outcome, error) {
-	config, _ := s.cfg.Configuration.Of(org)
-	if config.Organization.Limits.MaxActiveKeys != 0 && kind != events.KindManagement {
+	own, _ := s.cfg.Configuration.standing(org)
+	if own.Limits.MaxActiveKeys != 0 && kind != events.KindManagement {
 		leave, err := s.lanes.enter(ctx, org)
 		if err != nil {
 			return Outcome{}, err
@@ -255,10 +256,20 @@ func (s *Service) loadQuota(ctx context.Context, org events.OrgID) (quota.State,
 
 // guard adds the quota's next fact to an attempt. When the guard is full it
 // releases the holders that have ended, and asks again.
-func (s *Service) guard(ctx context.Context, org events.OrgID, now events.Time, a *attempt, command func(ended []events.KeyID) quota.Command) error {
+//
+// A fact of the guard covers every key that was born up to its config position.
+// Keys that are born after that outside it (a limit was being set, and whoever
+// made them did not know of it yet) are seen by whoever follows the ledger, and
+// taken in by the next fact: nobody takes a place before they are.
+func (s *Service) guard(ctx context.Context, w Wish, org events.OrgID, now events.Time, a *attempt, command func(ended []events.KeyID) quota.Command) error {
 	state, h, err := s.loadQuota(ctx, org)
 	if err != nil {
 		return err
+	}
+	if len(h) == 0 || s.cfg.Configuration.unguarded(org) > h[0].Meta.ConfigPosition {
+		if state, err = s.gather(ctx, org, state); err != nil {
+			return err
+		}
 	}
 	facts, err := quota.Decide(state, command(nil))
 	if err != nil {
@@ -267,7 +278,7 @@ func (s *Service) guard(ctx context.Context, org events.OrgID, now events.Time, 
 			return endedErr
 		}
 		if facts, err = quota.Decide(state, command(ended)); err != nil {
-			return err
+			return w.Principal.discreet(err)
 		}
 	}
 	subject := events.QuotaSubject(org)
@@ -276,6 +287,29 @@ func (s *Service) guard(ctx context.Context, org events.OrgID, now events.Time, 
 		a.facts = append(a.facts, placed{subject: subject, event: e})
 	}
 	return nil
+}
+
+// gather adds the keys that live and have no place in the guard. Whoever among
+// them has ended meanwhile is released like every other holder.
+func (s *Service) gather(ctx context.Context, org events.OrgID, state quota.State) (quota.State, error) {
+	if s.cfg.Configuration.unguarded(org) == 0 {
+		return state, nil
+	}
+	live, err := s.cfg.Holders(ctx, org)
+	if err != nil {
+		return state, fmt.Errorf("%w: who holds a place under the limit cannot be told: %w", events.ErrUnavailable, err)
+	}
+	has := make(map[events.KeyID]bool, len(state.Holders))
+	for _, id := range state.Holders {
+		has[id] = true
+	}
+	state.Holders = slices.Clone(state.Holders)
+	for _, id := range live {
+		if !has[id] {
+			state.Holders = append(state.Holders, id)
+		}
+	}
+	return state, nil
 }
 
 // ended returns the holders that have ended, each judged by its own facts. The
@@ -439,7 +473,7 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 			a.facts = append(a.facts, placed{subject: events.KeySubject(org, successor), event: e})
 		}
 		if limit := command.Config.Organization.Limits.MaxActiveKeys; limit > 0 && k.HoldsPlace(o.now) {
-			return a, s.guard(ctx, org, o.now, &a, func(ended []events.KeyID) quota.Command {
+			return a, s.guard(ctx, w, org, o.now, &a, func(ended []events.KeyID) quota.Command {
 				return quota.Replace{Old: id, New: successor, Limit: limit, Ended: ended}
 			})
 		}
@@ -482,7 +516,7 @@ func (s *Service) RevokeKey(ctx context.Context, w Wish, org events.OrgID, id ev
 			return a, err
 		}
 		a.absorbing = true
-		_, a.config = s.cfg.Configuration.Of(org)
+		a.config = s.cfg.Configuration.position()
 		if err := revoke(&a, org, k); err != nil || !cascade {
 			return a, err
 		}
@@ -511,7 +545,7 @@ func (s *Service) cascadeOn(ctx context.Context, w Wish, org events.OrgID, o ord
 		next.command = events.CommandID(uuid.NewSHA1(uuid.UUID(o.command), []byte("cascade "+strconv.Itoa(n))))
 		more, err := s.settle(ctx, next, func(ctx context.Context) (attempt, error) {
 			a := attempt{histories: map[events.Subject]history{}, absorbing: true}
-			_, a.config = s.cfg.Configuration.Of(org)
+			a.config = s.cfg.Configuration.position()
 			again, err := s.loadKey(ctx, org, k.ID)
 			if err != nil {
 				return a, err
@@ -546,7 +580,7 @@ func (s *Service) ExpireKey(ctx context.Context, org events.OrgID, id events.Key
 		if err != nil {
 			return a, err
 		}
-		_, a.config = s.cfg.Configuration.Of(org)
+		a.config = s.cfg.Configuration.position()
 		facts, err := key.Decide(k.State, key.Expire{Now: o.now})
 		for _, e := range facts {
 			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})

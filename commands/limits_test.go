@@ -1,9 +1,11 @@
 package commands_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -202,6 +204,121 @@ func TestALimitThatIsSetLater(t *testing.T) {
 	}
 	w.create(s, acme, plain())
 	refused()
+}
+
+// A key that was made by whoever did not know of the limit yet counts like every
+// other, from when it is there.
+func TestAKeyBornWhileALimitIsSetCounts(t *testing.T) {
+	set := func(w *world, s *server, n int) {
+		t.Helper()
+		if _, err := s.UpdateOrganization(w.ctx, w.by(w.owner), acme, organization.Update{MaxActiveKeys: domain.Some(n)}); err != nil {
+			t.Error(err)
+		}
+	}
+	check := func(t *testing.T, w *world, s *server, limit int) {
+		t.Helper()
+		if err := s.await(w.ctx, w.last()); err != nil {
+			t.Fatal(err)
+		}
+		for len(s.holders(acme, w.now())) < limit {
+			w.create(s, acme, plain())
+		}
+		keys := s.holders(acme, w.now())
+		if len(keys) != limit {
+			t.Fatalf("%d keys under a limit of %d", len(keys), limit)
+		}
+		if _, err := s.CreateKey(w.ctx, w.by(w.owner), acme, plain()); !errors.Is(err, domain.ErrKeyLimitReached) {
+			t.Fatalf("a place too many: %v", err)
+		}
+		// Whichever of them goes, its place is free, and only that.
+		for _, id := range keys {
+			if _, err := s.RevokeKey(w.ctx, w.by(w.owner), acme, id, false); err != nil {
+				t.Fatal(err)
+			}
+			w.create(s, acme, plain())
+			if _, err := s.CreateKey(w.ctx, w.by(w.owner), acme, plain()); !errors.Is(err, domain.ErrKeyLimitReached) {
+				t.Fatalf("a place too many: %v", err)
+			}
+		}
+	}
+	t.Run("after the limit", func(t *testing.T) {
+		w := newWorld(t)
+		s := w.server()
+		w.acme(s, events.Limits{})
+		w.create(s, acme, plain())
+		log := &between{Ledger: w.memory}
+		slow := w.server(func(c *commands.Config) { c.Log = log })
+		log.do = func() { set(w, s, 3) }
+		w.create(slow, acme, plain())
+		check(t, w, s, 3)
+	})
+	t.Run("while the holders are listed", func(t *testing.T) {
+		w := newWorld(t)
+		s := w.server()
+		w.acme(s, events.Limits{})
+		w.create(s, acme, plain())
+		var other *server
+		other = w.server(func(c *commands.Config) {
+			holders := c.Holders
+			first := true
+			c.Holders = func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
+				out, err := holders(ctx, org)
+				if first {
+					first = false
+					w.create(s, acme, plain())
+				}
+				return out, err
+			}
+		})
+		set(w, other, 3)
+		check(t, w, s, 3)
+	})
+	t.Run("before a rotation", func(t *testing.T) {
+		w := newWorld(t)
+		s := w.server()
+		w.acme(s, events.Limits{})
+		k := w.create(s, acme, plain()).Key
+		log := &between{Ledger: w.memory}
+		slow := w.server(func(c *commands.Config) { c.Log = log })
+		log.do = func() { set(w, s, 2) }
+		w.create(slow, acme, plain())
+		if err := s.await(w.ctx, w.last()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.RotateKey(w.ctx, w.by(w.owner), acme, k.ID, commands.RotateKey{}); err != nil {
+			t.Fatal(err)
+		}
+		check(t, w, s, 2)
+	})
+	t.Run("with nobody to tell", func(t *testing.T) {
+		w := newWorld(t)
+		s := w.server()
+		w.acme(s, events.Limits{})
+		log := &between{Ledger: w.memory}
+		slow := w.server(func(c *commands.Config) { c.Log = log })
+		log.do = func() { set(w, s, 2) }
+		w.create(slow, acme, plain())
+		blind := w.server(func(c *commands.Config) { c.Holders = fixedHolders(nil) })
+		if _, err := blind.CreateKey(w.ctx, w.by(w.owner), acme, plain()); !errors.Is(err, events.ErrUnavailable) {
+			t.Fatalf("it guessed: %v", err)
+		}
+	})
+}
+
+// Whoever sees a part of the keys is not told how many there are.
+func TestAFullLimitTellsNobodyWhatTheyMayNotSee(t *testing.T) {
+	w := newWorld(t)
+	s := w.server()
+	w.acme(s, events.Limits{MaxActiveKeys: 7})
+	for range 7 {
+		w.create(s, acme, plain())
+	}
+	for name, p := range map[string]commands.Principal{"all": w.owner, "scoped": principal(acme, events.RoleAdmin, "a")} {
+		_, err := s.CreateKey(w.ctx, w.by(p), acme, plain("a"))
+		if !errors.Is(err, domain.ErrKeyLimitReached) || strings.Contains(err.Error(), "7") != (name == "all") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // However they race: no successor is born after its predecessor's revocation.

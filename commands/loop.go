@@ -73,7 +73,8 @@ func (w Wish) still() error {
 // Outcome tells what a wish did.
 type Outcome struct {
 	// Facts are what was appended, or would be in a dry run (then without
-	// positions). None says that nothing had to change.
+	// positions, and without the guard of a limit). None says that nothing had to
+	// change.
 	Facts []events.Recorded
 	// Position is that of the last fact of the aggregate.
 	Position events.Position
@@ -89,8 +90,9 @@ type Config struct {
 	Ledger events.LedgerID
 	// Configuration is followed by the caller.
 	Configuration *Configuration
-	// Holders lists who holds a place under an organization's limit now. It is
-	// asked when a limit is set, and may lag.
+	// Holders lists who holds a place under an organization's limit, as of the
+	// ledger's end when it is called or later. It is asked when a limit is set,
+	// and when keys were born outside it.
 	Holders func(ctx context.Context, org events.OrgID) ([]events.KeyID, error)
 	// Await returns when this server's own index and configuration have applied
 	// a position, so that an answered change decides the very next verdict here.
@@ -373,9 +375,14 @@ func refuseSecret(subject events.Subject, event events.Event, meta events.Meta) 
 	return nil
 }
 
+// preview is what a dry run tells. The guard of a limit is left out: it lists the
+// keys of the whole organization, also to who sees a part of them.
 func preview(entries []events.Entry) []events.Recorded {
 	out := make([]events.Recorded, 0, len(entries))
 	for _, e := range entries {
+		if e.Subject.Aggregate == events.AggregateQuota {
+			continue
+		}
 		out = append(out, events.Recorded{Subject: e.Subject, Meta: e.Meta, Event: e.Event})
 	}
 	return out

@@ -58,20 +58,35 @@ func single[S, C any](ctx context.Context, s *Service, w Wish, subject events.Su
 		for _, e := range facts {
 			a.facts = append(a.facts, placed{subject: subject, event: e})
 		}
-		_, a.config = s.cfg.Configuration.Of(subject.Org)
+		a.config = s.cfg.Configuration.position()
 		return a, err
 	})
 }
 
+// unless lets a wish be refused for what its aggregate does not know, after it was
+// looked up among those that are fulfilled already and found good by itself.
+func unless[S, C any](refuse func() error, decide func(S, C) ([]events.Event, error)) func(S, C) ([]events.Event, error) {
+	if refuse == nil {
+		return decide
+	}
+	return func(s S, c C) ([]events.Event, error) {
+		facts, err := decide(s, c)
+		if err == nil {
+			err = refuse()
+		}
+		return facts, err
+	}
+}
+
 // requireOrg refuses wishes inside an organization that is not there.
 func (s *Service) requireOrg(org events.OrgID) error {
-	config, _ := s.cfg.Configuration.Of(org)
+	own, doubtful := s.cfg.Configuration.standing(org)
 	switch {
-	case !config.Organization.Exists:
+	case !own.Exists:
 		return notFound("organization")
-	case config.Organization.Ended:
+	case own.Ended:
 		return domain.Refuse(domain.ErrEnded, "", "the organization has ended")
-	case config.Doubtful:
+	case doubtful:
 		return domain.Refuse(domain.ErrConflict, "", "the organization's configuration holds a fact that this version does not understand; update the server")
 	default:
 		return nil
@@ -121,7 +136,11 @@ func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.Org
 		if err != nil {
 			return attempt{}, err
 		}
-		a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
+		// Read before the holders are: the guard covers every key up to here.
+		a := attempt{
+			histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last(),
+			config: s.cfg.Configuration.position(),
+		}
 		if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
 			return a, err
 		}
@@ -137,7 +156,6 @@ func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.Org
 				}
 			}
 		}
-		_, a.config = s.cfg.Configuration.Of(org)
 		return a, nil
 	})
 }
@@ -200,7 +218,7 @@ func (s *Service) DeleteOrganization(ctx context.Context, w Wish, org events.Org
 		for _, e := range facts {
 			a.facts = append(a.facts, placed{subject: subject, event: e})
 		}
-		_, a.config = s.cfg.Configuration.Of(org)
+		a.config = s.cfg.Configuration.position()
 		return a, err
 	})
 }
@@ -210,25 +228,38 @@ func (s *Service) CreateWorkspace(ctx context.Context, w Wish, org events.OrgID,
 	if _, err := events.ParseWorkspaceID(string(c.ID)); err != nil {
 		return Outcome{}, domain.RefuseID("id")
 	}
-	return s.workspace(ctx, w, org, c.ID, c)
+	return s.workspace(ctx, w, org, c.ID, c, func() error {
+		workspaces, _ := s.cfg.Configuration.sizes(org)
+		return refuseFull(workspaces, events.MaxWorkspaces, "workspaces")
+	})
+}
+
+// refuseFull refuses one more of what an organization has in bounded number. How
+// many there are is followed and not loaded: creates that race may pass the
+// bound by as many.
+func refuseFull(has, limit int, what string) error {
+	if has < limit {
+		return nil
+	}
+	return domain.Refuse(domain.ErrLimitReached, "", "the organization has %d %s, as many as one may have; delete one that is not needed any more", has, what)
 }
 
 // UpdateWorkspace changes a workspace.
 func (s *Service) UpdateWorkspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID, c workspace.Update) (Outcome, error) {
 	c.Insist = w.insists()
-	return s.workspace(ctx, w, org, id, c)
+	return s.workspace(ctx, w, org, id, c, nil)
 }
 
 // DeleteWorkspace ends a workspace for ever.
 func (s *Service) DeleteWorkspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID) (Outcome, error) {
-	return s.workspace(ctx, w, org, id, workspace.Delete{})
+	return s.workspace(ctx, w, org, id, workspace.Delete{}, nil)
 }
 
-func (s *Service) workspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID, c workspace.Command) (Outcome, error) {
+func (s *Service) workspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID, c workspace.Command, refuse func() error) (Outcome, error) {
 	if err := s.authorizeWithin(w, org); err != nil {
 		return Outcome{}, err
 	}
-	return single(ctx, s, w, events.WorkspaceSubject(org, id), workspace.Evolve, workspace.Decide, c)
+	return single(ctx, s, w, events.WorkspaceSubject(org, id), workspace.Evolve, unless(refuse, workspace.Decide), c)
 }
 
 // ReplaceCatalog puts a whole permission catalog in the place of the one before.
@@ -245,26 +276,29 @@ func (s *Service) CreateProfile(ctx context.Context, w Wish, org events.OrgID, c
 	if _, err := events.ParseProfileID(string(c.ID)); err != nil {
 		return Outcome{}, domain.RefuseID("id")
 	}
-	return s.profile(ctx, w, org, c.ID, c)
+	return s.profile(ctx, w, org, c.ID, c, func() error {
+		_, profiles := s.cfg.Configuration.sizes(org)
+		return refuseFull(profiles, events.MaxProfiles, "profiles")
+	})
 }
 
 // UpdateProfile changes a profile.
 func (s *Service) UpdateProfile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID, c profile.Update) (Outcome, error) {
 	c.Insist = w.insists()
-	return s.profile(ctx, w, org, id, c)
+	return s.profile(ctx, w, org, id, c, nil)
 }
 
 // DeleteProfile ends a profile for ever. Whether keys use it is the caller's to
 // ask first: the answer of a view is advisory.
 func (s *Service) DeleteProfile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID) (Outcome, error) {
-	return s.profile(ctx, w, org, id, profile.Delete{})
+	return s.profile(ctx, w, org, id, profile.Delete{}, nil)
 }
 
-func (s *Service) profile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID, c profile.Command) (Outcome, error) {
+func (s *Service) profile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID, c profile.Command, refuse func() error) (Outcome, error) {
 	if err := s.authorizeWithin(w, org); err != nil {
 		return Outcome{}, err
 	}
-	return single(ctx, s, w, events.ProfileSubject(org, id), profile.Evolve, profile.Decide, c)
+	return single(ctx, s, w, events.ProfileSubject(org, id), profile.Evolve, unless(refuse, profile.Decide), c)
 }
 
 // authorizeWithin checks that the principal may change what belongs to the

@@ -49,6 +49,7 @@ var (
 	ErrEnded           = fmt.Errorf("%w: has ended", ErrConflict)
 	ErrInUse           = fmt.Errorf("%w: in use", ErrConflict)
 	ErrKeyLimitReached = fmt.Errorf("%w: key limit reached", ErrConflict)
+	ErrLimitReached    = fmt.Errorf("%w: limit reached", ErrConflict)
 	ErrAlreadyRotated  = fmt.Errorf("%w: already rotated", ErrConflict)
 	ErrLastOwner       = fmt.Errorf("%w: last owner", ErrConflict)
 )

@@ -60,6 +60,15 @@ const (
 	// MaxPermissionRoutes bounds the routes listed on one permission.
 	MaxPermissionRoutes = 32
 
+	// MaxWorkspaces bounds the workspaces of an organization that live: every
+	// server holds all of them in memory, and what a key of all workspaces may do
+	// is judged among them. It is a project for each customer of a large product.
+	MaxWorkspaces = 10_000
+
+	// MaxProfiles bounds the profiles of an organization that live: their settings
+	// are in the memory of every verifier, 16 MiB at most.
+	MaxProfiles = 1000
+
 	// MaxSettingsBytes bounds a profile's settings document: it travels with
 	// every verdict.
 	MaxSettingsBytes = 16 * 1024

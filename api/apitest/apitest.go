@@ -144,6 +144,13 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	service, err := commands.New(commands.Config{
 		Log: ledger, Ledger: id, Configuration: configuration, Await: memory.WaitFor, Logger: log,
 		Holders: func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
+			last, err := ledger.Last(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if err := catalogs.WaitFor(ctx, last); err != nil {
+				return nil, err
+			}
 			return browse.Holders(ctx, org, events.TimeOf(time.Now()))
 		},
 	})

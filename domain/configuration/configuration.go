@@ -14,47 +14,68 @@ import (
 	"github.com/keyledger/keyledger/events"
 )
 
-// State is an organization's configuration. It is read-only once made.
+// State is an organization's configuration.
 type State struct {
 	Organization organization.State
 	Catalog      catalog.State
-	Workspaces   map[events.WorkspaceID]workspace.State
-	Profiles     map[events.ProfileID]profile.State
+	// Workspaces and Profiles are those that live: what has ended is as good as
+	// never there to whoever decides over keys, and there is no end of it.
+	Workspaces map[events.WorkspaceID]workspace.State
+	Profiles   map[events.ProfileID]profile.State
 	// Doubtful says that a fact could not be understood: nothing is decided
 	// under this configuration until it is.
 	Doubtful bool
 }
 
 // Evolve applies a fact that was found under one of the organization's
-// subjects. Facts about keys change nothing.
+// subjects, and leaves what it was given as it is. Facts about keys change
+// nothing.
 func Evolve(s State, subject events.Subject, e events.Event) State {
+	switch subject.Aggregate {
+	case events.AggregateWorkspace:
+		s.Workspaces = maps.Clone(s.Workspaces)
+	case events.AggregateProfile:
+		s.Profiles = maps.Clone(s.Profiles)
+	}
+	s.Apply(subject, e)
+	return s
+}
+
+// Apply is Evolve in place, for a state that nobody else reads: a replay of many
+// workspaces must not copy them all for each.
+func (s *State) Apply(subject events.Subject, e events.Event) {
 	switch subject.Aggregate {
 	case events.AggregateOrganization, events.AggregateRevoked:
 		if subject.Aggregate == events.AggregateRevoked && subject.ID != events.RevokedAll {
-			return s
+			return
 		}
 		s.Organization = organization.Evolve(s.Organization, e)
 	case events.AggregateCatalog:
 		s.Catalog = catalog.Evolve(s.Catalog, e)
 	case events.AggregateWorkspace:
 		id := events.WorkspaceID(subject.ID)
-		s.Workspaces = with(s.Workspaces, id, workspace.Evolve(s.Workspaces[id], e))
+		next := workspace.Evolve(s.Workspaces[id], e)
+		put(&s.Workspaces, id, next, next.Live())
 	case events.AggregateProfile:
 		id := events.ProfileID(subject.ID)
-		s.Profiles = with(s.Profiles, id, profile.Evolve(s.Profiles[id], e))
+		next := profile.Evolve(s.Profiles[id], e)
+		put(&s.Profiles, id, next, next.Live())
 	default:
-		return s
+		return
 	}
 	switch e.(type) {
 	case events.Unknown, events.Malformed:
 		s.Doubtful = s.Doubtful || events.Bears(e)
 	}
-	return s
 }
 
-func with[K comparable, V any](m map[K]V, k K, v V) map[K]V {
-	next := make(map[K]V, len(m)+1)
-	maps.Copy(next, m)
-	next[k] = v
-	return next
+func put[K comparable, V any](m *map[K]V, k K, v V, lives bool) {
+	if !lives {
+		delete(*m, k)
+		return
+	}
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[k] = v
 }

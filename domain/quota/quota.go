@@ -60,6 +60,12 @@ func Decide(s State, c Command) ([]events.Event, error) {
 			return take(s, c.New, c.Limit, c.Ended)
 		}
 		next := append(slices.Delete(slices.Clone(s.Holders), i, i+1), c.New)
+		if len(next) > events.MaxActiveKeysLimit {
+			next = without(next, c.Ended)
+		}
+		if len(next) > events.MaxActiveKeysLimit {
+			return nil, domain.Refuse(domain.ErrKeyLimitReached, "", "the organization has %d active keys, more than any limit allows; revoke some first", len(next))
+		}
 		return []events.Event{events.QuotaChanged{Limit: c.Limit, Holders: next}}, nil
 	case Reset:
 		if len(c.Holders) > events.MaxActiveKeysLimit {
