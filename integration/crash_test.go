@@ -185,10 +185,8 @@ func (w *writer) check(t *testing.T, s *server, owner string) {
 // what it did not, and views that a rebuild from nothing equals; and the uses that
 // went with it show as a boot without an end.
 //
-// Breaking it: without the expectation and message id of a repeat ([wish.repeat]
-// drawn anew) a create told again is there twice; with a rotation appended as two
-// facts one after another its key is found rotated to none; with the position of
-// the catalog committed apart from its rows the digests differ.
+// Breaking it: with a command id that is drawn anew for each repeat, a wish that was
+// carried out is refused when it is told again, or carried out again.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Cleanup(func() {
 		if t.Failed() {

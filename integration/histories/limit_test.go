@@ -64,7 +64,8 @@ func (l *limit) run(ctx context.Context, c *client, s *server) {
 		})
 		w := Wish{Act: ActCreate, ID: wish.RequestID, Subject: string(limitOrg), Server: s.number}
 		if err == nil {
-			l.log.Add(c.number, call, w, Answer{Position: out.Facts[0].Position})
+			a, _ := l.done(s, out.Outcome)
+			l.log.Add(c.number, call, w, a)
 			mine = append(mine, out.Key.ID)
 		} else if a, ok := l.told(s, "create", err, domain.ErrKeyLimitReached); ok {
 			l.log.Add(c.number, call, w, a)
@@ -79,7 +80,8 @@ func (l *limit) revoke(c *client, s *server, id events.KeyID) {
 	for l.ctx.Err() == nil {
 		out, err := s.RevokeKey(l.ctx, wish, limitOrg, id, false)
 		if err == nil {
-			l.log.Add(c.number, call, Wish{Act: ActRevoke, ID: wish.RequestID, Subject: string(limitOrg), Server: s.number}, Answer{Position: out.Position})
+			a, _ := l.done(s, out.Outcome)
+			l.log.Add(c.number, call, Wish{Act: ActRevoke, ID: wish.RequestID, Subject: string(limitOrg), Server: s.number}, a)
 			return
 		}
 		l.told(s, "revoke", err, domain.ErrNotFound)

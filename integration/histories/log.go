@@ -55,8 +55,8 @@ type Answer struct {
 	Refused bool
 	// Unchanged says that all was so already.
 	Unchanged bool
-	// Position is that of the last fact it appended, After that of the fact which
-	// was the last of its chain before.
+	// Position is that of a fact it appended; settled, that of its last one in a
+	// chain, and After that of the fact which was the chain's last before.
 	Position, After events.Position
 	// Lagging says that the server answered before its own index had come so
 	// far, which it does after waiting for some seconds.
@@ -117,7 +117,7 @@ func (l *Log) Len() (all, ended int) {
 // which makes histories of thousands of operations quick to judge.
 func (l *Log) Settle(ledger []events.Recorded, chain func(events.Recorded) string) error {
 	type place struct {
-		facts       int
+		facts       []events.Position
 		last, after events.Position
 	}
 	places, ends := map[string]place{}, map[string]events.Position{}
@@ -128,16 +128,12 @@ func (l *Log) Settle(ledger []events.Recorded, chain func(events.Recorded) strin
 		}
 		p := places[id]
 		if name := chain(f); name != "" {
-			if p.facts == 0 {
+			if p.last == 0 {
 				p.after = ends[name]
 			}
-			ends[name] = f.Position
-			p.last = f.Position
+			ends[name], p.last = f.Position, f.Position
 		}
-		if p.last == 0 {
-			p.last = f.Position
-		}
-		p.facts++
+		p.facts = append(p.facts, f.Position)
 		places[id] = p
 	}
 	l.mu.Lock()
@@ -151,15 +147,15 @@ func (l *Log) Settle(ledger []events.Recorded, chain func(events.Recorded) strin
 		case w.Act == ActRead || a.Refused:
 		case a.Nothing || a.Unchanged:
 			if there {
-				faults = append(faults, fmt.Errorf("histories: in the ledger at %d: %s", p.last, describe(w, a)))
+				faults = append(faults, fmt.Errorf("histories: in the ledger at %d: %s", p.facts, describe(w, a)))
 			}
 			if a.Nothing {
 				continue
 			}
 		case !there && a.Unknown:
 			continue
-		case !there, !a.Unknown && a.Position != p.last:
-			faults = append(faults, fmt.Errorf("histories: not in the ledger, but at %d: %s", p.last, describe(w, a)))
+		case !there, !a.Unknown && !slices.Contains(p.facts, a.Position):
+			faults = append(faults, fmt.Errorf("histories: not in the ledger, but at %d: %s", p.facts, describe(w, a)))
 		default:
 			a.Unknown, a.Position, a.After = false, p.last, p.after
 			op.Output = a

@@ -15,8 +15,8 @@ import (
 // never waits for them: with everybody editing a key, every one of those who
 // revoke it is answered that it is revoked, at the first request.
 //
-// Breaking it: with the revocation on the key's own subject, under the key's
-// expectation, some are told that nothing was changed.
+// Breaking it: with a revocation that expects the key's last fact and not that there
+// is no revocation yet, keys are revoked twice and their histories are corrupt.
 func TestRevocationsMeetEdits(t *testing.T) {
 	w := oneNode(t)
 	w.calm()

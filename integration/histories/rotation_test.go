@@ -71,10 +71,11 @@ func (l *rotations) one(c *client, s *server, id events.KeyID, act Act, do func(
 		out, err = do(wish)
 		return err
 	})
-	a, ok := Answer{}, true
-	if err == nil {
-		a.Position = out.Facts[0].Position
-	} else if a, ok = l.told(s, string(act), err, domain.ErrEnded); !ok {
+	a, ok := l.done(s, out.Outcome)
+	if err != nil {
+		a, ok = l.told(s, string(act), err, domain.ErrEnded)
+	}
+	if !ok {
 		return
 	}
 	l.log.Add(c.number, call, w, a)

@@ -62,6 +62,19 @@ func oneNode(t *testing.T) *world {
 }
 
 // One node, and connections that are cut now and then.
+//
+// Breaking it, and what showed it:
+//   - answers that do not wait for the server's own index: the plain history of
+//     keys and of ends;
+//   - questions that do not wait for the position they name: the history of
+//     questions that name the last answered change;
+//   - a rotation without its expectation on the predecessor's revocation: its
+//     model, and the ledger, with successors born after it;
+//   - creates under a limit without the expectation on its guard: the limit's
+//     model, and the ledger, with 9 keys on 4 places;
+//   - an index that does not honour the end of an organization: the end's model;
+//   - a lost answer taken for one that nothing happened: [Log.Settle];
+//   - repeats that do not look for their own first outcome: [Log.Settle].
 func TestOneNode(t *testing.T) {
 	w := oneNode(t)
 	under(w, func() {
@@ -77,6 +90,11 @@ func TestOneNode(t *testing.T) {
 // Two servers on three nodes, while the leader steps down, connections are cut,
 // the leader is cut off from the others together with a server that goes on
 // asking it, and the leader is killed.
+//
+// A server that asks a cut-off leader may refuse a wish, or find nothing to do, over
+// facts that it does not hear of: such answers are counted and not judged (see
+// told). All
+// that is appended, and every question that names a position, is judged throughout.
 func TestThreeNodes(t *testing.T) {
 	c := clustertest.Start(t)
 	c.Begin()
