@@ -44,15 +44,35 @@ func (s *Server) settleOn(ctx context.Context, view string, wait func(context.Co
 	}
 }
 
-// applied waits until the catalog shows a change that is to be answered with
-// what the catalog shows of it.
-func (s *Server) applied(ctx context.Context, out commands.Outcome) error {
+// notApplied answers a change that is recorded and that this server has not
+// applied: it must not look like success to who takes a key away.
+func (s *Server) notApplied(pos events.Position, cause error) error {
+	return &refusal{
+		err: errors.Join(errNotApplied, cause),
+		detail: fmt.Sprintf("the change is recorded at position %s, and this server has not applied it yet: its own verdicts are not to be relied on until it has; repeat the request with the same Idempotency-Key",
+			s.position(pos)),
+	}
+}
+
+// applied refuses to answer a change with success that takes something away and
+// that this server has not applied. What it may answer all the same carries a
+// header that says so.
+func (s *Server) applied(out commands.Outcome) error {
 	s.remember(out.Position)
+	if !out.Applied && out.Narrows() {
+		return s.notApplied(out.Position, nil)
+	}
+	return nil
+}
+
+// shown waits until the catalog shows a change that is to be answered with what
+// the catalog shows of it.
+func (s *Server) shown(ctx context.Context, out commands.Outcome) error {
+	if err := s.applied(out); err != nil {
+		return err
+	}
 	if err := s.cfg.WaitForCatalog(ctx, out.Position); err != nil {
-		return &refusal{
-			err:    errors.Join(events.ErrOutcomeUnknown, err),
-			detail: fmt.Sprintf("the change is recorded at position %s, and this server's view of it lags: read it again", s.position(out.Position)),
-		}
+		return s.notApplied(out.Position, err)
 	}
 	return nil
 }
@@ -78,8 +98,10 @@ func (s *Server) deleted(w commands.Wish, out commands.Outcome, err error) (repl
 	if w.DryRun {
 		return preview(out.Facts)
 	}
-	s.remember(out.Position)
-	return reply{body: wire.Deleted{Position: s.position(out.Position)}, replayed: out.Replayed}, nil
+	if err := s.applied(out); err != nil {
+		return reply{}, err
+	}
+	return reply{body: wire.Deleted{Position: s.position(out.Position)}, replayed: out.Replayed, lags: !out.Applied}, nil
 }
 
 // changed answers a change of what the catalog shows.
@@ -92,9 +114,9 @@ func changed[T any](ctx context.Context, s *Server, w commands.Wish, out command
 	if w.DryRun {
 		return preview(out.Facts)
 	}
-	if err := s.applied(ctx, out); err != nil {
+	if err := s.shown(ctx, out); err != nil {
 		return reply{}, err
 	}
 	body, revision, err := show()
-	return reply{body: body, revision: revision, location: location, replayed: out.Replayed}, err
+	return reply{body: body, revision: revision, location: location, replayed: out.Replayed, lags: !out.Applied}, err
 }

@@ -231,6 +231,7 @@ func (e *endpoint) answersTo(op *huma.Operation, registry huma.Registry) {
 	schema := registry.Schema(reflect.TypeOf(e.answers), true, "")
 	if e.change {
 		good.Headers["Idempotency-Replayed"] = text("true when an earlier request with this Idempotency-Key did it.")
+		good.Headers["Keyledger-Applied"] = text("false when the change is recorded and this server has not applied it yet: its own verdicts may still rest on what was before. Left out otherwise. A change that takes something away is then answered with recorded_not_applied instead, unless the answer carries a secret.")
 		dry := registry.Schema(reflect.TypeFor[wire.DryRun](), true, "")
 		if e.status == http.StatusOK {
 			schema = &huma.Schema{OneOf: []*huma.Schema{schema, dry}}
@@ -298,7 +299,7 @@ func (e *endpoint) allCodes() []string {
 			codes = append(codes, "body_too_large", "unsupported_media_type")
 		}
 		if e.change {
-			codes = append(codes, "idempotency_key_reused", "conflict", "outcome_unknown", "invalid_value")
+			codes = append(codes, "idempotency_key_reused", "conflict", "outcome_unknown", "invalid_value", "recorded_not_applied")
 		}
 		if e.match {
 			codes = append(codes, "stale_revision")

@@ -80,6 +80,8 @@ type reply struct {
 	revision events.Revision
 	location string
 	replayed bool
+	// lags says that this server has not applied what it answers.
+	lags bool
 }
 
 // serve carries a request through what all endpoints have in common.
@@ -159,6 +161,9 @@ func (s *Server) write(c *call, out reply) {
 	}
 	if out.replayed {
 		h.Set("Idempotency-Replayed", "true")
+	}
+	if out.lags {
+		h.Set("Keyledger-Applied", "false")
 	}
 	c.w.WriteHeader(out.status)
 	// The client may have gone; there is nobody to tell.

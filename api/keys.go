@@ -145,7 +145,7 @@ func (s *Server) createKey(ctx context.Context, c *call) (reply, error) {
 	s.remember(out.Position)
 	return reply{
 		body:     wire.Created{Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(), Position: s.position(out.Position)},
-		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID),
+		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID), lags: !out.Applied,
 	}, nil
 }
 
@@ -256,8 +256,13 @@ func (s *Server) updateKey(ctx context.Context, c *call) (reply, error) {
 	if w.DryRun {
 		return preview(out.Facts)
 	}
-	s.remember(out.Position)
-	return reply{body: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), revision: out.Key.Revision, replayed: out.Replayed}, nil
+	if err := s.applied(out.Outcome); err != nil {
+		return reply{}, err
+	}
+	return reply{
+		body:     s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)),
+		revision: out.Key.Revision, replayed: out.Replayed, lags: !out.Applied,
+	}, nil
 }
 
 func updateFrom(body wire.UpdateKey) (key.Update, error) {
@@ -430,10 +435,12 @@ func (s *Server) revokeKey(ctx context.Context, c *call) (reply, error) {
 	if w.DryRun {
 		return preview(out.Facts)
 	}
-	s.remember(out.Position)
+	if err := s.applied(out.Outcome); err != nil {
+		return reply{}, err
+	}
 	return reply{
 		body:     wire.Changed{Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Position: s.position(out.Position)},
-		revision: out.Key.Revision, replayed: out.Replayed,
+		revision: out.Key.Revision, replayed: out.Replayed, lags: !out.Applied,
 	}, nil
 }
 
@@ -471,6 +478,6 @@ func (s *Server) rotateKey(ctx context.Context, c *call) (reply, error) {
 			Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(),
 			Previous: s.showOwn(out.Previous, s.lastUsed(ctx, out, out.Previous)), Position: s.position(out.Position),
 		},
-		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID),
+		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID), lags: !out.Applied,
 	}, nil
 }

@@ -22,6 +22,7 @@ import (
 // What only HTTP refuses. Sentinels of the rooms below have their own place in
 // the table.
 var (
+	errNotApplied      = errors.New("api: recorded and not applied")
 	errUnauthenticated = errors.New("api: unauthenticated")
 	errRequest         = errors.New("api: request cannot be read")
 	errTooLarge        = errors.New("api: body too large")
@@ -162,6 +163,10 @@ var kinds = []kind{
 	{
 		events.ErrOutcomeUnknown, 504, "outcome_unknown", "Outcome unknown",
 		"The change was sent and no answer came. Repeat the request with the same Idempotency-Key to learn what became of it.",
+	},
+	{
+		errNotApplied, 503, "recorded_not_applied", "Recorded, not applied yet",
+		"The change is in the ledger for good, and this server has not applied it: its verdicts may still rest on what was before, and are STALE once it is too far behind. Verifiers that follow the ledger apply it all the same. Repeat the request with the same Idempotency-Key until it is answered with success.",
 	},
 	{
 		events.ErrConflict, 503, "unavailable", "Unavailable",

@@ -245,7 +245,7 @@ func TestDryRunsAppendNothing(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 	rotated, err := s.RotateKey(w.ctx, dry, acme, k.ID, commands.RotateKey{Grace: time.Hour})
-	if err != nil || len(rotated.Facts) != 3 || !rotated.Secret.IsZero() || rotated.Previous.RotatedTo != rotated.Key.ID {
+	if err != nil || len(rotated.Facts) != 2 || !rotated.Secret.IsZero() || rotated.Previous.RotatedTo != rotated.Key.ID {
 		t.Errorf("%+v, %v", rotated, err)
 	}
 	if out, err = s.RevokeKey(w.ctx, dry, acme, k.ID, true); err != nil || len(out.Facts) != 1 || !out.Key.Revoked {

@@ -80,6 +80,25 @@ type Outcome struct {
 	Position events.Position
 	// Replayed says that an earlier request with the same idempotency key did it.
 	Replayed bool
+	// Applied says that this server's own verdicts rest on it. What is recorded
+	// and not applied holds all the same, elsewhere and here as soon as it can.
+	Applied bool
+}
+
+// Narrows reports whether it may have taken something away from a key, which a
+// caller takes for done when it is answered. Where nothing had to change that may
+// have been so before, and not be applied yet.
+func (o Outcome) Narrows() bool {
+	for _, f := range o.Facts {
+		switch f.Event.(type) {
+		case events.OrganizationCreated, events.OrganizationRenamed, events.OrganizationPlanChanged, events.OrganizationLimitsChanged,
+			events.OrganizationPolicyChanged, events.QuotaChanged, events.WorkspaceCreated, events.WorkspaceRenamed,
+			events.ProfileCreated, events.ProfileRenamed, events.KeyCreated, events.KeyRenamed, events.KeyMetadataChanged, events.KeyEnabled:
+		default:
+			return true
+		}
+	}
+	return len(o.Facts) == 0
 }
 
 // Config is what a Service works with.
@@ -319,12 +338,13 @@ func (s *Service) append(ctx context.Context, w Wish, entries []events.Entry) ([
 
 // answer waits until this server's own index has applied what is answered. A
 // wait that fails does not take back what is recorded; it is logged, and the
-// verdicts of this server tell how far they are.
+// outcome says so.
 func (s *Service) answer(ctx context.Context, o order, out Outcome) Outcome {
 	if o.wish.DryRun {
 		return out
 	}
-	if err := s.cfg.Await(ctx, out.Position); err != nil {
+	err := s.cfg.Await(ctx, out.Position)
+	if out.Applied = err == nil; !out.Applied {
 		s.cfg.Logger.WarnContext(ctx, "own index lags behind an answered change", "position", uint64(out.Position), "error", err)
 	}
 	return out
