@@ -82,7 +82,7 @@ const (
 
 	// detachRounds bounds how often the keys of a profile are looked up again
 	// while they are detached: keys that get it meanwhile are not chased for ever.
-	detachRounds = 1000
+	detachRounds = 10
 
 	// namedUsers is how many keys a refusal names before it gets unreadable.
 	namedUsers = 10

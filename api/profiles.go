@@ -217,14 +217,19 @@ func (s *Server) detach(ctx context.Context, w commands.Wish, org events.OrgID, 
 	w.IfMatch, w.IdempotencyKey = 0, ""
 	for range detachRounds {
 		s.settle(ctx)
-		users, err := s.cfg.Catalog.KeysUsingProfile(ctx, org, id, events.TimeOf(time.Now()))
-		if err != nil || users.Count == 0 {
+		now := events.TimeOf(time.Now())
+		if !force {
+			users, err := s.cfg.Catalog.KeysUsingProfile(ctx, org, id, now)
+			if err == nil && users.Count > 0 {
+				err = inUse(users)
+			}
+			return nil, err
+		}
+		users, err := s.cfg.Catalog.KeysWithProfile(ctx, org, id, now)
+		if err != nil || len(users) == 0 {
 			return tried, err
 		}
-		if !force {
-			return nil, inUse(users)
-		}
-		for _, user := range users.First {
+		for _, user := range users {
 			out, err := s.cfg.Commands.UpdateKey(ctx, w, org, user, key.Update{Profile: domain.Some(events.ProfileID(""))})
 			if err != nil && !errors.Is(err, domain.ErrEnded) {
 				return nil, err

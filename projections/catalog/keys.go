@@ -296,8 +296,17 @@ const firstUsers = 10
 
 // KeysUsingProfile tells which keys that are ACTIVE or INACTIVE have a profile.
 func (c *Catalog) KeysUsingProfile(ctx context.Context, org events.OrgID, id events.ProfileID, now events.Time) (Users, error) {
-	return c.users(ctx, org, now, `k.profile <> '' AND k.profile = ?3`, string(id))
+	return c.users(ctx, org, now, hasProfile, string(id))
 }
+
+// KeysWithProfile returns all keys that are ACTIVE or INACTIVE and have a
+// profile, from the newest on.
+func (c *Catalog) KeysWithProfile(ctx context.Context, org events.OrgID, id events.ProfileID, now events.Time) ([]events.KeyID, error) {
+	return c.using(ctx, org, now, hasProfile, string(id))
+}
+
+// hasProfile is the condition on a key with the profile of ?3.
+const hasProfile = `k.profile <> '' AND k.profile = ?3`
 
 // KeysUsingWorkspace tells which keys that are ACTIVE or INACTIVE list a
 // workspace in their scope.
@@ -306,12 +315,11 @@ func (c *Catalog) KeysUsingWorkspace(ctx context.Context, org events.OrgID, id e
 }
 
 func (c *Catalog) users(ctx context.Context, org events.OrgID, now events.Time, condition, arg string) (Users, error) {
-	var u Users
-	ids, err := sqlview.All(ctx, c.db, scanKeyID, `SELECT k.id`+fromKey+`WHERE k.org = ?2 AND `+condition+` AND `+livingSQL+
+	ids, err := c.using(ctx, org, now, condition, arg)
+	return Users{Count: len(ids), First: ids[:min(len(ids), firstUsers)]}, err
+}
+
+func (c *Catalog) using(ctx context.Context, org events.OrgID, now events.Time, condition, arg string) ([]events.KeyID, error) {
+	return sqlview.All(ctx, c.db, scanKeyID, `SELECT k.id`+fromKey+`WHERE k.org = ?2 AND `+condition+` AND `+livingSQL+
 		` ORDER BY k.created_position DESC`, int64(now), string(org), arg)
-	if err != nil {
-		return u, err
-	}
-	u.Count, u.First = len(ids), ids[:min(len(ids), firstUsers)]
-	return u, nil
 }
