@@ -173,3 +173,36 @@ func replay(b *testing.B, js natsjs.JetStream, facts int) error {
 	reading.Stop()
 	return nil
 }
+
+// BenchmarkLoad reads the history of one subject among those of others, decoded,
+// beside asking the leader for each fact of it, undecoded.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range []int{1, 10, 100, 1500} {
+		b.Run(fmt.Sprintf("facts=%d", n), func(b *testing.B) {
+			broker := begin(b, b.TempDir())
+			l := ledger(b, broker.Conn())
+			history(b, l, n, 4)
+			var ours, each time.Duration
+			for b.Loop() {
+				start := time.Now()
+				facts, err := l.Load(b.Context(), long, 0)
+				ours += time.Since(start)
+				if err != nil || len(facts) != n {
+					b.Fatal(len(facts), err)
+				}
+				start = time.Now()
+				for _, r := range append(facts, events.Recorded{Position: facts[n-1].Position + 1}) {
+					ask := fmt.Appendf(nil, `{"seq":%d,"next_by_subj":%q,"no_hdr":true}`, r.Position, long)
+					if _, err := broker.Conn().Request("$JS.API.STREAM.MSG.GET."+jetstream.StreamLedger, ask, time.Minute); err != nil {
+						b.Fatal(err)
+					}
+				}
+				each += time.Since(start)
+			}
+			b.ReportMetric(ours.Seconds()*1e3/float64(b.N), "ms")
+			b.ReportMetric(each.Seconds()*1e3/float64(b.N), "each-ms")
+			b.ReportMetric(ours.Seconds()/each.Seconds(), "of-each")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

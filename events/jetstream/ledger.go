@@ -157,39 +157,6 @@ func (l *Ledger) At(ctx context.Context, pos events.Position) (events.Recorded, 
 	return l.decode(m), nil
 }
 
-// Load returns the facts of one subject after a position, in order, for a
-// decision. It asks the stream's leader (a direct get may be answered by a
-// follower that lags behind the caller's own last append) and makes no consumer.
-//
-// A history that is not whole wraps [events.ErrCorrupt]. A fact of a kind that
-// this program does not know, or a body that is none, is returned as it is: the
-// caller refuses to decide on it.
-func (l *Ledger) Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error) {
-	if _, err := events.ParseSubject(subject.String()); err != nil {
-		return nil, err
-	}
-	name := subject.String()
-	var facts []events.Recorded
-	for next := uint64(after) + 1; ; {
-		m, err := l.get(ctx, StreamLedger, getRequest{Seq: next, Next: name})
-		if errors.Is(err, errNoMessage) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		if m.subject != name || m.seq < next {
-			return nil, fmt.Errorf("%w: position %d was answered when %d or later on %s was asked for", events.ErrCorrupt, m.seq, next, name)
-		}
-		facts = append(facts, l.decode(m))
-		next = m.seq + 1
-	}
-	if err := batch.CheckRevisions(facts, after); err != nil {
-		return nil, err
-	}
-	return facts, nil
-}
-
 // message is a stored message, whichever way it was read.
 type message struct {
 	seq     uint64

@@ -136,10 +136,10 @@ func (t *tail) consume(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := c.create(ctx); err != nil {
+	if err := t.ledger.createConsumer(ctx, t.stream, c.name, c.seen+1); err != nil {
 		return err
 	}
-	defer c.remove()
+	defer t.ledger.removeConsumer(t.stream, c.name)
 	return c.read(ctx, down)
 }
 
@@ -165,33 +165,42 @@ type consumerConfig struct {
 	Stream string `json:"stream_name"`
 	Action string `json:"action"`
 	Config struct {
-		Name     string `json:"name"`
-		Deliver  string `json:"deliver_policy"`
-		Start    uint64 `json:"opt_start_seq"`
-		Ack      string `json:"ack_policy"`
-		Replay   string `json:"replay_policy"`
-		Inactive int64  `json:"inactive_threshold"` // nanoseconds
-		Replicas int    `json:"num_replicas"`
-		Memory   bool   `json:"mem_storage"`
+		Name     string   `json:"name"`
+		Deliver  string   `json:"deliver_policy"`
+		Start    uint64   `json:"opt_start_seq"`
+		Subjects []string `json:"filter_subjects,omitempty"`
+		Ack      string   `json:"ack_policy"`
+		Replay   string   `json:"replay_policy"`
+		Inactive int64    `json:"inactive_threshold"` // nanoseconds
+		Replicas int      `json:"num_replicas"`
+		Memory   bool     `json:"mem_storage"`
 	} `json:"config"`
 }
 
-func (c *consumer) create(ctx context.Context) error {
+// createConsumer makes a consumer that keeps no state on disk and takes no
+// acknowledgements, over all subjects unless some are given.
+func (l *Ledger) createConsumer(ctx context.Context, stream, name string, start uint64, subjects ...string) error {
 	var req consumerConfig
-	req.Stream, req.Action = c.tail.stream, "create"
-	req.Config.Name, req.Config.Deliver, req.Config.Ack, req.Config.Replay = c.name, "by_start_sequence", "none", "instant"
-	req.Config.Start = c.seen + 1
+	req.Stream, req.Action = stream, "create"
+	req.Config.Name, req.Config.Deliver, req.Config.Ack, req.Config.Replay = name, "by_start_sequence", "none", "instant"
+	req.Config.Start, req.Config.Subjects = start, subjects
 	req.Config.Inactive, req.Config.Replicas, req.Config.Memory = inactive.Nanoseconds(), 1, true
 	var answer struct {
 		Error *apiError `json:"error"`
 	}
-	if err := c.tail.ledger.ask(ctx, "$JS.API.CONSUMER.CREATE."+c.tail.stream+"."+c.name, req, &answer); err != nil {
+	if err := l.ask(ctx, "$JS.API.CONSUMER.CREATE."+stream+"."+name, req, &answer); err != nil {
 		return err
 	}
 	if answer.Error != nil {
-		return answer.Error.read(c.tail.stream)
+		return answer.Error.read(stream)
 	}
 	return nil
+}
+
+// removeConsumer tells the broker that a consumer is not needed. If it does not
+// hear, it finds out by itself.
+func (l *Ledger) removeConsumer(stream, name string) {
+	_ = l.conn.Publish("$JS.API.CONSUMER.DELETE."+stream+"."+name, nil)
 }
 
 // start is the position to begin at. After a break that is the last message
@@ -202,12 +211,6 @@ func (t *tail) start() uint64 {
 		return uint64(t.last)
 	}
 	return uint64(t.last) + 1
-}
-
-// remove tells the broker that the consumer is not needed. If it does not hear,
-// it finds out by itself.
-func (c *consumer) remove() {
-	_ = c.tail.ledger.conn.Publish("$JS.API.CONSUMER.DELETE."+c.tail.stream+"."+c.name, nil)
 }
 
 // read hands over what arrives until this consumer has to go.

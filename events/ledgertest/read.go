@@ -39,6 +39,55 @@ func load(t *testing.T, b *bench) {
 	}
 }
 
+// lengthen appends a long history of one subject, with facts of another between.
+func (b *bench) lengthen(t *testing.T, id, other events.WorkspaceID, revisions int) []events.Recorded {
+	t.Helper()
+	entries := []events.Entry{b.workspace(id), b.workspace(other)}
+	for r := 2; r <= revisions; r++ {
+		entries = append(entries, b.rename(id, events.Revision(r)), b.rename(other, events.Revision(r)))
+	}
+	return b.append(t, entries...)
+}
+
+func loadLong(t *testing.T, b *bench) {
+	const revisions = 60
+	subject := events.WorkspaceSubject(org, "a")
+	all := b.lengthen(t, "a", "b", revisions)
+	for i, r := range b.load(t, subject, 0) {
+		same(t, r, all[2*i])
+	}
+	if facts := b.load(t, subject, 40); len(facts) != revisions-20 || facts[0].Position != 41 {
+		t.Fatalf("%d facts after 40", len(facts))
+	}
+	// Whoever has an answer to an append sees it in the next load.
+	for r := events.Revision(revisions + 1); r <= revisions+30; r++ {
+		tip := b.append(t, b.rename("a", r))[0]
+		facts := b.load(t, subject, 0)
+		if len(facts) != int(r) || facts[r-1].Position != tip.Position {
+			t.Fatalf("%d facts after revision %d", len(facts), r)
+		}
+	}
+}
+
+func loadLongDoubtful(t *testing.T, b *bench) {
+	all := b.lengthen(t, "a", "b", 60)
+	subject := events.WorkspaceSubject(org, "a")
+	b.Plant(t, subject.String(), []byte("no fact at all"))
+	b.append(t, b.rename("a", 61), b.rename("a", 62))
+	facts := b.load(t, subject, 0)
+	if _, bad := facts[60].Event.(events.Malformed); !bad || len(facts) != 63 {
+		t.Fatalf("%d facts, of which the 61st is %T", len(facts), facts[60].Event)
+	}
+	// An old fact again, at the end and in the middle of a history.
+	b.Plant(t, subject.String(), all[40].Raw)
+	for range 2 {
+		if _, err := b.Ledger.Load(b.ctx, subject, 0); !errors.Is(err, events.ErrCorrupt) {
+			t.Fatalf("load: %v", err)
+		}
+		b.append(t, b.rename("a", 63))
+	}
+}
+
 func loadDoubtful(t *testing.T, b *bench) {
 	subject := events.WorkspaceSubject(org, "a")
 	created := b.append(t, b.workspace("a"))[0]
