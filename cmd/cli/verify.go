@@ -26,6 +26,12 @@ The exit code is 0 when it is VALID and 3 when it is denied.`,
   keyledger verify --file service.key -o json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range []string{"permission", "workspace", "at-least"} {
+				// A variable that was never set must not ask for less.
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return usage("--"+name+" is empty; leave it out to ask for none", "")
+				}
+			}
 			if body.Permission != "" {
 				if _, err := permission.ParseName(body.Permission); err != nil {
 					return usage("--permission is one permission, such as interview:start", "")
