@@ -143,16 +143,7 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	must(t, err)
 	service, err := commands.New(commands.Config{
 		Log: ledger, Ledger: id, Configuration: configuration, Await: memory.WaitFor, Logger: log,
-		Holders: func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
-			last, err := ledger.Last(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if err := catalogs.WaitFor(ctx, last); err != nil {
-				return nil, err
-			}
-			return browse.Holders(ctx, org, events.TimeOf(time.Now()))
-		},
+		Holders: holders(ledger, catalogs, browse),
 	})
 	must(t, err)
 	s.Config = api.Config{
@@ -191,6 +182,20 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 		}
 	})
 	return s
+}
+
+// holders lists who holds a place as of the ledger's end.
+func holders(ledger Ledger, catalogs *projections.Runner, browse *catalog.Catalog) func(context.Context, events.OrgID) ([]events.KeyID, error) {
+	return func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
+		last, err := ledger.Last(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := catalogs.WaitFor(ctx, last); err != nil {
+			return nil, err
+		}
+		return browse.Holders(ctx, org, events.TimeOf(time.Now()))
+	}
 }
 
 // Answer is what a request came back with.
