@@ -7,7 +7,8 @@
 //
 // [Index.Lookup] takes no lock, allocates nothing and never waits for the
 // writer. Everything of a key that a verdict depends on lies in one atomic word
-// of its slot, so that no reader ever sees half a change.
+// of its slot, and facts of a key that were appended as one change it once, so
+// that no reader ever sees half a change.
 //
 // # What closes
 //
@@ -17,7 +18,8 @@
 // that understands the fact or from a ledger that is whole; until then it is
 // told by [Index.Problems], [Index.Err] and the log. A fact that is not its
 // subject's next revision changes nothing: an old one is only reported, one too
-// far ahead closes, because what lies between is missing.
+// far ahead closes, because what lies between is missing. Only the end of a key
+// or an organization holds whatever its revision, and a second one is reported.
 //
 // # Layout
 //
