@@ -102,13 +102,16 @@ func (l *ends) read(c *client, s *server, org events.OrgID, secret string, end e
 	l.log.Add(c.number, call, Wish{Act: ActRead, Subject: string(org), Server: s.number, AtLeast: end != 0}, Answer{Code: d.Code})
 }
 
+func (l *ends) enough() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.issued) >= 3
+}
+
 func (l *ends) judge() {
 	l.settle(l.log, func(events.Recorded) string { return "" })
 	all, ended := l.log.Len()
 	l.Logf("ends: %d organizations, %d keys of them were answered after the end, %d operations, %d without an answer", len(l.issued), l.late, all, all-ended)
-	if len(l.issued) < 3 {
-		l.Error("this proves little")
-	}
 	for _, s := range l.servers {
 		for name, history := range map[string][]operation{
 			"at least the end": l.log.Strong(s.number), "plain": l.log.Plain(s.number)} {

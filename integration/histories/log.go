@@ -51,6 +51,8 @@ type Answer struct {
 	Unknown bool
 	// Nothing says that the answer was that nothing happened.
 	Nothing bool
+	// Why is what was told instead of an outcome.
+	Why string
 	// Refused says that the state of things did not allow it.
 	Refused bool
 	// Unchanged says that all was so already.
@@ -157,7 +159,7 @@ func (l *Log) Settle(ledger []events.Recorded, chain func(events.Recorded) strin
 		case !there, !a.Unknown && !slices.Contains(p.facts, a.Position):
 			faults = append(faults, fmt.Errorf("histories: not in the ledger, but at %d: %s", p.facts, describe(w, a)))
 		default:
-			a.Unknown, a.Position, a.After = false, p.last, p.after
+			a.Unknown, a.Position, a.After = false, cmp.Or(p.last, p.facts[len(p.facts)-1]), p.after
 			op.Output = a
 		}
 		settled = append(settled, op)
@@ -300,7 +302,7 @@ func describe(input, output any) string {
 	case a.Unknown:
 		return text + " -> unknown"
 	case a.Nothing:
-		return text + " -> nothing happened"
+		return text + " -> nothing happened: " + a.Why
 	case a.Refused:
 		return text + " -> refused"
 	case a.Unchanged:

@@ -2,6 +2,7 @@ package histories
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,8 @@ import (
 // load is what clients do, and what is judged of it afterwards.
 type load interface {
 	load(ctx context.Context)
+	// enough says that what was done so far is worth judging.
+	enough() bool
 	judge()
 }
 
@@ -29,6 +32,13 @@ func under(w *world, happens func(), loads ...load) {
 		running.Go(func() { l.load(ctx) })
 	}
 	happens()
+	// A slow machine takes its time.
+	for deadline := time.Now().Add(time.Minute); slices.ContainsFunc(loads, func(l load) bool { return !l.enough() }); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Error("too little was done: this proves little")
+			break
+		}
+	}
 	cancel()
 	at := time.Now()
 	running.Wait()

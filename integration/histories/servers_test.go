@@ -276,7 +276,7 @@ func (w *world) told(s *server, what string, err error, refusal error) (Answer, 
 	case errors.Is(err, events.ErrOutcomeUnknown):
 		return Answer{Unknown: true}, true
 	case errors.Is(err, events.ErrUnavailable):
-		return Answer{Nothing: true}, true
+		return Answer{Nothing: true, Why: err.Error()}, true
 	case s.alone.Load() && (errors.Is(err, refusal) || errors.Is(err, domain.ErrNotFound)):
 		w.outdated.Add(1)
 		return Answer{}, false
