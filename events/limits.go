@@ -9,6 +9,11 @@ const (
 	// ends at 65,535 bytes, and the rest is room for what wraps it.
 	MaxFactBytes = 60 * 1024
 
+	// MaxKeyBytes bounds what a key is, written as the event that begins it: a
+	// rotation begins a successor with all of it, and the rest is room for the
+	// longest envelope (a reason of 1,000 bytes takes twice as much escaped).
+	MaxKeyBytes = MaxFactBytes - 6*1024
+
 	// MaxBatch is the broker's bound on one atomic batch.
 	MaxBatch = 1000
 

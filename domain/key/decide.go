@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/configuration"
 	"github.com/keyledger/keyledger/domain/keystring"
@@ -179,11 +181,48 @@ func create(s State, c Create) ([]events.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []events.Event{events.KeyCreated{
+	created := events.KeyCreated{
 		ID: c.Issued.ID, KeyKind: c.Kind, Role: c.Role, Name: c.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
 		Digest: c.Issued.Digest, Permissions: permissions, Scope: scope, Profile: c.Profile, CreatedAt: c.Now,
 		ExpiresAt: expires, Metadata: metadata, ExternalID: c.ExternalID,
-	}}, nil
+	}
+	if err := refuseHuge(State{}, Evolve(State{}, created)); err != nil {
+		return nil, err
+	}
+	return []events.Event{created}, nil
+}
+
+// refuseHuge refuses what makes a key longer than a successor could be begun
+// with: it could never be rotated. Whatever leaves it shorter is let through.
+func refuseHuge(had, next State) error {
+	n := size(next)
+	if n <= events.MaxKeyBytes || n <= size(had) {
+		return nil
+	}
+	return domain.Refuse(domain.ErrInvalid, "",
+		"the key would be %d bytes long with its permissions, scope and metadata, at most %d are possible, so that it can be rotated; grant a whole resource with resource:*, or keep less metadata", n, events.MaxKeyBytes)
+}
+
+// size is how long the event is that begins a successor.
+func size(s State) int {
+	body, err := json.Marshal(successor(s, Issued{ID: s.ID, Prefix: s.Prefix, LastFour: s.LastFour, Digest: s.Digest}, longest, longest))
+	if err != nil {
+		// What cannot be written is refused where it is written.
+		return 0
+	}
+	return len(body)
+}
+
+// longest is an instant that is written out in full.
+const longest events.Time = 1_000_001
+
+// successor is the event that begins a key in the place of another.
+func successor(s State, issued Issued, now, expires events.Time) events.KeyCreated {
+	return events.KeyCreated{
+		ID: issued.ID, KeyKind: s.Kind, Role: s.Role, Name: s.Name, Prefix: issued.Prefix, LastFour: issued.LastFour,
+		Digest: issued.Digest, Permissions: s.Permissions, Scope: s.Scope, Profile: s.Profile, CreatedAt: now,
+		ExpiresAt: expires, Metadata: s.Metadata, ExternalID: s.ExternalID, RotatedFrom: s.ID,
+	}
 }
 
 func update(s State, c Update) ([]events.Event, error) {
@@ -204,6 +243,13 @@ func update(s State, c Update) ([]events.Event, error) {
 		if e != nil {
 			out = append(out, e)
 		}
+	}
+	next := s
+	for _, e := range out {
+		next = Evolve(next, e)
+	}
+	if err := refuseHuge(s, next); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -370,11 +416,7 @@ func rotate(s State, c Rotate) ([]events.Event, error) {
 	}
 	out := []events.Event{
 		events.KeyRotated{Successor: c.Issued.ID, GraceEndsAt: c.Now.Add(c.Grace).WholeSecond()},
-		events.KeyCreated{
-			ID: c.Issued.ID, KeyKind: s.Kind, Role: s.Role, Name: s.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
-			Digest: c.Issued.Digest, Permissions: s.Permissions, Scope: s.Scope, Profile: s.Profile, CreatedAt: c.Now,
-			ExpiresAt: expires, Metadata: s.Metadata, ExternalID: s.ExternalID, RotatedFrom: s.ID,
-		},
+		successor(s, c.Issued, c.Now, expires),
 	}
 	if s.Disabled {
 		// A rotation changes the secret and nothing else: what is switched off
