@@ -1,6 +1,7 @@
 package commands_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/keyledger/keyledger/domain/profile"
 	"github.com/keyledger/keyledger/domain/workspace"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/memory"
 )
 
 func TestARepeatedCreateMeetsItsFirstOutcome(t *testing.T) {
@@ -302,5 +304,39 @@ func TestAWishThatChangedNothingDoesNotActLater(t *testing.T) {
 				t.Errorf("the repetition acted: %+v, %v", again, err)
 			}
 		})
+	}
+}
+
+// doubtful stores a batch and answers with a conflict, as of two brokers that both
+// lead for a moment one may, and then cannot be read.
+type doubtful struct {
+	*memory.Ledger
+	met bool
+}
+
+func (d *doubtful) Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	if _, err := d.Ledger.Append(ctx, entries); err != nil {
+		return nil, err
+	}
+	d.met = true
+	return nil, events.ErrConflict
+}
+
+func (d *doubtful) Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error) {
+	if d.met {
+		return nil, events.ErrUnavailable
+	}
+	return d.Ledger.Load(ctx, subject, after)
+}
+
+// Nobody is told that nothing happened on the word of a conflict alone.
+func TestConflictThatCannotBeLookedInto(t *testing.T) {
+	w := newWorld(t)
+	s := w.server()
+	w.acme(s, events.Limits{})
+	k := w.create(s, acme, plain())
+	doubt := w.server(func(c *commands.Config) { c.Log = &doubtful{Ledger: w.memory} })
+	if _, err := doubt.RevokeKey(w.ctx, w.by(w.owner), acme, k.Key.ID, false); !errors.Is(err, events.ErrOutcomeUnknown) || errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("got %v, want %v", err, events.ErrOutcomeUnknown)
 	}
 }

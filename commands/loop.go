@@ -289,6 +289,11 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 	backoff := firstBackoff
 	for n := 1; ; n++ {
 		a, err := decide(ctx)
+		if n > 1 && errors.Is(err, events.ErrUnavailable) {
+			// What met the conflict was to be looked for, and may be this very
+			// wish: stored before, or now, where two brokers both lead for a moment.
+			return Outcome{}, fmt.Errorf("%w: the conflict could not be looked into", events.ErrOutcomeUnknown)
+		}
 		if err != nil {
 			return Outcome{}, err
 		}
