@@ -65,7 +65,7 @@ func (s *Server) self(ctx context.Context, c *call) (reply, error) {
 func (s *Server) whoamiEndpoint() endpoint {
 	return endpoint{
 		method: "GET", path: "/v1/whoami", id: "whoami", tag: "Verification", summary: "What is the key of this request?",
-		description: "For a key of any kind.", who: "Whoever has the key.",
+		description: "For a key of any kind.", who: "Whoever has the key, as long as it would be accepted somewhere.",
 		answers: wire.Whoami{}, status: 200, raw: http.HandlerFunc(s.whoami),
 	}
 }

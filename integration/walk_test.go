@@ -215,6 +215,13 @@ func TestKillDuringCreates(t *testing.T) {
 		}
 		t.Logf("round %d: %d answered keys hold", round, len(answered))
 	}
+	// What the crashes may have taken along is said, with its bound.
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.logged(), "ended without its mark"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("the log does not tell of the boots that were killed")
+			break
+		}
+	}
 	if len(answered) < 20 {
 		t.Errorf("only %d keys were answered: this proves little", len(answered))
 	}

@@ -47,6 +47,8 @@ type parts struct {
 	memory, catalogs, audits *projections.Runner
 	uses                     *usesRunner
 
+	// name is the one that uses are recorded under.
+	name     events.VerifierID
 	recorder *recording.Recorder
 	verifier *verify.Verifier
 	front    *api.Server
@@ -100,12 +102,11 @@ func (p *parts) connect(cfg Config) error {
 		}
 	}
 	p.uses = &usesRunner{ledger: p.ledger.Ledger, view: p.usage, log: cfg.Logger}
-	name, err := verifierID(cfg.Data)
-	if err != nil {
+	if p.name, err = verifierID(cfg.Data); err != nil {
 		return err
 	}
 	p.recorder, err = recording.New(recording.Config{
-		Ledger: p.ledger.positions.Ledger, Verifier: name, Sink: p.ledger, Logger: cfg.Logger,
+		Ledger: p.ledger.positions.Ledger, Verifier: p.name, Sink: p.ledger, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -291,6 +292,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	if err := p.recorder.Start(ctx); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
+	views.Go(func() { p.uses.tellUnended(running, p.name) })
 	err := p.answer(ctx, cfg, listener)
 	p.verifier.Close()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainUses)

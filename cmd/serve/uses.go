@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/projections/usage"
@@ -34,6 +36,32 @@ func (r *usesRunner) run(ctx context.Context) {
 	}
 	r.err.Store(&err)
 	r.log.Error("view stopped", "view", r.view.Name(), "error", err)
+}
+
+// tellUnended says once, when the view has caught up, which of this server's
+// boots ended without a mark: a crash took up to that many uses along.
+func (r *usesRunner) tellUnended(ctx context.Context, self events.VerifierID) {
+	for {
+		if lag, err := r.lag(ctx); err == nil && lag == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	boots, err := r.view.Unended(ctx)
+	if err != nil {
+		r.log.Warn("boots without an end mark cannot be looked up", "error", err)
+		return
+	}
+	for _, b := range boots {
+		if b.Verifier == self && b.Superseded {
+			r.log.Warn("an earlier run ended without its mark: uses may be missing",
+				"boot", uuid.UUID(b.Boot).String(), "at_most", b.Count, "began", b.From.String(), "last_seen", b.To.String())
+		}
+	}
 }
 
 // failed returns why the view stopped.

@@ -115,7 +115,7 @@ func create(s State, c Create) ([]events.Event, error) {
 		return nil, domain.Refuse(domain.ErrExists, "id", "an organization of this id has ended; ids are never used again, choose another")
 	}
 	if s.Exists {
-		return nil, domain.Refuse(domain.ErrExists, "id", "there is an organization of this id")
+		return nil, domain.Refuse(domain.ErrExists, "id", "there is, or was, an organization of this id; ids are never used again")
 	}
 	if _, err := events.ParseOrgID(string(c.ID)); err != nil {
 		return nil, domain.RefuseID("id")
