@@ -42,7 +42,7 @@ type world struct {
 	owner   commands.Principal
 	// clients numbers them, each with dice of its own.
 	clients atomic.Uint64
-	// outdated counts what a cut-off broker had servers answer.
+	// outdated counts answers that an outdated leader may have caused.
 	outdated atomic.Int64
 }
 
@@ -55,9 +55,9 @@ type server struct {
 	ledger *jetstream.Ledger
 	log    *lossy
 	memory *projections.Runner
-	// alone says that the broker it asks is cut off from the others, and may not
-	// have noticed: what it says there is, was.
-	alone atomic.Bool
+	// outdated says that a leader may answer it that others have replaced, and that
+	// has not noticed yet: what such a one says there is, was.
+	outdated atomic.Bool
 	// lagging are the positions that were answered before the index had come so far.
 	lagging sync.Map
 }
@@ -268,16 +268,18 @@ func (c *client) settled(ctx context.Context, do func() error) error {
 }
 
 // told is what an error tells, and whether it goes into a history. A refusal by a
-// server whose broker is cut off does not: it was decided on what that broker knew,
-// which for up to ten seconds may not be all. (Nothing is ever changed on such a
-// decision; what is appended goes through the quorum.)
+// server that an outdated leader may answer does not: it was decided on what that
+// leader knew, which need not be all. That is so for up to ten seconds on the side
+// of one that is cut off, and for everybody for a moment when it is back and both
+// lead. Nothing is changed by such a decision: what is appended goes through the
+// quorum, under its expectations.
 func (w *world) told(s *server, what string, err error, refusal error) (Answer, bool) {
 	switch {
 	case errors.Is(err, events.ErrOutcomeUnknown):
 		return Answer{Unknown: true}, true
 	case errors.Is(err, events.ErrUnavailable):
 		return Answer{Nothing: true, Why: err.Error()}, true
-	case s.alone.Load() && (errors.Is(err, refusal) || errors.Is(err, domain.ErrNotFound)):
+	case s.outdated.Load() && (errors.Is(err, refusal) || errors.Is(err, domain.ErrNotFound)):
 		w.outdated.Add(1)
 		return Answer{}, false
 	case errors.Is(err, refusal):
@@ -296,7 +298,7 @@ func (w *world) done(s *server, out commands.Outcome) (Answer, bool) {
 	for _, f := range out.Facts {
 		a.Position = max(a.Position, f.Position)
 	}
-	if a.Unchanged && s.alone.Load() {
+	if a.Unchanged && s.outdated.Load() {
 		w.outdated.Add(1)
 		return a, false
 	}
