@@ -2,6 +2,7 @@
 // effects, each with a position of its own, that carry events to programs which
 // do not read the ledger themselves.
 //
-// It is empty in this version. Events leave through the API (GET /v1/events) and
-// through the ledger itself; webhooks and the Watermill adapters belong here.
+// relay/watermill lets programs that are built on Watermill follow the ledger,
+// and use topics of their own beside it. Events also leave through the API
+// (GET /v1/events) and through the ledger itself.
 package relay
