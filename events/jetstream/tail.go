@@ -25,6 +25,10 @@ const (
 	pullExpiry = 30 * time.Second
 	// inactive is when the broker forgets a consumer whose follower has gone.
 	inactive = time.Minute
+	// idle is after how many heartbeats without a message the leader is asked
+	// whether there are none. A consumer lives on one replica, which may be far
+	// behind and yet say that it is there.
+	idle = 5
 	// retryFirst and retryMost bound the wait before a consumer is made anew. The
 	// jitter keeps a fleet that lost its broker from coming back as one.
 	retryFirst = 50 * time.Millisecond
@@ -112,6 +116,7 @@ type consumer struct {
 	delivery uint64 // the last delivery number seen
 	seen     uint64 // the last position seen, handed over or not
 	pulls    int
+	beats    int // heartbeats since the last message
 }
 
 func (t *tail) consume(ctx context.Context) error {
@@ -242,10 +247,24 @@ func (c *consumer) read(ctx context.Context, down <-chan nats.Status) error {
 		if err := c.tail.handOver(slice); err != nil {
 			return err
 		}
+		if c.beats >= idle && fault == nil {
+			fault = c.behind(ctx)
+		}
 		if fault != nil {
 			return fault
 		}
 	}
+}
+
+// behind asks the leader whether this consumer keeps something back.
+func (c *consumer) behind(ctx context.Context) error {
+	c.beats = 0
+	info, err := c.tail.ledger.info(ctx, c.tail.stream)
+	// One that arrived in the meantime shows that it is on its way.
+	if err != nil || info.State.Last <= c.seen || len(c.arrived) > 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: its replica is behind: it is at position %d of %d", errAgain, c.seen, info.State.Last)
 }
 
 // gather takes a message and those that have arrived behind it, up to a slice.
@@ -272,6 +291,7 @@ func (c *consumer) take(ctx context.Context, m *nats.Msg, slice []message) ([]me
 		return slice, c.remark(m)
 	}
 	c.pending--
+	c.beats = 0
 	if c.delivery++; delivery != c.delivery {
 		return slice, fmt.Errorf("%w: a message was lost on the way", errAgain)
 	}
@@ -362,6 +382,7 @@ func (c *consumer) remark(m *nats.Msg) error {
 	status, text := m.Header.Get("Status"), m.Header.Get("Description")
 	switch {
 	case status == "100":
+		c.beats++
 		return nil // a heartbeat
 	case status == "404", status == "408", status == "409" && text == "Batch Completed":
 		// A request for more ended with some of it undelivered.
