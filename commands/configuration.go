@@ -130,6 +130,7 @@ func (c *Configuration) Apply(_ context.Context, facts []events.Recorded) error 
 			}
 		case events.AggregateKey, events.AggregateQuota:
 			c.tenant(f.Subject.Org).born(f)
+		default:
 		}
 	}
 	return nil
@@ -179,6 +180,7 @@ func (c *Configuration) fold(f events.Recorded) {
 		if t.held.CompareAndSwap(true, false) {
 			t.state.Workspaces, t.state.Profiles = maps.Clone(t.state.Workspaces), maps.Clone(t.state.Profiles)
 		}
+	default:
 	}
 	t.state.Apply(f.Subject, f.Event)
 }

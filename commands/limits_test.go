@@ -257,8 +257,7 @@ func TestAKeyBornWhileALimitIsSetCounts(t *testing.T) {
 		s := w.server()
 		w.acme(s, events.Limits{})
 		w.create(s, acme, plain())
-		var other *server
-		other = w.server(func(c *commands.Config) {
+		other := w.server(func(c *commands.Config) {
 			holders := c.Holders
 			first := true
 			c.Holders = func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {

@@ -36,6 +36,7 @@ func Evolve(s State, subject events.Subject, e events.Event) State {
 		s.Workspaces = maps.Clone(s.Workspaces)
 	case events.AggregateProfile:
 		s.Profiles = maps.Clone(s.Profiles)
+	default:
 	}
 	s.Apply(subject, e)
 	return s

@@ -114,7 +114,8 @@ func (l *ends) judge() {
 	l.Logf("ends: %d organizations, %d keys of them were answered after the end, %d operations, %d without an answer", len(l.issued), l.late, all, all-ended)
 	for _, s := range l.servers {
 		for name, history := range map[string][]operation{
-			"at least the end": l.log.Strong(s.number), "plain": l.log.Plain(s.number)} {
+			"at least the end": l.log.Strong(s.number), "plain": l.log.Plain(s.number),
+		} {
 			if err := Check(End(), history, judging); err != nil {
 				l.Errorf("server %d, %s: %v", s.number, name, err)
 			}

@@ -202,7 +202,7 @@ func (l *keys) judge() {
 			}
 			if s.Stale() {
 				end, err := s.ledger.Last(l.ctx)
-				return fmt.Errorf("server %d is stale: its view is %s at %d, fresh at %s, the ledger's end %d (%v)",
+				return fmt.Errorf("server %d is stale: its view is %s at %d, fresh at %s, the ledger's end %d (%w)",
 					s.number, s.memory.Status().State, s.Position(), s.memory.Fresh(), end, err)
 			}
 			return nil
