@@ -313,7 +313,9 @@ func (s *Service) gather(ctx context.Context, org events.OrgID, state quota.Stat
 }
 
 // ended returns the holders that have ended, each judged by its own facts. The
-// view of holders only says where to look: whom it still lists is not asked.
+// view of holders only says where to look. Of whom it still lists the revocation
+// alone is asked for: whoever revokes a key to make room must find the room, and
+// a view may lag.
 func (s *Service) ended(ctx context.Context, org events.OrgID, now events.Time, holders []events.KeyID) ([]events.KeyID, error) {
 	live, err := s.cfg.Holders(ctx, org)
 	if err != nil {
@@ -326,18 +328,25 @@ func (s *Service) ended(ctx context.Context, org events.OrgID, now events.Time, 
 	}
 	var out []events.KeyID
 	for _, id := range holders {
-		if listed[id] {
-			continue
-		}
-		k, err := s.loadKey(ctx, org, id)
+		over, err := s.over(ctx, org, id, now, listed[id])
 		if err != nil {
 			return nil, err
 		}
-		if !k.HoldsPlace(now) {
+		if over {
 			out = append(out, id)
 		}
 	}
 	return out, nil
+}
+
+// over reports whether a holder has ended.
+func (s *Service) over(ctx context.Context, org events.OrgID, id events.KeyID, now events.Time, listed bool) (bool, error) {
+	if listed {
+		_, revoked, err := s.cfg.Log.Latest(ctx, events.RevokedSubject(org, id))
+		return revoked, err
+	}
+	k, err := s.loadKey(ctx, org, id)
+	return err == nil && !k.HoldsPlace(now), err
 }
 
 // UpdateKey changes a key. It holds from the next verdict on.

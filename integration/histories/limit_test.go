@@ -67,7 +67,7 @@ func (l *limit) run(ctx context.Context, c *client, s *server) {
 			a, _ := l.done(s, out.Outcome)
 			l.log.Add(c.number, call, w, a)
 			mine = append(mine, out.Key.ID)
-		} else if a, ok := l.told(s, "create", err, domain.ErrKeyLimitReached); ok {
+		} else if a, ok := l.told(s, "create", err, domain.ErrKeyLimitReached); ok && (!a.Refused || !l.replicated) {
 			l.log.Add(c.number, call, w, a)
 		}
 	}

@@ -109,6 +109,7 @@ func TestThreeNodes(t *testing.T) {
 	c.Begin()
 	conns := []*nats.Conn{c.Connect(0), c.Connect(1)}
 	w := newWorld(t, clustertest.Nodes, conns...)
+	w.replicated = true
 	under(w, func() {
 		at := time.Now()
 		step := func(what string, wait time.Duration) {
