@@ -42,10 +42,7 @@ type world struct {
 	owner   commands.Principal
 	// clients numbers them, each with dice of its own.
 	clients atomic.Uint64
-	// replicated says that leaders come and go. A refusal rests on reads alone, and
-	// a leader that has just come answers them from what it has applied so far: a
-	// place that is free may then be found taken, for a moment. Refusals over the
-	// limit are not judged there; that it is never exceeded, always.
+	// replicated says that leaders come and go.
 	replicated bool
 	// outdated counts answers that an outdated leader may have caused.
 	outdated atomic.Int64
