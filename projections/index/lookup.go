@@ -206,7 +206,6 @@ type Organization struct {
 	Ended bool
 	// Closed says that all its keys are, over a fact that could not be applied.
 	Closed bool
-	view   *view
 }
 
 // Organization returns an organization that was created, whatever became of it
@@ -216,39 +215,8 @@ func (x *Index) Organization(id events.OrgID) (Organization, bool) {
 	if o == nil {
 		return Organization{}, false
 	}
-	v := o.view.Load()
 	standing := o.standing.Load()
 	return Organization{
-		ID: o.id, Ended: standing&standingEnded != 0, Closed: standing&standingClosed != 0, view: v,
+		ID: o.id, Ended: standing&standingEnded != 0, Closed: standing&standingClosed != 0,
 	}, standing&standingExists != 0
-}
-
-// Workspace reports whether a workspace exists in it.
-func (o *Organization) Workspace(id events.WorkspaceID) bool {
-	return o.view != nil && o.view.workspaces.get(id)
-}
-
-// Profile returns one of its profiles, nil when there is none.
-func (o *Organization) Profile(id events.ProfileID) *Profile {
-	if o.view == nil {
-		return nil
-	}
-	return o.view.profiles.get(id)
-}
-
-// Permission returns what its catalog says of a permission.
-func (o *Organization) Permission(name string) (events.Access, bool) {
-	if o.view == nil {
-		return "", false
-	}
-	access, ok := o.view.catalog[name]
-	return access, ok
-}
-
-// Route is [Hit.Route] for callers who have no key in hand.
-func (o *Organization) Route(method, path string) (name string, routed bool) {
-	if o.view == nil {
-		return "", true
-	}
-	return o.view.routes.match(method, path)
 }
