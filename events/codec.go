@@ -208,6 +208,8 @@ func fits(s Subject, m *Meta, e Event) error {
 	switch e := e.(type) {
 	case InstallationCreated:
 		ok = e.Ledger == m.Ledger
+	case CredentialIssued:
+		ok = string(e.Name) == s.ID
 	case OrganizationCreated:
 		ok = string(e.ID) == s.ID
 	case OrganizationDeleted:
@@ -257,8 +259,12 @@ func whole(e Event) error {
 		at = e.GraceEndsAt
 	case KeyGraceChanged:
 		at = e.GraceEndsAt
+	case KeyExpiring:
+		at = e.ExpiresAt
 	case KeyExpired:
 		at = e.ExpiredAt
+	case Tick:
+		at = e.At
 	default:
 		return nil
 	}

@@ -1,5 +1,10 @@
 package events
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Event is a fact: one of the structs of this file, and nothing else. Adding
 // one means a struct, a kind in kinds.go, a golden, and a case wherever the
 // linter for exhaustive switches asks for it.
@@ -42,7 +47,19 @@ type Policy struct {
 	DefaultExpiresIn Period `json:"default_expires_in,omitzero"`
 	// RotationDueAfter is the age at which a key should be rotated.
 	RotationDueAfter Period `json:"rotation_due_after,omitzero"`
+	// ExpiryNotices are how long before a key's expiry [KeyExpiring] is recorded,
+	// the longest first.
+	ExpiryNotices []Period `json:"expiry_notices,omitempty"`
 }
+
+// Equal reports whether two policies say the same.
+func (p Policy) Equal(o Policy) bool {
+	return p.DefaultPrefix == o.DefaultPrefix && p.DefaultExpiresIn == o.DefaultExpiresIn &&
+		p.RotationDueAfter == o.RotationDueAfter && slices.Equal(p.ExpiryNotices, o.ExpiryNotices)
+}
+
+// IsZero reports whether nothing is set.
+func (p Policy) IsZero() bool { return p.Equal(Policy{}) }
 
 // Access says what using a permission does.
 type Access string
@@ -137,6 +154,94 @@ type InstallationCreated struct {
 	Ledger LedgerID `json:"ledger"`
 	// Epoch is the ledger's epoch; a restore opens the next.
 	Epoch uint32 `json:"epoch"`
+}
+
+// InstallationSignerAdded makes a key that signs for the installation known:
+// ticks and checkpoints carry its signatures from then on.
+type InstallationSignerAdded struct {
+	// Name is the key's name, as its signature lines begin with.
+	Name string `json:"name"`
+	// VerifierKey is what signatures are checked with, in the form of C2SP
+	// signed-note (`<name>+<hash>+<key>`).
+	VerifierKey string `json:"verifier_key"`
+}
+
+// CredentialKind says what a broker credential is for.
+type CredentialKind string
+
+// The kinds of broker credentials.
+const (
+	// CredentialVerifier reads the ledger and publishes its own uses.
+	CredentialVerifier CredentialKind = "verifier"
+	// CredentialSubscriber reads revocations.
+	CredentialSubscriber CredentialKind = "subscriber"
+	// CredentialAuditor reads everything and writes nothing.
+	CredentialAuditor CredentialKind = "auditor"
+)
+
+// CredentialIssued lets a program in at the broker. What it may read and write
+// there follows from its kind, its name and its organizations.
+type CredentialIssued struct {
+	Name CredentialName `json:"name"`
+	For  CredentialKind `json:"for"`
+	// Organizations are the only ones it reaches, sorted; none means all.
+	Organizations []OrgID `json:"organizations,omitempty"`
+	// Account is the public key of the broker account that it lives in.
+	Account string `json:"account"`
+	// Scope is the label under which ticks count what a verifier reads that is
+	// narrowed to organizations. It is drawn at random: whoever reads a tick
+	// learns of no organization but his own.
+	Scope ScopeLabel `json:"scope,omitzero"`
+	// MaxStaleness is how old a verifier lets its knowledge become, in seconds;
+	// 0 is the default. Ticks come three times as often as the smallest.
+	MaxStaleness int `json:"max_staleness,omitzero"`
+}
+
+// CredentialRevoked shuts the program out again, for ever.
+type CredentialRevoked struct{}
+
+// ScopeLabel names a scope in ticks: 16 bytes, in lower-case hex.
+type ScopeLabel string
+
+// TickScope is how much there was of a scope.
+type TickScope struct {
+	Scope ScopeLabel `json:"scope"`
+	// Count is how many facts of the scope there were up to the tick's Through.
+	Count uint64 `json:"count"`
+	// Digest is the chain over them.
+	Digest DigestValue `json:"digest"`
+}
+
+// Tick says how far the ledger reached at a time at which nothing else may have
+// been appended: whoever sees it through a consumer of his own knows that he is
+// not cut off, and by count and digest that nothing was kept from him.
+//
+// A digest is a chain: it begins with 32 zero bytes, and each fact makes it the
+// SHA-256 of the digest before, the fact's position in 8 bytes, big-endian, and
+// the SHA-256 of its stored body.
+type Tick struct {
+	// At is when the tick was made, by the clock of who made it.
+	At Time `json:"at"`
+	// Through is the last position that is counted.
+	Through Position `json:"through"`
+	// Digest is the chain over every fact of the ledger through there.
+	Digest DigestValue `json:"digest"`
+	// Scopes are those that have more facts than in the tick before, or were not
+	// yet told of, in order.
+	Scopes []TickScope `json:"scopes,omitempty"`
+	// Signature is the signature line of a signed note (C2SP) whose text is
+	// [Tick.Text].
+	Signature string `json:"signature"`
+}
+
+// Text is what a tick's signature is over: every member but the signature, and
+// the ledger that it was made for, a line each.
+func (t Tick) Text(ledger LedgerID) string {
+	b := fmt.Appendf(nil, "keyledger tick v1\n%s\n%d\n%d\n%s\n", ledger, t.At, t.Through, t.Digest)
+	for _, s := range t.Scopes {
+		b = fmt.Appendf(b, "%s %d %s\n", s.Scope, s.Count, s.Digest)
+	}
+	return string(b)
 }
 
 // OrganizationCreated begins an organization.
@@ -290,6 +395,14 @@ type KeyRotated struct {
 // KeyGraceChanged cuts the grace of a rotated key short.
 type KeyGraceChanged struct {
 	GraceEndsAt Time `json:"grace_ends_at"`
+}
+
+// KeyExpiring gives notice of a key's end ahead of it, once for each notice that
+// the organization's policy asks for. The key is as good as before.
+type KeyExpiring struct {
+	ExpiresAt Time `json:"expires_at"`
+	// Notice is how long ahead the policy wants it.
+	Notice Period `json:"notice"`
 }
 
 // KeyExpired records that a key's time has come. It is absorbing.

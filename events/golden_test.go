@@ -85,6 +85,19 @@ func facts() []fact {
 	settings := Document(`{"model":"small","retries":3,"nested":{"on":true,"none":null,"list":[1.5,"two"]}}`)
 	return append(variants(),
 		at(InstallationSubject(), InstallationCreated{Ledger: meta.Ledger, Epoch: 1}),
+		at(InstallationSubject(), InstallationSignerAdded{
+			Name: "keyledger", VerifierKey: "keyledger+0f2c5a1b+AUGbrGeVcCV1pAzYHLNlSbrbRL5sLbG8sDAK6a0eMwhM",
+		}),
+		at(CredentialSubject("edge-1"), CredentialIssued{
+			Name: "edge-1", For: CredentialVerifier, Organizations: []OrgID{"acme", "globex"},
+			Account: "ACVLKBHXW4TCDB6U5U6RU4WBQ27WOSOHAP3YMZEJ7J43HLXYFTJW3YGZ", Scope: "000102030405060708090a0b0c0d0e0f", MaxStaleness: 15,
+		}),
+		at(CredentialSubject("edge-1"), CredentialRevoked{}),
+		at(TickSubject(), Tick{
+			At: 1_795_240_000_000_001, Through: 41, Digest: DigestValue{7, 31: 9},
+			Scopes:    []TickScope{{Scope: "000102030405060708090a0b0c0d0e0f", Count: 12, Digest: DigestValue{1, 31: 2}}},
+			Signature: "\u2014 keyledger DyxaG0FhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYQ==",
+		}),
 		at(org, OrganizationCreated{
 			ID: acme, Name: ClearText("Acme Ltd"), Plan: PlanGrowth,
 			Limits: Limits{MaxActiveKeys: 100, MaxKeyLifetime: "1y"},
@@ -118,6 +131,7 @@ func facts() []fact {
 		at(key, KeyExpiryChanged{ExpiresAt: 1_826_776_000_000_000}),
 		at(key, KeyRotated{Successor: id[KeyID]("03"), GraceEndsAt: 1_795_326_400_000_000}),
 		at(key, KeyGraceChanged{GraceEndsAt: 1_795_243_600_000_000}),
+		at(key, KeyExpiring{ExpiresAt: 1_826_776_000_000_000, Notice: "14d"}),
 		at(key, KeyExpired{ExpiredAt: 1_826_776_000_000_000}),
 		at(RevokedSubject(acme, id[KeyID]("02")), KeyRevoked{}),
 	)
@@ -164,6 +178,9 @@ func variants() []fact {
 		{"empty", key, KeyMetadataChanged{}, plainMeta()},
 		{"empty", QuotaSubject(acme), QuotaChanged{}, plainMeta()},
 		{"empty", CatalogSubject(acme), CatalogReplaced{}, plainMeta()},
+		{"notices", OrganizationSubject(acme), OrganizationPolicyChanged{Policy: Policy{ExpiryNotices: []Period{"14d", "1d"}}}, plainMeta()},
+		{"quiet", TickSubject(), Tick{At: 1, Through: 3, Signature: "x"}, bareMeta()},
+		{"everything", CredentialSubject("auditor"), CredentialIssued{Name: "auditor", For: CredentialAuditor, Account: "A"}, bareMeta()},
 		{"unlimited", OrganizationSubject(acme), OrganizationLimitsChanged{}, plainMeta()},
 	}
 }

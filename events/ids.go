@@ -23,6 +23,10 @@ type ProfileID string
 // recorded it.
 type VerifierID string
 
+// CredentialName names a broker credential, and with it the account, the consumer
+// and the verifier that it is for.
+type CredentialName string
+
 // KeyID is the id of a key, 16 bytes, written as a UUID.
 type KeyID uuid.UUID
 
@@ -52,6 +56,11 @@ func ParseProfileID(s string) (ProfileID, error) { return parseSlug[ProfileID]("
 
 // ParseVerifierID reads a verifier's id.
 func ParseVerifierID(s string) (VerifierID, error) { return parseSlug[VerifierID]("verifier", s) }
+
+// ParseCredentialName reads a credential's name.
+func ParseCredentialName(s string) (CredentialName, error) {
+	return parseSlug[CredentialName]("credential", s)
+}
 
 // parseSlug never repeats the text in its error: people paste secrets anywhere.
 func parseSlug[T ~string](what, s string) (T, error) {

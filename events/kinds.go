@@ -2,7 +2,8 @@ package events
 
 import "strings"
 
-// Kind names a fact with its version: `<aggregate>.<what happened>.v<n>`.
+// Kind names a fact with its version: `<aggregate>.<what happened>.v<n>`, and
+// `tick.v<n>`, since nothing happened.
 type Kind string
 
 // TypePrefix stands before a kind in the CloudEvents type.
@@ -11,6 +12,10 @@ const TypePrefix = "keyledger."
 // The kinds. They are written by hand and never change their meaning.
 const (
 	KindInstallationCreated       Kind = "installation.created.v1"
+	KindInstallationSignerAdded   Kind = "installation.signer_added.v1"
+	KindCredentialIssued          Kind = "credential.issued.v1"
+	KindCredentialRevoked         Kind = "credential.revoked.v1"
+	KindTick                      Kind = "tick.v1"
 	KindOrganizationCreated       Kind = "organization.created.v1"
 	KindOrganizationRenamed       Kind = "organization.renamed.v1"
 	KindOrganizationPlanChanged   Kind = "organization.plan_changed.v1"
@@ -37,6 +42,7 @@ const (
 	KindKeyExpiryChanged          Kind = "key.expiry_changed.v1"
 	KindKeyRotated                Kind = "key.rotated.v1"
 	KindKeyGraceChanged           Kind = "key.grace_changed.v1"
+	KindKeyExpiring               Kind = "key.expiring.v1"
 	KindKeyExpired                Kind = "key.expired.v1"
 	KindKeyRevoked                Kind = "key.revoked.v1"
 )
@@ -55,6 +61,10 @@ type kindInfo struct {
 // kinds is the closed set. Nothing writes to it.
 var kinds = map[Kind]kindInfo{
 	KindInstallationCreated:       {KindInstallationCreated, false, AggregateInstallation, decodeAs[InstallationCreated]},
+	KindInstallationSignerAdded:   {KindInstallationSignerAdded, false, AggregateInstallation, decodeAs[InstallationSignerAdded]},
+	KindCredentialIssued:          {KindCredentialIssued, false, AggregateCredential, decodeAs[CredentialIssued]},
+	KindCredentialRevoked:         {KindCredentialRevoked, false, AggregateCredential, decodeAs[CredentialRevoked]},
+	KindTick:                      {KindTick, false, AggregateTick, decodeAs[Tick]},
 	KindOrganizationCreated:       {KindOrganizationCreated, true, AggregateOrganization, decodeAs[OrganizationCreated]},
 	KindOrganizationRenamed:       {KindOrganizationRenamed, false, AggregateOrganization, decodeAs[OrganizationRenamed]},
 	KindOrganizationPlanChanged:   {KindOrganizationPlanChanged, false, AggregateOrganization, decodeAs[OrganizationPlanChanged]},
@@ -81,6 +91,7 @@ var kinds = map[Kind]kindInfo{
 	KindKeyExpiryChanged:          {KindKeyExpiryChanged, true, AggregateKey, decodeAs[KeyExpiryChanged]},
 	KindKeyRotated:                {KindKeyRotated, true, AggregateKey, decodeAs[KeyRotated]},
 	KindKeyGraceChanged:           {KindKeyGraceChanged, true, AggregateKey, decodeAs[KeyGraceChanged]},
+	KindKeyExpiring:               {KindKeyExpiring, false, AggregateKey, decodeAs[KeyExpiring]},
 	KindKeyExpired:                {KindKeyExpired, true, AggregateKey, decodeAs[KeyExpired]},
 	KindKeyRevoked:                {KindKeyRevoked, true, AggregateRevoked, decodeAs[KeyRevoked]},
 }
@@ -128,6 +139,10 @@ func Bears(e Event) bool {
 }
 
 func (InstallationCreated) Kind() Kind       { return KindInstallationCreated }
+func (InstallationSignerAdded) Kind() Kind   { return KindInstallationSignerAdded }
+func (CredentialIssued) Kind() Kind          { return KindCredentialIssued }
+func (CredentialRevoked) Kind() Kind         { return KindCredentialRevoked }
+func (Tick) Kind() Kind                      { return KindTick }
 func (OrganizationCreated) Kind() Kind       { return KindOrganizationCreated }
 func (OrganizationRenamed) Kind() Kind       { return KindOrganizationRenamed }
 func (OrganizationPlanChanged) Kind() Kind   { return KindOrganizationPlanChanged }
@@ -154,6 +169,7 @@ func (KeyEnabled) Kind() Kind                { return KindKeyEnabled }
 func (KeyExpiryChanged) Kind() Kind          { return KindKeyExpiryChanged }
 func (KeyRotated) Kind() Kind                { return KindKeyRotated }
 func (KeyGraceChanged) Kind() Kind           { return KindKeyGraceChanged }
+func (KeyExpiring) Kind() Kind               { return KindKeyExpiring }
 func (KeyExpired) Kind() Kind                { return KindKeyExpired }
 func (KeyRevoked) Kind() Kind                { return KindKeyRevoked }
 func (u Unknown) Kind() Kind                 { return u.Name }

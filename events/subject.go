@@ -18,6 +18,8 @@ type Aggregate string
 // be filtered on the server and never conflicts with an edit.
 const (
 	AggregateInstallation Aggregate = "installation"
+	AggregateCredential   Aggregate = "credential"
+	AggregateTick         Aggregate = "tick"
 	AggregateOrganization Aggregate = "organization"
 	AggregateWorkspace    Aggregate = "workspace"
 	AggregateCatalog      Aggregate = "catalog"
@@ -31,6 +33,8 @@ const (
 const (
 	// InstallationSelf is the installation's own aggregate.
 	InstallationSelf = "self"
+	// TickSelf is where all ticks stand.
+	TickSelf = "self"
 	// CatalogPermissions is an organization's one permission catalog.
 	CatalogPermissions = "permissions"
 	// QuotaKeys is the guard of an organization's limit on active keys.
@@ -58,6 +62,16 @@ func Partition(org OrgID) uint16 {
 // InstallationSubject is where the installation begins.
 func InstallationSubject() Subject {
 	return Subject{Org: System, Aggregate: AggregateInstallation, ID: InstallationSelf}
+}
+
+// CredentialSubject is the subject of a broker credential.
+func CredentialSubject(name CredentialName) Subject {
+	return Subject{Org: System, Aggregate: AggregateCredential, ID: string(name)}
+}
+
+// TickSubject is where ticks stand.
+func TickSubject() Subject {
+	return Subject{Org: System, Aggregate: AggregateTick, ID: TickSelf}
 }
 
 // OrganizationSubject is the subject of an organization's own facts.
@@ -166,6 +180,10 @@ func (s Subject) checkID() error {
 	switch s.Aggregate {
 	case AggregateInstallation:
 		ok = s.Org == System && s.ID == InstallationSelf
+	case AggregateCredential:
+		ok = s.Org == System && slug(s.ID)
+	case AggregateTick:
+		ok = s.Org == System && s.ID == TickSelf
 	case AggregateOrganization:
 		ok = s.ID == string(s.Org)
 	case AggregateWorkspace, AggregateProfile:

@@ -149,7 +149,7 @@ func update(s State, c Update) ([]events.Event, error) {
 	if c.ChangesLimits() && (c.Insist || next.Limits != s.Limits) {
 		out = append(out, events.OrganizationLimitsChanged{Limits: next.Limits})
 	}
-	if c.changesPolicy() && (c.Insist || next.Policy != s.Policy) {
+	if c.changesPolicy() && (c.Insist || !next.Policy.Equal(s.Policy)) {
 		out = append(out, events.OrganizationPolicyChanged{Policy: next.Policy})
 	}
 	if err := check(next.Name, next.Plan, next.Limits, next.Policy); err != nil {

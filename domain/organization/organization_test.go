@@ -31,8 +31,8 @@ func acme(t *testing.T) State {
 
 func TestLife(t *testing.T) {
 	s := acme(t)
-	if want := (State{Exists: true, ID: "acme", Name: name, Plan: events.PlanGrowth}); s != want || !s.Live() {
-		t.Fatalf("created as %+v", s)
+	if diff := cmp.Diff(State{Exists: true, ID: "acme", Name: name, Plan: events.PlanGrowth}, s); diff != "" || !s.Live() {
+		t.Fatalf("created otherwise: %s", diff)
 	}
 	update := Update{
 		Name: domain.Some(events.ClearText("Acme Inc")), Plan: domain.Some(events.PlanEnterprise),
