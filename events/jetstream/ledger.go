@@ -37,7 +37,13 @@ import (
 const (
 	StreamLedger = "LEDGER"
 	StreamUses   = "USES"
+	// StreamSeals holds wrapped keys, the last under each subject. They can be
+	// destroyed, so they are in no backup of the ledger.
+	StreamSeals = "SEALS"
 )
+
+// streams are all of them.
+var streams = [...]string{StreamLedger, StreamUses, StreamSeals}
 
 // Config says which ledger it is and how to reach it.
 type Config struct {
@@ -210,14 +216,16 @@ func (l *Ledger) get(ctx context.Context, stream string, req getRequest) (messag
 
 // streamInfo is what is needed of a stream's state.
 type streamInfo struct {
-	Error  *apiError `json:"error"`
-	Config rawConfig `json:"config"`
-	State  struct {
-		Messages uint64 `json:"messages"`
-		First    uint64 `json:"first_seq"`
-		Last     uint64 `json:"last_seq"`
-		Deleted  uint64 `json:"num_deleted"`
-	} `json:"state"`
+	Error  *apiError   `json:"error"`
+	Config rawConfig   `json:"config"`
+	State  streamState `json:"state"`
+}
+
+type streamState struct {
+	Messages uint64 `json:"messages"`
+	First    uint64 `json:"first_seq"`
+	Last     uint64 `json:"last_seq"`
+	Deleted  uint64 `json:"num_deleted"`
 }
 
 func (l *Ledger) info(ctx context.Context, stream string) (streamInfo, error) {

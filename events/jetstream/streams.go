@@ -51,6 +51,11 @@ func wanted(stream string, replicas int) natsjs.StreamConfig {
 		config.Subjects = []string{"ledger.>"}
 	case StreamUses:
 		config.Subjects = []string{"uses.>"}
+	case StreamSeals:
+		// The last on each subject, and nothing that keeps a wrapped key from
+		// being destroyed. None of them is ever stored together with another.
+		config.Subjects, config.MaxMsgsPerSubject = []string{"seals.>"}, 1
+		config.DenyDelete, config.DenyPurge, config.AllowAtomicPublish = false, false, false
 	}
 	return config
 }
@@ -61,7 +66,8 @@ var operators = map[string][]string{
 	StreamLedger: {"description", "metadata", "placement", "max_consumers"},
 	// Uses may expire, after their tree's frontier became a fact of the ledger.
 	// To make room the oldest go: hence the discard policy too.
-	StreamUses: {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "discard"},
+	StreamUses:  {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "discard"},
+	StreamSeals: {"description", "metadata", "placement", "max_consumers"},
 }
 
 // EnsureStreams creates the streams of a ledger. It is called at an
@@ -73,7 +79,7 @@ func EnsureStreams(ctx context.Context, conn *nats.Conn, replicas int) error {
 	if err != nil {
 		return fmt.Errorf("jetstream: create streams: %w", err)
 	}
-	for _, name := range []string{StreamLedger, StreamUses} {
+	for _, name := range streams {
 		_, err := js.CreateStream(ctx, wanted(name, replicas))
 		var refused *natsjs.APIError
 		switch {
@@ -95,7 +101,7 @@ func EnsureStreams(ctx context.Context, conn *nats.Conn, replicas int) error {
 // every start, before anything else.
 func (l *Ledger) CheckStreams(ctx context.Context) error {
 	var faults []error
-	for _, name := range []string{StreamLedger, StreamUses} {
+	for _, name := range streams {
 		info, err := l.info(ctx, name)
 		if errors.Is(err, events.ErrUnavailable) {
 			return err
@@ -107,13 +113,25 @@ func (l *Ledger) CheckStreams(ctx context.Context) error {
 		if err := compare(name, wanted(name, l.replicas), info.Config); err != nil {
 			faults = append(faults, err)
 		}
-		s := info.State
-		if name == StreamLedger && s.Messages > 0 && s.First != 1 || s.Deleted > 0 || s.Messages == 0 && s.Last > 0 && name == StreamLedger {
+		if s := info.State; holed(name, s) {
 			faults = append(faults, fmt.Errorf("%w: stream %s holds %d messages from position %d to %d, %d are missing between",
 				events.ErrCorrupt, name, s.Messages, s.First, s.Last, s.Deleted))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// holed tells whether messages are missing that must be there: all of the
+// ledger's, those of the uses behind the oldest, and no seals in particular.
+func holed(stream string, s streamState) bool {
+	switch stream {
+	case StreamLedger:
+		return s.Deleted > 0 || s.Messages > 0 && s.First != 1 || s.Messages == 0 && s.Last > 0
+	case StreamUses:
+		return s.Deleted > 0
+	default:
+		return false
+	}
 }
 
 // compare tells every member in which a live configuration is not the wanted

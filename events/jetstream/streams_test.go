@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -65,7 +66,7 @@ func TestMissingStreams(t *testing.T) {
 	if !errors.Is(err, jetstream.ErrStreamMissing) || !errors.Is(err, events.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
-	for _, name := range []string{jetstream.StreamLedger, jetstream.StreamUses} {
+	for _, name := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%q does not name %s", err, name)
 		}
@@ -192,6 +193,46 @@ func TestOperatorsChoices(t *testing.T) {
 	}
 }
 
+// A seal takes the place of the one before it, which is no loss, and an operator
+// can destroy it.
+func TestSeals(t *testing.T) {
+	b := begin(t, t.TempDir())
+	l := ledger(t, b.Conn())
+	for _, body := range []string{"first", "second"} {
+		plant(t, b.Conn(), "seals.installation.signing", []byte(body))
+		plant(t, b.Conn(), "seals.installation.sealing", []byte(body))
+	}
+	held := func(want uint64) {
+		t.Helper()
+		operate(t, b, func(js natsjs.JetStream) error {
+			s, err := js.Stream(t.Context(), jetstream.StreamSeals)
+			if err != nil {
+				return err
+			}
+			if got := s.CachedInfo().State.Msgs; got != want {
+				t.Errorf("%d seals, want %d", got, want)
+			}
+			return nil
+		})
+		if err := l.CheckStreams(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held(2)
+	answer, err := b.Conn().Request("$JS.API.STREAM.MSG.GET."+jetstream.StreamSeals, []byte(`{"last_by_subj":"seals.installation.signing"}`), 10*time.Second)
+	if err != nil || !strings.Contains(string(answer.Data), base64.StdEncoding.EncodeToString([]byte("second"))) {
+		t.Fatalf("read: %v", err)
+	}
+	operate(t, b, func(js natsjs.JetStream) error {
+		s, err := js.Stream(t.Context(), jetstream.StreamSeals)
+		if err != nil {
+			return err
+		}
+		return s.SecureDeleteMsg(t.Context(), 3)
+	})
+	held(1)
+}
+
 // The connection that the server works with can do none of what would change
 // history, and the streams refuse deletion even to an operator.
 func TestPermissions(t *testing.T) {
@@ -222,6 +263,8 @@ func TestPermissions(t *testing.T) {
 		"$JS.API.DIRECT.GET.LEDGER", "$JS.API.CONSUMER.DURABLE.CREATE.LEDGER.x", "$JS.API.META.LEADER.STEPDOWN",
 		"$JS.API.ACCOUNT.PURGE.LEDGER", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.LEDGER.CONNZ", "anything",
 		"$JS.API.STREAM.UPDATE.USES", "$JS.API.STREAM.DELETE.USES", "$JS.API.STREAM.PURGE.USES",
+		"$JS.API.STREAM.UPDATE.SEALS", "$JS.API.STREAM.DELETE.SEALS", "$JS.API.STREAM.PURGE.SEALS", "$JS.API.STREAM.MSG.DELETE.SEALS",
+		"$JS.API.STREAM.RESTORE.SEALS", "$JS.API.CONSUMER.CREATE.SEALS.x",
 	} {
 		if err := conn.Publish(subject, []byte("{}")); err != nil {
 			t.Fatal(err)

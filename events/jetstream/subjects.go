@@ -5,7 +5,10 @@ package jetstream
 // deleted, restored or moved with it, and no message is deleted. Beside these a
 // connection subscribes to its own inbox only.
 func Subjects() []string {
-	subjects := []string{"ledger.>", "uses.>"}
+	subjects := []string{
+		"ledger.>", "uses.>", "seals.>",
+		"$JS.API.STREAM.INFO." + StreamSeals, "$JS.API.STREAM.MSG.GET." + StreamSeals,
+	}
 	for _, stream := range []string{StreamLedger, StreamUses} {
 		subjects = append(subjects,
 			"$JS.API.STREAM.INFO."+stream,
