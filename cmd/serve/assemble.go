@@ -261,6 +261,20 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		}
 		return float64(lag)
 	})
+	for _, r := range []*projections.Runner{p.memory, p.catalogs, p.audits} {
+		gauge(stoppedMetric, stoppedHelp, prometheus.Labels{"view": r.Status().View}, func() float64 {
+			return truth(r.Status().State == projections.StateStopped)
+		})
+	}
+	gauge(stoppedMetric, stoppedHelp, prometheus.Labels{"view": p.usage.Name()}, func() float64 { return truth(p.uses.failed() != nil) })
+	for _, t := range index.Troubles() {
+		faults = append(faults, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "keyledger_index_problems_total", Help: "Events that the verification index could not apply, by what was wrong with them.",
+			ConstLabels: prometheus.Labels{"trouble": t.String()},
+		}, func() float64 { return float64(p.index.Count(t)) })))
+	}
+	gauge("keyledger_configuration_faults", "Events about organizations that could not be applied to what changes are decided on.", nil,
+		func() float64 { return float64(p.configuration.Faults()) })
 	gauge("keyledger_index_keys", "Keys in the verification index.", nil, func() float64 { return float64(p.index.Len()) })
 	gauge("keyledger_uses_backlog", "Uses that are recorded and not yet stored.", nil, func() float64 { return float64(p.recorder.Stats().Backlog) })
 	for _, code := range []events.Code{events.CodeMalformed, events.CodeNotFound} {
@@ -270,6 +284,18 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		}, func() float64 { return float64(p.verifier.Unrecorded(code)) })))
 	}
 	return errors.Join(faults...)
+}
+
+const (
+	stoppedMetric = "keyledger_view_stopped"
+	stoppedHelp   = "1 when a view has stopped for good: over an event that it cannot apply, or a ledger that is corrupt."
+)
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // serve runs all parts until the context ends, and stops them in order.
@@ -348,16 +374,20 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 }
 
 // ready returns true once the views hold all that the ledger held at the start
-// and the index is proven fresh: before that, verdicts are STALE.
+// and the index is proven fresh: before that, verdicts are STALE. A view of SQL
+// that has stopped is not waited for: it would be for ever, and whoever starts
+// the program again for it would only lose the verdicts, too. Readiness, the
+// log and the metrics name it.
 func (p *parts) ready(ctx context.Context) bool {
-	for _, r := range []*projections.Runner{p.memory, p.catalogs, p.audits} {
+	arrived := func(r *projections.Runner) bool {
 		select {
 		case <-r.Ready():
-		case <-ctx.Done():
-			return false
+			return true
+		default:
+			return r.Status().State == projections.StateStopped
 		}
 	}
-	for p.memory.Fresh().IsZero() || p.verifier.Stale() {
+	for !arrived(p.catalogs) || !arrived(p.audits) || p.memory.Fresh().IsZero() || p.verifier.Stale() {
 		select {
 		case <-time.After(time.Millisecond):
 		case <-ctx.Done():

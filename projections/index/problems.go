@@ -64,6 +64,15 @@ func (t Trouble) String() string {
 	}
 }
 
+// Troubles returns every trouble there is.
+func Troubles() []Trouble {
+	all := make([]Trouble, troubles)
+	for i := range all {
+		all[i] = Trouble(i)
+	}
+	return all
+}
+
 // corrupts reports whether the ledger is to blame, and not this program.
 func (t Trouble) corrupts() bool {
 	switch t {
@@ -102,6 +111,15 @@ type Problem struct {
 	Kind     events.Kind
 	Trouble  Trouble
 	Closed   Closed
+}
+
+// Count returns how many facts could not be applied for a trouble. Unlike Stats
+// it waits for nothing.
+func (x *Index) Count(t Trouble) uint64 {
+	p := &x.problems
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.counts[t]
 }
 
 const (
