@@ -27,7 +27,8 @@ func apply(tx *sqlview.Tx, fact *events.Recorded) error {
 			return fmt.Errorf("%w: %s", ErrUnknown, e.Name)
 		}
 		return a.count()
-	case events.InstallationCreated, events.QuotaChanged:
+	case events.InstallationCreated, events.InstallationSignerAdded, events.CredentialIssued, events.CredentialRevoked,
+		events.Tick, events.QuotaChanged, events.KeyExpiring:
 		return a.count()
 	}
 	switch fact.Subject.Aggregate {

@@ -290,6 +290,10 @@ func TestEveryKindIsApplied(t *testing.T) {
 		e events.Event
 	}{
 		{events.InstallationSubject(), events.InstallationCreated{}},
+		{events.InstallationSubject(), events.InstallationSignerAdded{}},
+		{events.CredentialSubject("edge"), events.CredentialIssued{}},
+		{events.CredentialSubject("edge"), events.CredentialRevoked{}},
+		{events.TickSubject(), events.Tick{}},
 		{org, events.OrganizationCreated{}},
 		{org, events.OrganizationRenamed{}},
 		{org, events.OrganizationPlanChanged{}},
@@ -316,6 +320,7 @@ func TestEveryKindIsApplied(t *testing.T) {
 		{k, events.KeyExpiryChanged{}},
 		{k, events.KeyRotated{}},
 		{k, events.KeyGraceChanged{}},
+		{k, events.KeyExpiring{}},
 		{k, events.KeyExpired{}},
 		{events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{}},
 	} {

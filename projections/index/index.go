@@ -168,7 +168,7 @@ func (x *Index) apply(facts []events.Recorded) {
 		x.applyCatalog(org, r)
 	case events.AggregateProfile:
 		x.applyProfile(org, r)
-	case events.AggregateQuota, events.AggregateInstallation:
+	case events.AggregateQuota, events.AggregateInstallation, events.AggregateCredential, events.AggregateTick:
 		x.applyForeign(org, r, false)
 	default:
 		x.applyForeign(org, r, true)

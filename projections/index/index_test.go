@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/keyledger/keyledger/events"
@@ -497,6 +498,68 @@ func TestWhatDoesNotBearIsPassedOver(t *testing.T) {
 	b.add(events.KeySubject(acme, keyID(1)), events.KeyDisabled{})
 	if h := b.look(1); h.Closed() || h.Revoked() || !h.Disabled() {
 		t.Error("a fact that bears on nothing closed the key")
+	}
+	b.troubles(nil)
+}
+
+// TestEveryKindHasItsPlace: a kind added to the vocabulary alone would close
+// keys in production.
+func TestEveryKindHasItsPlace(t *testing.T) {
+	b := newBook(t)
+	b.begin(acme)
+	b.begin(events.System)
+	w, p, k := events.WorkspaceSubject(acme, "w1"), events.ProfileSubject(acme, "p"), events.KeySubject(acme, keyID(1))
+	org, credential := events.OrganizationSubject(acme), events.CredentialSubject("edge")
+	seen := []events.Kind{
+		events.KindOrganizationCreated, events.KindCatalogReplaced, events.KindWorkspaceCreated, // by begin
+	}
+	for _, f := range []struct {
+		s events.Subject
+		e events.Event
+	}{
+		{events.InstallationSubject(), events.InstallationCreated{}},
+		{events.InstallationSubject(), events.InstallationSignerAdded{}},
+		{credential, events.CredentialIssued{}},
+		{credential, events.CredentialRevoked{}},
+		{events.TickSubject(), events.Tick{}},
+		{org, events.OrganizationRenamed{}},
+		{org, events.OrganizationPlanChanged{}},
+		{org, events.OrganizationLimitsChanged{}},
+		{org, events.OrganizationPolicyChanged{}},
+		{w, events.WorkspaceRenamed{}},
+		{w, events.WorkspaceDeleted{}},
+		{p, events.ProfileCreated{ID: "p"}},
+		{p, events.ProfileRenamed{}},
+		{p, events.ProfileSettingsChanged{}},
+		{p, events.ProfileDeleted{}},
+		{events.QuotaSubject(acme), events.QuotaChanged{}},
+		{k, key(1)},
+		{k, events.KeyRenamed{}},
+		{k, events.KeyPermissionsChanged{}},
+		{k, events.KeyScopeChanged{}},
+		{k, events.KeyProfileChanged{}},
+		{k, events.KeyMetadataChanged{}},
+		{k, events.KeyDisabled{}},
+		{k, events.KeyEnabled{}},
+		{k, events.KeyExpiryChanged{}},
+		{k, events.KeyRotated{}},
+		{k, events.KeyGraceChanged{}},
+		{k, events.KeyExpiring{}},
+		{k, events.KeyExpired{}},
+		{events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{}},
+		{events.EndSubject(acme), events.OrganizationDeleted{}},
+	} {
+		b.add(f.s, f.e)
+		seen = append(seen, f.e.Kind())
+	}
+	all := events.Kinds()
+	slices.Sort(all)
+	slices.Sort(seen)
+	if !slices.Equal(seen, all) {
+		t.Errorf("tried %v\nof %v", seen, all)
+	}
+	if b.look(1).Closed() {
+		t.Error("the key is closed")
 	}
 	b.troubles(nil)
 }
