@@ -1,0 +1,5 @@
+// Package natstest runs the NATS cluster of deploy/nats in a test: three processes
+// of nats-server, built from the module that go.mod pins and started with the very
+// conf that docker-compose.yml mounts. Being processes, they can be killed without
+// a word, and stopped as a machine that hangs is.
+package natstest

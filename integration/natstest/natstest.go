@@ -1,0 +1,330 @@
+package natstest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Nodes is how many nodes there are: the fewest of which one can be missed.
+const Nodes = 3
+
+// Conf is the conf that every node is started with, below the root of the module.
+const Conf = "deploy/nats/nats.conf"
+
+// patience bounds what a cluster takes its time for: an election takes 4 to 9 s,
+// and a busy machine makes it several.
+const patience = 120 * time.Second
+
+// pause is between two looks.
+const pause = 100 * time.Millisecond
+
+// Cluster is three nats-server processes. Its methods are for one goroutine at a
+// time.
+type Cluster struct {
+	t      testing.TB
+	binary string
+	nodes  [Nodes]*node
+}
+
+type node struct {
+	name, dir                string
+	client, cluster, monitor string // addresses, the same after a restart
+	cmd                      *exec.Cmd
+	ended                    chan error
+}
+
+// Reserve takes addresses and folders for a cluster that is not started yet: who
+// the nodes are has to be written down before they start.
+func Reserve(t testing.TB) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t}
+	for i, addresses := range freeAddresses(t) {
+		c.nodes[i] = &node{
+			name: fmt.Sprintf("nats-%d", i+1), dir: t.TempDir(),
+			client: addresses[0], cluster: addresses[1], monitor: addresses[2],
+		}
+	}
+	return c
+}
+
+// Members are the addresses that the nodes know each other by.
+func (c *Cluster) Members() []string {
+	var members []string
+	for _, n := range c.nodes {
+		members = append(members, n.cluster)
+	}
+	return members
+}
+
+// Start starts the nodes with the folder auth beside their conf, and returns when
+// each is healthy. They end with the test.
+func (c *Cluster) Start(auth string) {
+	c.t.Helper()
+	root := Root(c.t)
+	c.binary = filepath.Join(c.t.TempDir(), "nats-server")
+	build := exec.Command("go", "build", "-o", c.binary, "github.com/nats-io/nats-server/v2")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		c.t.Fatalf("natstest: build nats-server: %v\n%s", err, out)
+	}
+	for _, n := range c.nodes {
+		// What a conf includes lies beside the name that it was opened by.
+		err := errors.Join(
+			os.Symlink(filepath.Join(root, Conf), filepath.Join(n.dir, "nats.conf")),
+			os.Symlink(auth, filepath.Join(n.dir, "auth")),
+		)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	c.t.Cleanup(c.end)
+	for i := range c.nodes {
+		c.launch(i)
+	}
+	for i := range c.nodes {
+		c.Healthy(i)
+	}
+}
+
+// environment is what a node is told beside its conf.
+func (c *Cluster) environment(n *node) map[string]string {
+	return map[string]string{
+		"NATS_NAME":           n.name,
+		"NATS_LISTEN":         n.client,
+		"NATS_CLUSTER_LISTEN": n.cluster,
+		"NATS_MONITOR":        n.monitor,
+		"NATS_STORE":          filepath.Join(n.dir, "store"),
+		"NATS_ACCOUNTS":       filepath.Join(n.dir, "accounts"),
+	}
+}
+
+func (c *Cluster) launch(i int) {
+	c.t.Helper()
+	n := c.nodes[i]
+	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer log.Close()
+	n.cmd = exec.Command(c.binary, "--config", filepath.Join(n.dir, "nats.conf"))
+	n.cmd.Stderr = log
+	for name, value := range c.environment(n) {
+		n.cmd.Env = append(n.cmd.Env, name+"="+value)
+	}
+	if err := n.cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	n.ended = ended
+	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(n.cmd)
+}
+
+// end kills what still runs, and shows what the nodes said if the test failed.
+func (c *Cluster) end() {
+	for i, n := range c.nodes {
+		c.Kill(i)
+		if !c.t.Failed() {
+			continue
+		}
+		if said, err := os.ReadFile(filepath.Join(n.dir, "log")); err == nil {
+			c.t.Logf("%s said:\n%s", n.name, said[max(0, len(said)-4096):])
+		}
+	}
+}
+
+// Kill ends a node's process without a word, paused or not. It does nothing to one
+// that has ended.
+func (c *Cluster) Kill(i int) { c.finish(i, syscall.SIGKILL) }
+
+// Stop ends a node as an operator does.
+func (c *Cluster) Stop(i int) { c.finish(i, syscall.SIGTERM) }
+
+func (c *Cluster) finish(i int, signal os.Signal) {
+	n := c.nodes[i]
+	if n.cmd == nil || n.cmd.Process == nil {
+		return
+	}
+	_ = n.cmd.Process.Signal(signal) // one that has ended takes none
+	<-n.ended
+	n.cmd = nil
+}
+
+// Restart starts a node that was ended, on the files it left, and returns when it
+// is healthy again.
+func (c *Cluster) Restart(i int) {
+	c.t.Helper()
+	c.launch(i)
+	c.Healthy(i)
+}
+
+// Pause has a node's process stand still: its connections stay open and nobody
+// answers on them.
+func (c *Cluster) Pause(i int) { c.signal(i, syscall.SIGSTOP) }
+
+// Resume has a paused node go on as if nothing had been.
+func (c *Cluster) Resume(i int) { c.signal(i, syscall.SIGCONT) }
+
+func (c *Cluster) signal(i int, signal os.Signal) {
+	c.t.Helper()
+	if err := c.nodes[i].cmd.Process.Signal(signal); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// URL is where clients come in: every node, beginning with the one given.
+func (c *Cluster) URL(first int) string {
+	var urls []string
+	for i := range Nodes {
+		urls = append(urls, "nats://"+c.nodes[(first+i)%Nodes].client)
+	}
+	return strings.Join(urls, ",")
+}
+
+// Cluster returns the address at which a node awaits the others.
+func (c *Cluster) Cluster(i int) string { return c.nodes[i].cluster }
+
+// Healthy returns when a node says that it is: it knows the leader, and has caught
+// up with all that it keeps.
+func (c *Cluster) Healthy(i int) {
+	c.t.Helper()
+	n := c.nodes[i]
+	c.until(n.name+" to be healthy", func() bool {
+		select {
+		case err := <-n.ended:
+			n.cmd = nil
+			c.t.Fatalf("natstest: %s has ended: %v", n.name, err)
+		default:
+		}
+		_, err := c.Ask(i, "/healthz")
+		return err == nil
+	})
+}
+
+// Ask asks a node's monitoring.
+func (c *Cluster) Ask(i int, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[i].monitor+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("natstest: %s of %s: %s %s", path, c.nodes[i].name, res.Status, bytes.TrimSpace(body))
+	}
+	return body, err
+}
+
+// Leader returns the node that leads a stream, once the nodes that run agree on
+// one of them.
+func (c *Cluster) Leader(stream string) int {
+	c.t.Helper()
+	leader := -1
+	c.until("a leader of "+stream, func() bool {
+		leader = -1
+		for i, n := range c.nodes {
+			if n.cmd == nil {
+				continue
+			}
+			named := c.leader(i, stream)
+			if named < 0 || c.nodes[named].cmd == nil || leader >= 0 && leader != named {
+				return false
+			}
+			leader = named
+		}
+		return leader >= 0
+	})
+	return leader
+}
+
+// leader is the node that a node takes for a stream's leader, -1 if there is none.
+func (c *Cluster) leader(i int, stream string) int {
+	body, err := c.Ask(i, "/jsz?streams=true")
+	if err != nil {
+		return -1
+	}
+	var told struct {
+		Accounts []struct {
+			Streams []struct {
+				Name    string
+				Cluster struct{ Leader string }
+			} `json:"stream_detail"`
+		} `json:"account_details"`
+	}
+	if json.Unmarshal(body, &told) != nil {
+		return -1
+	}
+	for _, account := range told.Accounts {
+		for _, s := range account.Streams {
+			for named, n := range c.nodes {
+				if s.Name == stream && s.Cluster.Leader == n.name {
+					return named
+				}
+			}
+		}
+	}
+	return -1
+}
+
+// until waits for something that a cluster does in its own time.
+func (c *Cluster) until(what string, done func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(pause) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("natstest: %s: not within %s", what, patience)
+		}
+	}
+}
+
+// freeAddresses returns addresses that nobody listened on just now, three for each
+// node, all different.
+func freeAddresses(t testing.TB) [Nodes][3]string {
+	t.Helper()
+	var free [Nodes][3]string
+	for i := range free {
+		for j := range free[i] {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Held until all are taken, so that none is given out twice.
+			defer l.Close()
+			free[i][j] = l.Addr().String()
+		}
+	}
+	return free
+}
+
+// Root returns the module's root folder.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+	}
+	t.Fatal("natstest: no go.mod above the test")
+	return ""
+}
