@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,10 +22,11 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	os.Exit(build(m))
 }
 
-func run(m *testing.M) int {
+// build builds the program and runs the tests on it.
+func build(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "keyledger-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -32,9 +34,9 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "keyledger")
-	build := exec.Command("go", "build", "-o", binary, "../cmd/keyledger")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
+	compile := exec.Command("go", "build", "-o", binary, "../cmd/keyledger")
+	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := compile.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		return 1
 	}
@@ -47,7 +49,9 @@ type server struct {
 	data string
 	url  string
 	cmd  *exec.Cmd
-	done chan error
+	// ready holds the address of the ready line, done how the program ended.
+	ready chan string
+	done  chan error
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -56,8 +60,55 @@ type server struct {
 // start runs the program on a data folder and waits for its `ready` line.
 func start(t *testing.T, data string) *server {
 	t.Helper()
-	s := &server{t: t, data: data, done: make(chan error, 1)}
-	s.cmd = exec.Command(binary, "serve", "--data", data, "--listen", "127.0.0.1:0")
+	return startAt(t, data, "127.0.0.1:0")
+}
+
+// startAt is start on an address.
+func startAt(t *testing.T, data, listen string) *server {
+	t.Helper()
+	s := run(t, data, listen)
+	select {
+	case s.url = <-s.ready:
+	case err := <-s.done:
+		t.Fatalf("serve ended: %v\n%s", err, s.logged())
+	case <-time.After(60 * time.Second):
+		t.Fatalf("serve is not ready\n%s", s.logged())
+	}
+	return s
+}
+
+// launch runs the program and waits until it answers, ready or not.
+func launch(t *testing.T, data string) *server {
+	t.Helper()
+	address := freeAddress(t)
+	s := run(t, data, address)
+	s.url = "http://" + address
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if a, err := s.ask("", "GET", "/livez", ""); err == nil && a.status == 200 {
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("serve does not answer\n%s", s.logged())
+		}
+	}
+}
+
+// freeAddress is one that nobody listened on a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// run starts the program on a data folder.
+func run(t *testing.T, data, listen string) *server {
+	t.Helper()
+	s := &server{t: t, data: data, done: make(chan error, 1), ready: make(chan string, 1)}
+	s.cmd = exec.Command(binary, "serve", "--data", data, "--listen", listen)
 	s.cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -67,24 +118,16 @@ func start(t *testing.T, data string) *server {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ready := make(chan string, 1)
 	go func() {
 		lines := bufio.NewScanner(io.TeeReader(out, s.writer()))
 		for lines.Scan() {
 			if i := strings.Index(lines.Text(), "http://"); i >= 0 && strings.HasPrefix(lines.Text(), "ready") {
-				ready <- strings.Fields(lines.Text()[i:])[0]
+				s.ready <- strings.Fields(lines.Text()[i:])[0]
 			}
 		}
 		s.done <- s.cmd.Wait()
 	}()
 	t.Cleanup(func() { s.kill() })
-	select {
-	case s.url = <-ready:
-	case err := <-s.done:
-		t.Fatalf("serve ended: %v\n%s", err, s.logged())
-	case <-time.After(60 * time.Second):
-		t.Fatalf("serve is not ready\n%s", s.logged())
-	}
 	return s
 }
 
