@@ -103,7 +103,8 @@ func (l *Log) Position(ctx context.Context) (events.Position, error) { return l.
 
 // Apply applies facts in one transaction. A fact of an unknown kind is kept like
 // any other; a body that is no fact stops the log, because nothing true can be
-// said of it.
+// said of it. A tick is no change: it moves the position and leaves no row, or
+// the log of a quiet year would be three million lines of nothing.
 func (l *Log) Apply(ctx context.Context, facts []events.Recorded) error {
 	return l.db.Apply(ctx, facts, apply)
 }
@@ -123,6 +124,9 @@ const insertEvent = `INSERT INTO event (position, stored, time, org, aggregate, 
 func apply(tx *sqlview.Tx, f *events.Recorded) error {
 	if e, ok := f.Event.(events.Malformed); ok {
 		return fmt.Errorf("%w: %s", events.ErrMalformed, e.Reason)
+	}
+	if f.Event.Kind() == events.KindTick {
+		return nil
 	}
 	kind, m := f.Event.Kind(), &f.Meta
 	n, err := tx.Exec(insertEvent,

@@ -320,6 +320,25 @@ func TestUnknownKindsAreKept(t *testing.T) {
 	}
 }
 
+// Ticks are no changes: they move the position and are in no list.
+func TestTicksAreNoChanges(t *testing.T) {
+	s := newScript(t)
+	s.create(acme, 1)
+	for n := range 3 {
+		s.add(events.TickSubject(), events.Tick{At: t0, Through: events.Position(n + 1), Signature: "x"})
+	}
+	s.add(events.KeySubject(acme, keyID(1)), events.KeyDisabled{})
+	s.add(events.TickSubject(), events.Tick{At: t0, Through: 5, Signature: "x"})
+	l := s.opened()
+	wantPosition(t, l, 6)
+	if got := positions(t, l, audit.Filter{AllOrganizations: true}); !slices.Equal(got, []events.Position{5, 1}) {
+		t.Errorf("listed: %v", got)
+	}
+	if got, _, err := l.History(t.Context(), events.TickSubject(), audit.Page{}); err != nil || len(got) != 0 {
+		t.Errorf("history of %d lines, %v", len(got), err)
+	}
+}
+
 func TestRebuiltRowsAreTheSame(t *testing.T) {
 	s := newScript(t)
 	for n := 1; n <= 40; n++ {
