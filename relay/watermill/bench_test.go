@@ -56,7 +56,7 @@ func throughWatermill(b *testing.B, conn *nats.Conn, d watermill.Delivery) time.
 	b.Helper()
 	d.Group = nuid.Next()
 	f, err := watermill.NewFollower(watermill.FollowerConfig{
-		Conn: conn, Topics: map[string][]string{"r": watermill.Revocations()}, Delivery: d,
+		Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"r": watermill.Revocations()}, Delivery: d,
 	})
 	if err != nil {
 		b.Fatal(err)

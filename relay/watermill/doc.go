@@ -4,8 +4,8 @@
 //
 //	follower, err := watermill.NewFollower(watermill.FollowerConfig{
 //		Conn:     conn,
-//		Topics:   map[string][]string{"revocations": watermill.Revocations("acme")},
-//		Delivery: watermill.Delivery{Group: "deny-list"},
+//		Consumer: "subscriber", // the credential's name
+//		Topics:   map[string][]string{"revocations": nil},
 //	})
 //	messages, err := follower.Subscribe(ctx, "revocations")
 //	for m := range messages {
@@ -19,7 +19,9 @@
 //   - [NewFollower]: a topic is a set of subjects of the ledger's own stream. It
 //     is read-only: no stream is created or changed, and nothing is published. A
 //     message's payload is the stored CloudEvents document, byte for byte, and
-//     its UUID is the fact's id.
+//     its UUID is the fact's id. A subscriber's credential reads by the one
+//     consumer that was made for it ([FollowerConfig.Consumer]); in the ledger's
+//     own account a follower makes its consumers itself.
 //   - [NewSubscriber] with [NewPublisher]: a topic is a stream of its own, which
 //     subscribing creates. The ledger's names are refused.
 //
@@ -35,9 +37,14 @@
 // subscription still hands out one message at a time, in the order of arrival,
 // but one that comes again comes late.
 //
-// Nothing is dropped in silence: a message that cannot be read is handed over
-// with what can be read of it (see [MetadataMalformed]), or to
-// [Delivery.Malformed].
+// Nothing is dropped in silence: a message that cannot be read is logged as an
+// error and handed over with what can be read of it (see [MetadataMalformed]), or
+// to [Delivery.Malformed]. For a follower that is a body that is no fact, one that
+// was made for another subject, and one of another ledger: [Decode] returns
+// [events.Malformed] with [ErrMalformed], and [Marshaler] names them "malformed".
+// Whether such a fact closes what its subject names, or waits for somebody to
+// look, is the handler's to decide; one that only returns the error refuses the
+// message, and it comes again until a poison queue takes it.
 //
 // A filtered follower cannot see a gap in the ledger: it sees what the broker
 // has. Whoever must be sure that nothing is missing reads the whole ledger, as

@@ -30,9 +30,15 @@ var (
 	ErrOutcomeUnknown = errors.New("watermill: it is unknown whether the message was stored")
 
 	// ErrGroupTaken says that another subscriber uses this group for something
-	// else: its consumer exists and reads other subjects.
+	// else: its consumer exists, and reads other subjects or belongs to another
+	// ledger.
 	ErrGroupTaken = errors.New("watermill: group is taken by another consumer")
 
-	// ErrMalformed says that a message could not be read in full.
+	// ErrNoConsumer says that the consumer which a follower was told to use is not
+	// there: it was never made, or its credential was revoked.
+	ErrNoConsumer = errors.New("watermill: no such consumer")
+
+	// ErrMalformed says that a message could not be read in full, or that a fact
+	// was made for another ledger.
 	ErrMalformed = errors.New("watermill: malformed message")
 )

@@ -13,9 +13,10 @@ import (
 // A list of revoked keys in memory: every instance reads all revocations at its
 // start, and follows them from there.
 func ExampleNewFollower() {
-	follow := func(ctx context.Context, conn *nats.Conn, revoked *sync.Map) error {
+	follow := func(ctx context.Context, conn *nats.Conn, ledger events.LedgerID, revoked *sync.Map) error {
 		follower, err := watermill.NewFollower(watermill.FollowerConfig{
 			Conn:     conn,
+			Ledger:   ledger,
 			Topics:   map[string][]string{"revocations": watermill.Revocations("acme")},
 			Delivery: watermill.Delivery{MaxInFlight: 256},
 		})

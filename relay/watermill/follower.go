@@ -13,6 +13,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/batch"
 	"github.com/keyledger/keyledger/events/jetstream"
 )
 
@@ -21,6 +22,10 @@ type FollowerConfig struct {
 	// Conn is the connection. Required; closing the follower leaves it open. It
 	// should reconnect for ever (nats.MaxReconnects(-1)).
 	Conn *nats.Conn
+	// Ledger is the id of the ledger that is followed: a fact that was made for
+	// another one, a rehearsal's revocation for instance, is handed over as
+	// [events.Malformed]. Required, unless Consumer tells it.
+	Ledger events.LedgerID
 	// Topics names what is followed: each topic is a set of subjects of the
 	// ledger, such as [Revocations] or [Changes] return, none within another.
 	// Topics are made of letters, digits, '-' and '_'.
@@ -28,40 +33,40 @@ type FollowerConfig struct {
 	// From is the first position that a new group is given. 0 is the ledger's
 	// beginning, which a deny list needs.
 	From events.Position
-	// Bound says that the consumer [ConsumerName] was made for this follower by
-	// somebody who may, and is used as it is: MaxInFlight, AckWait and From are
-	// then to be what it was made with. It needs a Group.
-	Bound bool
+	// Consumer is the durable consumer that was made for this follower by somebody
+	// who may, and is used as it is: for a subscriber's credential it has the
+	// credential's name. Every subscription is a member of it, so that it takes
+	// the place of Group; there is one topic, without subjects or with those that
+	// the consumer reads; MaxInFlight, AckWait and From are what it was made with.
+	Consumer string
 	Delivery
 }
 
 // Validate reports every fault at once.
 func (c FollowerConfig) Validate() error {
 	var faults []error
-	if c.Conn == nil {
-		faults = append(faults, errors.New("watermill: Conn is missing"))
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf("watermill: "+format, args...))
+		}
 	}
-	if len(c.Topics) == 0 {
-		faults = append(faults, errors.New("watermill: Topics is empty"))
-	}
+	fault(c.Conn == nil, "Conn is missing")
+	fault(len(c.Topics) == 0, "Topics is empty")
 	for _, topic := range slices.Sorted(maps.Keys(c.Topics)) {
-		if !token(topic) {
-			faults = append(faults, fmt.Errorf("watermill: topic %q is not made of letters, digits, '-' and '_'", topic))
-		}
-		if len(ConsumerName(c.Group, topic)) > maxTopic {
-			faults = append(faults, fmt.Errorf("watermill: topic %q and the group's name are too long together", topic))
-		}
-		if len(c.Topics[topic]) == 0 {
-			faults = append(faults, fmt.Errorf("watermill: topic %q has no subjects", topic))
-		}
+		fault(!token(topic), "topic %q is not made of letters, digits, '-' and '_'", topic)
+		fault(len(ConsumerName(c.Group, topic)) > maxTopic, "topic %q and the group's name are too long together", topic)
+		fault(len(c.Topics[topic]) == 0 && c.Consumer == "", "topic %q has no subjects", topic)
 		for _, subject := range c.Topics[topic] {
-			if !strings.HasPrefix(subject, "ledger.") || strings.ContainsAny(subject, " \t\r\n") {
-				faults = append(faults, fmt.Errorf("watermill: topic %q: %q is no subject of the ledger", topic, subject))
-			}
+			fault(!strings.HasPrefix(subject, "ledger.") || strings.ContainsAny(subject, " \t\r\n"), "topic %q: %q is no subject of the ledger", topic, subject)
 		}
 	}
-	if c.Bound && c.Group == "" {
-		faults = append(faults, errors.New("watermill: Bound needs a Group"))
+	if c.Consumer != "" {
+		fault(!token(c.Consumer) || len(c.Consumer) > maxTopic, "Consumer is not made of letters, digits, '-' and '_'")
+		fault(len(c.Topics) > 1, "Consumer serves one topic")
+		fault(c.Group != "", "Consumer takes the place of Group")
+		fault(c.From != 0 || c.MaxInFlight != 0 || c.AckWait != 0, "From, MaxInFlight and AckWait are what Consumer was made with")
+	} else {
+		fault(c.Ledger == events.LedgerID{}, "Ledger is missing")
 	}
 	return errors.Join(append(faults, c.faults()...)...)
 }
@@ -71,8 +76,9 @@ func NewFollower(c FollowerConfig) (*Subscriber, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	followed := maps.Clone(c.Topics)
-	return newSubscriber(c.Conn, c.Delivery, ledger{followed, c.Group, c.From, c.Bound})
+	return newSubscriber(c.Conn, c.Delivery, ledger{
+		id: c.Ledger, topics: maps.Clone(c.Topics), group: c.Group, from: c.From, consumer: c.Consumer,
+	})
 }
 
 // ConsumerName is the durable consumer on the ledger's stream that a group
@@ -112,10 +118,11 @@ func of(orgs []events.OrgID, rest string) []string {
 
 // ledger are topics of the ledger.
 type ledger struct {
-	topics map[string][]string
-	group  string
-	from   events.Position
-	bound  bool
+	id       events.LedgerID
+	topics   map[string][]string
+	group    string
+	from     events.Position
+	consumer string
 }
 
 func (l ledger) prepare(_ context.Context, _ natsjs.JetStream, topic string) error {
@@ -126,8 +133,11 @@ func (l ledger) prepare(_ context.Context, _ natsjs.JetStream, topic string) err
 }
 
 func (l ledger) source(topic string) source {
-	src := source{stream: jetstream.StreamLedger, bound: l.bound, read: readFact}
-	if l.group != "" {
+	src := source{stream: jetstream.StreamLedger, bound: l.consumer != "", ledger: l.id, read: readFact}
+	switch {
+	case src.bound:
+		src.consumer.Durable = l.consumer
+	case l.group != "":
 		src.consumer.Durable = ConsumerName(l.group, topic)
 	}
 	// One subject goes into the request's own subject, where permissions see it.
@@ -144,17 +154,15 @@ func (l ledger) source(topic string) source {
 
 // readFact makes a message of a fact. Headers mean nothing in the ledger and are
 // left out.
-func readFact(m *nats.Msg, at *place) (*message.Message, error) {
+func readFact(src *source, m *nats.Msg, at *place) (*message.Message, *reading) {
+	r := &reading{Recorded: batch.Read(src.ledger, m.Subject, m.Data)}
+	r.Position, r.Stored = events.Position(at.Sequence.Stream), events.TimeOf(at.Timestamp)
 	out := message.NewMessage(name(at), m.Data)
-	subject, err := events.ParseSubject(m.Subject)
-	if err != nil {
-		return out, fmt.Errorf("%w: %w", ErrMalformed, err)
+	out.Metadata[MetadataKind] = string(r.Event.Kind())
+	if bad, ok := r.Event.(events.Malformed); ok {
+		r.fault = malformed(bad)
+	} else {
+		out.UUID = r.Meta.ID.String()
 	}
-	meta, event, err := events.Decode(subject, m.Data)
-	out.Metadata[MetadataKind] = string(event.Kind())
-	if err != nil {
-		return out, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	out.UUID = meta.ID.String()
-	return out, nil
+	return out, r
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -46,12 +45,22 @@ func workspace(org events.OrgID, id events.WorkspaceID) events.Entry {
 
 func record(t testing.TB, conn *nats.Conn, entries ...events.Entry) []events.Recorded {
 	t.Helper()
-	l, err := jetstream.New(jetstream.Config{Conn: conn, Ledger: ledgerID, Replicas: 1})
+	return recordFor(t, ledgerID, conn, entries...)
+}
+
+// rehearsal is another ledger.
+var rehearsal = events.LedgerID(uuid.MustParse("0198c0de-0000-7000-8000-00000000002d"))
+
+// recordFor appends facts of a ledger, whichever's the stream is.
+func recordFor(t testing.TB, id events.LedgerID, conn *nats.Conn, entries ...events.Entry) []events.Recorded {
+	t.Helper()
+	l, err := jetstream.New(jetstream.Config{Conn: conn, Ledger: id, Replicas: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var facts []events.Recorded
 	for _, e := range entries {
+		e.Meta.Ledger = id
 		stored, err := l.Append(t.Context(), []events.Entry{e})
 		if err != nil {
 			t.Fatal(err)
@@ -85,7 +94,7 @@ func TestFollow(t *testing.T) {
 	)
 	follow := func(group string, from events.Position, subjects ...string) <-chan *message.Message {
 		f := follower(t, watermill.FollowerConfig{
-			Conn: conn, Topics: map[string][]string{"t": subjects}, From: from, Delivery: swift(group),
+			Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"t": subjects}, From: from, Delivery: swift(group),
 		})
 		initialize(t, f, "t")
 		if err := f.SubscribeInitialize("ledger"); !errors.Is(err, watermill.ErrInvalidTopic) {
@@ -119,35 +128,48 @@ func TestFollow(t *testing.T) {
 	record(t, b.Conn(), revocation("acme", 3))
 }
 
-// A body that is no fact is not dropped and ends nothing.
+// What is no fact, or none of this ledger, is not dropped and ends nothing; neither
+// does a kind that comes later.
 func TestFollowMalformed(t *testing.T) {
 	b := broker(t)
 	conn := operator(t, b)
-	foreign := record(t, b.Conn(), revocation("acme", 1))[0]
+	good := record(t, b.Conn(), revocation("acme", 1))[0]
+	later := bytes.ReplaceAll(good.Raw, []byte("key.revoked.v1"), []byte("malformed"))
 	for _, m := range []*nats.Msg{
-		{Subject: foreign.Subject.String(), Data: []byte("no fact")},
-		{Subject: events.RevokedSubject("acme", keyID(2)).String(), Data: foreign.Raw},
-		{Subject: "ledger.0000.acme.revoked.x", Data: foreign.Raw},
-		{Subject: foreign.Subject.String(), Header: nats.Header{"Status": {"404"}}},
+		{Subject: good.Subject.String(), Data: []byte("no fact")},
+		{Subject: events.RevokedSubject("acme", keyID(2)).String(), Data: good.Raw},
+		{Subject: "ledger.0000.acme.revoked.x", Data: good.Raw},
+		{Subject: good.Subject.String(), Header: nats.Header{"Status": {"404"}}},
+		{Subject: good.Subject.String(), Data: later},
+		{Subject: good.Subject.String(), Data: good.Raw, Header: nats.Header{"nats_malformed": {"no"}, "keyledger_kind": {"x"}}},
 	} {
 		if _, err := js(t, conn).PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	record(t, b.Conn(), revocation("acme", 3))
+	recordFor(t, rehearsal, b.Conn(), revocation("acme", 3))
+	record(t, b.Conn(), revocation("acme", 4))
 	messages := subscribe(t, follower(t, watermill.FollowerConfig{
-		Conn: conn, Topics: map[string][]string{"r": watermill.Revocations()}, Delivery: swift("g"),
+		Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"r": watermill.Revocations()}, Delivery: swift("g"),
 	}), "r")
-	for pos := 1; pos <= 6; pos++ {
+	for _, want := range []string{
+		"key.revoked.v1", "malformed", "malformed", "malformed", "malformed", "unknown", "key.revoked.v1", "malformed", "key.revoked.v1",
+	} {
 		m := next(t, messages)
-		r, err := watermill.Decode(m)
-		_, bad := m.Metadata[watermill.MetadataMalformed]
-		_, malformed := r.Event.(events.Malformed)
-		if want := pos != 1 && pos != 6; bad != want || (err != nil) != want || malformed != want {
-			t.Errorf("position %d: %v, %v, %v", pos, m.Metadata, r.Event, err)
-		}
-		if got := m.Metadata.Get(watermill.MetadataSequence); got != fmt.Sprint(pos) {
-			t.Errorf("sequence %s in place %d", got, pos)
+		// The same is told of a message that was stored elsewhere and came back.
+		for _, m := range []*message.Message{m, m.Copy()} {
+			r, err := watermill.Decode(m)
+			_, bad := m.Metadata[watermill.MetadataMalformed]
+			_, malformed := r.Event.(events.Malformed)
+			if broken := want == "malformed"; bad != broken || errors.Is(err, watermill.ErrMalformed) != broken || malformed != broken {
+				t.Errorf("position %d: %v, %v, %v", r.Position, m.Metadata, r.Event, err)
+			}
+			if got := (watermill.Marshaler{}).NameFromMessage(m); got != want {
+				t.Errorf("position %d has the name %s, not %s", r.Position, got, want)
+			}
+			if got := m.Metadata.Get(watermill.MetadataSequence); got != fmt.Sprint(r.Position) {
+				t.Errorf("sequence %s, position %d", got, r.Position)
+			}
 		}
 		m.Ack()
 	}
@@ -182,7 +204,7 @@ func TestDenyList(t *testing.T) {
 			},
 			SubscriberConstructor: func(cqrs.EventGroupProcessorSubscriberConstructorParams) (message.Subscriber, error) {
 				return watermill.NewFollower(watermill.FollowerConfig{
-					Conn: conn, Topics: map[string][]string{"changes": watermill.Changes("acme", "other")}, Delivery: swift("deny-list"),
+					Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"changes": watermill.Changes("acme", "other")}, Delivery: swift("deny-list"),
 				})
 			},
 			AckOnUnknownEvent: true,
@@ -235,13 +257,16 @@ func TestMarshaler(t *testing.T) {
 	if got := m.Name(&watermill.Fact[events.KeyRevoked]{}); got != string(events.KindKeyRevoked) {
 		t.Errorf("name is %q", got)
 	}
+	if err := m.Unmarshal(message.NewMessage("", nil), &watermill.Fact[events.Malformed]{}); err != nil {
+		t.Errorf("a handler of what is malformed is not given it: %v", err)
+	}
 	if got := m.Name(&events.KeyRevoked{}); got != "" {
 		t.Errorf("name of another type is %q", got)
 	}
 	if err := m.Unmarshal(message.NewMessage("", nil), &events.KeyRevoked{}); err == nil {
 		t.Error("another type was filled")
 	}
-	if err := m.Unmarshal(message.NewMessage("", nil), &watermill.Fact[events.KeyRevoked]{}); !errors.Is(err, events.ErrMalformed) {
+	if err := m.Unmarshal(message.NewMessage("", nil), &watermill.Fact[events.KeyRevoked]{}); !errors.Is(err, watermill.ErrMalformed) {
 		t.Errorf("a message of nowhere: %v", err)
 	}
 }
@@ -291,52 +316,51 @@ func dial(t testing.TB, s *server.Server, user string, options ...nats.Option) *
 	return conn
 }
 
-// These are the permissions a follower needs, and with a consumer that was made
-// for it only the last two.
+// These are the permissions that a follower in the ledger's own account needs.
 func TestFollowerPermissions(t *testing.T) {
 	revoked := watermill.Revocations("acme")
-	for _, bound := range []bool{false, true} {
-		t.Run(fmt.Sprintf("bound=%t", bound), func(t *testing.T) {
-			name := watermill.ConsumerName("g", "r")
-			allowed := []string{"$JS.API.CONSUMER.MSG.NEXT.LEDGER." + name, "$JS.ACK.LEDGER." + name + ".>"}
-			if !bound {
-				allowed = append(allowed, "$JS.API.CONSUMER.CREATE.LEDGER."+name+"."+revoked[0])
-			}
-			s := listening(t, t.TempDir(), server.RANDOM_PORT, allowed...)
-			all := dial(t, s, "all")
-			if err := jetstream.EnsureStreams(t.Context(), all, 1); err != nil {
-				t.Fatal(err)
-			}
-			record(t, all, revocation("acme", 1), revocation("acme", 2))
-			if bound {
-				if _, err := js(t, all).CreateConsumer(t.Context(), "LEDGER", natsjs.ConsumerConfig{
-					Durable: name, FilterSubject: revoked[0], AckPolicy: natsjs.AckExplicitPolicy, MaxAckPending: 1,
-				}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var mu sync.Mutex
-			var denied []string
-			conn := dial(t, s, "follower", nats.CustomInboxPrefix("_INBOX_follower"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-				mu.Lock()
-				defer mu.Unlock()
-				denied = append(denied, err.Error())
-			}))
-			f := follower(t, watermill.FollowerConfig{Conn: conn, Topics: map[string][]string{"r": revoked}, Bound: bound, Delivery: swift("g")})
-			messages := subscribe(t, f, "r")
-			for range 2 {
-				next(t, messages).Ack()
-			}
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
-			}
-			settled(t, all, "LEDGER", name)
-			mu.Lock()
-			defer mu.Unlock()
-			if len(denied) > 0 {
-				t.Errorf("was denied: %s", strings.Join(denied, "; "))
-			}
-		})
+	name := watermill.ConsumerName("g", "r")
+	s := listening(t, t.TempDir(), server.RANDOM_PORT,
+		"$JS.API.CONSUMER.CREATE.LEDGER."+name+"."+revoked[0], "$JS.API.CONSUMER.MSG.NEXT.LEDGER."+name, "$JS.ACK.LEDGER."+name+".>")
+	all := dial(t, s, "all")
+	if err := jetstream.EnsureStreams(t.Context(), all, 1); err != nil {
+		t.Fatal(err)
+	}
+	record(t, all, revocation("acme", 1), revocation("acme", 2))
+	var denied complaints
+	conn := dial(t, s, "follower", nats.CustomInboxPrefix("_INBOX_follower"), denied.collect())
+	f := follower(t, watermill.FollowerConfig{Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"r": revoked}, Delivery: swift("g")})
+	messages := subscribe(t, f, "r")
+	for range 2 {
+		next(t, messages).Ack()
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, all, "LEDGER", name)
+	denied.none(t)
+}
+
+// complaints are what a broker denied a connection.
+type complaints struct {
+	mu   sync.Mutex
+	said []string
+}
+
+func (c *complaints) collect() nats.Option {
+	return nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.said = append(c.said, err.Error())
+	})
+}
+
+func (c *complaints) none(t testing.TB) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.said) > 0 {
+		t.Errorf("was denied: %s", strings.Join(c.said, "; "))
 	}
 }
 
@@ -344,7 +368,7 @@ func TestFollowerPermissions(t *testing.T) {
 func TestFollowerLeavesTheStream(t *testing.T) {
 	s := listening(t, t.TempDir(), server.RANDOM_PORT)
 	conn := dial(t, s, "all")
-	f := follower(t, watermill.FollowerConfig{Conn: conn, Topics: map[string][]string{"r": watermill.Revocations()}, Delivery: swift("g")})
+	f := follower(t, watermill.FollowerConfig{Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"r": watermill.Revocations()}, Delivery: swift("g")})
 	if _, err := f.Subscribe(t.Context(), "r"); !errors.Is(err, watermill.ErrNoStream) {
 		t.Fatalf("subscribe without a ledger: %v", err)
 	}

@@ -114,7 +114,7 @@ type place = nats.MsgMetadata
 
 // unmarshal reads a message of a topic. What cannot be read is told by an error
 // beside the message, which is whole in all else.
-func unmarshal(m *nats.Msg, at *place) (*message.Message, error) {
+func unmarshal(_ *source, m *nats.Msg, at *place) (*message.Message, *reading) {
 	uuid := m.Header.Get(jetstream.MsgIDHeader)
 	out := message.NewMessage(uuid, m.Data)
 	if uuid == "" {
@@ -144,9 +144,9 @@ func unmarshal(m *nats.Msg, at *place) (*message.Message, error) {
 		delete(out.Metadata, name)
 	}
 	if len(faults) > 0 {
-		return out, fmt.Errorf("%w: %w", ErrMalformed, errors.Join(faults...))
+		return out, &reading{fault: fmt.Errorf("%w: %w", ErrMalformed, errors.Join(faults...))}
 	}
-	return out, nil
+	return out, &reading{}
 }
 
 // name is the UUID of a message that has none.

@@ -12,6 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/keyledger/keyledger/events"
 )
 
 // Bounds and defaults of [Delivery].
@@ -84,15 +86,21 @@ func (d Delivery) faults() []error {
 	return faults
 }
 
-func (d Delivery) filled() Delivery {
-	if d.MaxInFlight == 0 {
-		d.MaxInFlight = 1
-	}
+// window is how many messages are sent at a time, and how many are asked for.
+func (d Delivery) window(inFlight int) Delivery {
+	d.MaxInFlight = inFlight
 	switch {
 	case d.MaxInFlight == 1:
 		d.Prefetch = strictAsk
 	case d.Prefetch == 0:
 		d.Prefetch = min(d.MaxInFlight, 256)
+	}
+	return d
+}
+
+func (d Delivery) filled() Delivery {
+	if d.MaxInFlight == 0 {
+		d.MaxInFlight = 1
 	}
 	if d.AckWait == 0 {
 		d.AckWait = defaultAckWait
@@ -168,9 +176,12 @@ type source struct {
 	consumer jetstream.ConsumerConfig
 	// bound says that somebody else makes the consumer.
 	bound bool
-	// read makes a message of what was stored; with an error it is what could be
+	// ledger is whose facts they are; zero where there are none, and until a bound
+	// consumer told.
+	ledger events.LedgerID
+	// read makes a message of what was stored; with a fault it is what could be
 	// read of it.
-	read func(*nats.Msg, *place) (*message.Message, error)
+	read func(*source, *nats.Msg, *place) (*message.Message, *reading)
 }
 
 // NewSubscriber returns a subscriber to topics of an application.
@@ -251,7 +262,13 @@ func (s *Subscriber) subscribe(ctx context.Context, topic string) (*subscription
 	if err := s.topics.prepare(asking, s.js, topic); err != nil {
 		return nil, err
 	}
-	sub := newSubscription(ctx, s, topic)
+	src, delivery := s.topics.source(topic), s.delivery.window(s.delivery.MaxInFlight)
+	if src.bound {
+		if err := s.bind(asking, &src, &delivery); err != nil {
+			return nil, err
+		}
+	}
+	sub := newSubscription(ctx, s, src, delivery, topic)
 	if err := sub.renew(asking); err != nil {
 		return nil, err
 	}
@@ -280,16 +297,13 @@ func (s *Subscriber) Close() error {
 // it is not 0, is where a consumer without a group goes on.
 func (s *Subscriber) ensureConsumer(ctx context.Context, src source, begin uint64) error {
 	if src.bound {
+		// A request for messages finds out whether it is there.
 		return nil
 	}
 	c := src.consumer
 	c.AckPolicy, c.ReplayPolicy = jetstream.AckExplicitPolicy, jetstream.ReplayInstantPolicy
 	c.AckWait, c.MaxAckPending, c.MaxDeliver = s.delivery.AckWait, s.delivery.MaxInFlight, -1
 	if c.Durable == "" {
-		_, err := s.js.Consumer(ctx, src.stream, c.Name)
-		if err == nil || !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return describe(src, err)
-		}
 		c.InactiveThreshold, c.MemoryStorage = 5*time.Minute, true
 		if begin != 0 {
 			c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, begin
@@ -310,12 +324,20 @@ func (s *Subscriber) adopt(ctx context.Context, stream string, c jetstream.Consu
 		return fmt.Errorf("watermill: group %q: %w", c.Durable, err)
 	}
 	is := there.CachedInfo().Config
-	if !slices.Equal(filters(is), filters(c)) || is.AckPolicy != c.AckPolicy {
-		return fmt.Errorf("%w: %q on stream %s reads %q", ErrGroupTaken, c.Durable, stream, filters(is))
+	if err := same(stream, is, filters(c)); err != nil {
+		return err
 	}
 	is.AckWait, is.MaxAckPending, is.MaxDeliver = c.AckWait, c.MaxAckPending, c.MaxDeliver
 	if _, err := s.js.UpdateConsumer(ctx, stream, is); err != nil {
 		return fmt.Errorf("watermill: group %q: %w", c.Durable, err)
+	}
+	return nil
+}
+
+// same refuses a consumer that is not read as this one is, or reads something else.
+func same(stream string, is jetstream.ConsumerConfig, reads []string) error {
+	if !slices.Equal(filters(is), reads) || is.AckPolicy != jetstream.AckExplicitPolicy {
+		return fmt.Errorf("%w: %q on stream %s reads %q, acknowledging: %s", ErrGroupTaken, is.Durable, stream, filters(is), is.AckPolicy)
 	}
 	return nil
 }

@@ -523,9 +523,17 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	err = watermill.FollowerConfig{
-		Topics: map[string][]string{"a b": {"ledger.>"}, "none": nil, "orders": {"orders.>"}, "bad": watermill.Revocations("No Org")}, Bound: true,
+		Topics: map[string][]string{"a b": {"ledger.>"}, "none": nil, "orders": {"orders.>"}, "bad": watermill.Revocations("No Org")},
 	}.Validate()
-	for _, text := range []string{"Conn", `"a b"`, `"none"`, `"orders"`, `"bad"`, "Bound"} {
+	for _, text := range []string{"Conn", "Ledger", `"a b"`, `"none"`, `"orders"`, `"bad"`} {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s is not told: %v", text, err)
+		}
+	}
+	err = watermill.FollowerConfig{
+		Topics: map[string][]string{"a": nil, "b": nil}, Consumer: "a.b", From: 1, Delivery: watermill.Delivery{Group: "g", AckWait: time.Second},
+	}.Validate()
+	for _, text := range []string{"one topic", "Consumer is not", "place of Group", "From, MaxInFlight and AckWait"} {
 		if err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s is not told: %v", text, err)
 		}

@@ -71,27 +71,26 @@ type held struct {
 	sequence  uint64
 	delivered uint64
 	msg       *message.Message
-	fault     error
+	reading   *reading
 	out       bool // handed out
 	cancel    context.CancelFunc
 }
 
-func newSubscription(ctx context.Context, s *Subscriber, topic string) *subscription {
-	src := s.topics.source(topic)
-	if src.consumer.Durable == "" {
-		src.consumer.Name = "kl_" + nuid.Next()
-	}
-	name := src.consumer.Durable + src.consumer.Name
-	return &subscription{
-		subscriber: s, delivery: s.delivery, source: src, ctx: ctx, consumer: name,
-		log: s.delivery.Logger.With("topic", topic, "consumer", name),
+func newSubscription(ctx context.Context, s *Subscriber, src source, d Delivery, topic string) *subscription {
+	sub := &subscription{
+		subscriber: s, delivery: d, source: src, ctx: ctx, consumer: src.consumer.Durable,
 		out: make(chan *message.Message), inbox: s.conn.NewInbox(),
 		// What is asked for always fits, twice over; the rest is room for the
 		// broker's remarks. Were it full, the client would drop messages, and they
 		// would come again after AckWait.
-		arrived: make(chan *nats.Msg, 2*s.delivery.Prefetch+64),
+		arrived: make(chan *nats.Msg, 2*d.Prefetch+64),
 		wait:    retryFirst, refused: map[uint64]struct{}{},
 	}
+	if sub.ephemeral() {
+		sub.named(nuid.Next())
+	}
+	sub.log = d.Logger.With("topic", topic, "consumer", sub.consumer)
+	return sub
 }
 
 func (s *subscription) listen() error {
@@ -105,6 +104,14 @@ func (s *subscription) listen() error {
 
 // renew sees to it that the consumer is there.
 func (s *subscription) renew(ctx context.Context) error {
+	if !s.ephemeral() || s.pulls == 0 {
+		return s.subscriber.ensureConsumer(ctx, s.source, 0)
+	}
+	if s.there(ctx) {
+		return nil
+	}
+	// One without a group lives on one node. Whether that is gone for good or for
+	// a while, another consumer goes on behind what was acknowledged.
 	begin := s.last
 	if begin != 0 {
 		begin++
@@ -115,7 +122,27 @@ func (s *subscription) renew(ctx context.Context) error {
 	for _, h := range s.held {
 		begin = min(begin, h.sequence)
 	}
+	s.remove()
+	s.named(nuid.Next())
 	return s.subscriber.ensureConsumer(ctx, s.source, begin)
+}
+
+// there reports whether a consumer without a group answers, within a part of the
+// time that there is to make another.
+func (s *subscription) there(ctx context.Context) bool {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/3)
+		defer cancel()
+	}
+	_, err := s.subscriber.js.Consumer(ctx, s.source.stream, s.consumer)
+	return err == nil
+}
+
+// named gives a consumer without a group its name.
+func (s *subscription) named(id string) {
+	s.source.consumer.Name = "kl_" + id
+	s.consumer = s.source.consumer.Name
 }
 
 func (s *subscription) ephemeral() bool { return s.source.consumer.Durable == "" }
@@ -200,10 +227,10 @@ func (s *subscription) present() (*held, chan<- *message.Message) {
 	if h.cancel == nil {
 		var ctx context.Context
 		ctx, h.cancel = context.WithCancel(s.ctx)
-		h.msg.SetContext(ctx)
-		if h.fault != nil && s.delivery.Malformed != nil {
+		h.msg.SetContext(context.WithValue(ctx, readingKey{}, h.reading))
+		if h.reading.fault != nil && s.delivery.Malformed != nil {
 			h.out = true
-			s.takers.Go(func() { s.malformed(h.msg, h.fault) })
+			s.takers.Go(func() { s.malformed(h.msg, h.reading.fault) })
 			return h, nil
 		}
 	}
@@ -244,13 +271,13 @@ func (s *subscription) take(m *nats.Msg) {
 			return
 		}
 	}
-	msg, fault := s.source.read(m, at)
+	msg, read := s.source.read(&s.source, m, at)
 	tell(msg, m.Subject, at)
-	if fault != nil {
-		msg.Metadata[MetadataMalformed] = fault.Error()
-		s.log.Warn("message cannot be read in full", "sequence", seq, "error", fault)
+	if read.fault != nil {
+		msg.Metadata[MetadataMalformed] = read.fault.Error()
+		s.log.Error("message cannot be read in full", "subject", m.Subject, "sequence", seq, "error", read.fault)
 	}
-	s.held = append(s.held, &held{reply: m.Reply, sequence: seq, delivered: at.NumDelivered, msg: msg, fault: fault})
+	s.held = append(s.held, &held{reply: m.Reply, sequence: seq, delivered: at.NumDelivered, msg: msg, reading: read})
 }
 
 // remark minds what the broker says beside messages.
@@ -388,12 +415,12 @@ func (s *subscription) end() {
 		s.await(first)
 	}
 	s.takers.Wait()
+	if s.ephemeral() {
+		s.remove()
+	}
 	if conn := s.subscriber.conn; conn.IsConnected() {
 		// The answers must not go with a connection that is closed next.
 		_ = conn.FlushTimeout(flushTimeout)
-	}
-	if s.ephemeral() {
-		s.remove()
 	}
 }
 
@@ -445,9 +472,6 @@ func (s *subscription) await(h *held) {
 // remove tells the broker that the consumer is not needed. If it does not hear,
 // it finds out by itself.
 func (s *subscription) remove() {
-	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
-	defer cancel()
-	if s.subscriber.conn.IsConnected() {
-		_ = s.subscriber.js.DeleteConsumer(ctx, s.source.stream, s.consumer)
-	}
+	subject := jetstream.DefaultAPIPrefix + "CONSUMER.DELETE." + s.source.stream + "." + s.consumer
+	_ = s.subscriber.conn.Publish(subject, nil)
 }

@@ -1,0 +1,227 @@
+package watermill_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/relay/watermill"
+)
+
+// doors is a broker on which a follower has an account of its own, that reaches
+// the ledger only by what is imported: one consumer.
+const doors = `
+listen: "127.0.0.1:-1"
+jetstream { store_dir: %q }
+accounts {
+  LEDGER {
+    jetstream: enabled
+    users: [ {user: all, password: all} ]
+    exports: [
+      {service: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.gateway", response_type: stream}
+      {service: "$JS.API.CONSUMER.INFO.LEDGER.gateway"}
+      {service: "$JS.ACK.LEDGER.gateway.>"}
+    ]
+  }
+  gateway {
+    users: [ {user: follower, password: follower} ]
+    imports: [
+      {service: {account: LEDGER, subject: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.gateway"}}
+      {service: {account: LEDGER, subject: "$JS.API.CONSUMER.INFO.LEDGER.gateway"}}
+      {service: {account: LEDGER, subject: "$JS.ACK.LEDGER.gateway.>"}}
+    ]
+  }
+}
+`
+
+// walled starts that broker, with the ledger's streams, and returns a connection
+// that may do everything and the follower's.
+func walled(t testing.TB) (all, conn *nats.Conn) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "nats.conf")
+	if err := os.WriteFile(file, fmt.Appendf(nil, doors, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	options, err := server.ProcessConfigFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.NoSigs, options.NoLog = true, true
+	s, err := server.NewServer(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the broker does not start")
+	}
+	all = dial(t, s, "all")
+	if err := jetstream.EnsureStreams(t.Context(), all, 1); err != nil {
+		t.Fatal(err)
+	}
+	return all, dial(t, s, "follower")
+}
+
+// made is a consumer as it is made for a credential.
+func made(t testing.TB, all *nats.Conn, change func(*natsjs.ConsumerConfig)) {
+	t.Helper()
+	c := natsjs.ConsumerConfig{
+		Durable: "gateway", FilterSubject: watermill.Revocations()[0], AckPolicy: natsjs.AckExplicitPolicy,
+		AckWait: time.Second, MaxDeliver: -1, MaxAckPending: 3,
+		Metadata: map[string]string{watermill.MetadataLedger: ledgerID.String()},
+	}
+	if change != nil {
+		change(&c)
+	}
+	if _, err := js(t, all).CreateConsumer(t.Context(), jetstream.StreamLedger, c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func bound(conn *nats.Conn) watermill.FollowerConfig {
+	d := swift("")
+	d.DoubleAck = true
+	return watermill.FollowerConfig{Conn: conn, Consumer: "gateway", Topics: map[string][]string{"r": nil}, Delivery: d}
+}
+
+// From an account that imports one consumer and nothing else, messages are
+// acknowledged, refused, kept alive and given back, and the consumer tells which
+// ledger it reads and how far behind it is.
+func TestBound(t *testing.T) {
+	t.Parallel() // it takes its time
+	all, conn := walled(t)
+	made(t, all, nil)
+	record(t, all, workspace("acme", "w"), revocation("acme", 1), revocation("acme", 2), revocation("other", 3))
+	recordFor(t, rehearsal, all, revocation("acme", 4))
+	f := follower(t, bound(conn))
+	pending := func() uint64 {
+		t.Helper()
+		n, err := f.Pending(t.Context(), "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := pending(); n != 4 {
+		t.Errorf("%d are pending before anybody follows", n)
+	}
+	one := subscribe(t, f, "r")
+	m := next(t, one)
+	two := subscribe(t, follower(t, bound(conn)), "r")
+	select {
+	case m := <-two:
+		// The fourth: three are in flight at a time, and this one would be sent
+		// only once one of them was given up.
+		t.Fatalf("message %s was given to another while it was kept alive", m.UUID)
+	case <-time.After(2500 * time.Millisecond): // AckWait is a second
+	}
+	m.Nack()
+	delivered := map[string]string{}
+	for malformed := 0; len(delivered) < 3 || malformed == 0; {
+		select {
+		case m = <-one:
+		case m = <-two:
+		case <-time.After(patience):
+			t.Fatalf("only %v came", delivered)
+		}
+		r, err := watermill.Decode(m)
+		if id, ok := r.Subject.Key(); !ok {
+			t.Errorf("subject %s", r.Subject)
+		} else if id == keyID(4) {
+			// Good in every respect, but another ledger's.
+			if malformed++; !errors.Is(err, watermill.ErrMalformed) {
+				t.Errorf("another ledger's fact: %v", err)
+			}
+		} else if err != nil {
+			t.Error(err)
+		} else {
+			delivered[id.String()] = m.Metadata.Get(watermill.MetadataDelivered)
+		}
+		m.Ack()
+	}
+	if delivered[keyID(1).String()] != "2" || delivered[keyID(2).String()] != "1" || delivered[keyID(3).String()] != "1" {
+		t.Errorf("deliveries: %v", delivered)
+	}
+	eventually(t, "nothing is pending", func() bool { return pending() == 0 })
+}
+
+// A consumer that is not there, or not what it is taken for, is refused with the
+// reason.
+func TestBoundRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		consumer func(*natsjs.ConsumerConfig)
+		follower func(*watermill.FollowerConfig)
+		want     error
+	}{
+		"none": {want: watermill.ErrNoConsumer},
+		"other subjects": {
+			consumer: func(c *natsjs.ConsumerConfig) { c.FilterSubject = "ledger.>" },
+			follower: func(c *watermill.FollowerConfig) { c.Topics["r"] = watermill.Revocations() },
+			want:     watermill.ErrGroupTaken,
+		},
+		"without acknowledging": {
+			consumer: func(c *natsjs.ConsumerConfig) { c.AckPolicy = natsjs.AckNonePolicy },
+			want:     watermill.ErrGroupTaken,
+		},
+		"another ledger": {
+			consumer: func(*natsjs.ConsumerConfig) {},
+			follower: func(c *watermill.FollowerConfig) { c.Ledger = rehearsal },
+			want:     watermill.ErrGroupTaken,
+		},
+		"no ledger": {
+			consumer: func(c *natsjs.ConsumerConfig) { c.Metadata = nil },
+		},
+		"no ledger's id": {
+			consumer: func(c *natsjs.ConsumerConfig) { c.Metadata[watermill.MetadataLedger] = "x" },
+			want:     events.ErrInvalidID,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all, conn := walled(t)
+			if c.consumer != nil {
+				made(t, all, c.consumer)
+			}
+			config := bound(conn)
+			if c.follower != nil {
+				c.follower(&config)
+			}
+			_, err := follower(t, config).Subscribe(t.Context(), "r")
+			if err == nil || c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("subscribe: %v", err)
+			}
+		})
+	}
+}
+
+// A consumer that goes while it is followed comes back for its follower when it
+// is made again.
+func TestBoundGoes(t *testing.T) {
+	all, conn := walled(t)
+	made(t, all, nil)
+	record(t, all, revocation("acme", 1))
+	messages := subscribe(t, follower(t, bound(conn)), "r")
+	next(t, messages).Ack()
+	if err := js(t, all).DeleteConsumer(t.Context(), jetstream.StreamLedger, "gateway"); err != nil {
+		t.Fatal(err)
+	}
+	made(t, all, nil)
+	m := next(t, messages)
+	if r, err := watermill.Decode(m); err != nil || r.Position != 1 {
+		t.Errorf("came %v, %v", r, err)
+	}
+	m.Ack()
+}

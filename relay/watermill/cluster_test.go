@@ -1,0 +1,124 @@
+package watermill_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/clustertest"
+	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/relay/watermill"
+)
+
+// On three nodes the stream's leader changes, the consumer's leader changes, and
+// the node that leads both goes and comes back, while facts are appended: a group
+// is given all of them, each for the first time in order, and so is a
+// subscription without a group, whose consumer may be lost with a node.
+func TestFollowCluster(t *testing.T) {
+	c := clustertest.Start(t)
+	c.Begin()
+	conn := c.Operator()
+	const count = 240
+	follow := func(group string) <-chan *message.Message {
+		d := swift(group)
+		d.AckWait, d.DoubleAck = 3*time.Second, group != ""
+		return subscribe(t, follower(t, watermill.FollowerConfig{
+			Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"r": watermill.Revocations()}, Delivery: d,
+		}), "r")
+	}
+	channels := map[string]<-chan *message.Message{"group": follow("g"), "alone": follow("")}
+	appended := make(chan struct{})
+	go func() {
+		defer close(appended)
+		appendAll(t, c.Connect(0), count)
+	}()
+	seen := map[string]map[events.KeyID]bool{"group": {}, "alone": {}}
+	last := map[string]events.Position{}
+	stopped := -1
+	for i := range count {
+		switch i {
+		case count / 6:
+			c.StepDown(jetstream.StreamLedger)
+		case count / 3:
+			// Whether it was heard shows in nothing but that all goes on.
+			_, _ = conn.Request("$JS.API.CONSUMER.LEADER.STEPDOWN.LEDGER."+watermill.ConsumerName("g", "r"), nil, patience)
+		case count / 2:
+			stopped = c.Leader(jetstream.StreamLedger)
+			c.Stop(stopped)
+		case count * 3 / 4:
+			c.Restart(stopped)
+		}
+		for name, messages := range channels {
+			for len(seen[name]) <= i {
+				m := arrives(t, name, messages)
+				r, err := watermill.Decode(m)
+				id, ok := r.Subject.Key()
+				if err != nil || !ok {
+					t.Fatalf("%s: %v, %v", name, r.Subject, err)
+				}
+				if !seen[name][id] {
+					if r.Position < last[name] {
+						t.Errorf("%s: position %d came after %d", name, r.Position, last[name])
+					}
+					seen[name][id], last[name] = true, r.Position
+				}
+				m.Ack()
+			}
+		}
+	}
+	<-appended
+	for name, ids := range seen {
+		for n := range count {
+			if !ids[keyID(n)] {
+				t.Errorf("%s: revocation %d is missing", name, n)
+			}
+		}
+	}
+}
+
+// arrives waits for as long as a cluster may take to elect a leader, several
+// times.
+func arrives(t testing.TB, name string, messages <-chan *message.Message) *message.Message {
+	t.Helper()
+	select {
+	case m, open := <-messages:
+		if !open {
+			t.Fatalf("%s: the channel is closed", name)
+		}
+		return m
+	case <-time.After(6 * patience):
+		t.Fatalf("%s: no message came", name)
+	}
+	return nil
+}
+
+// appendAll appends revocations one after another, each until it is there.
+func appendAll(t testing.TB, conn *nats.Conn, count int) {
+	l, err := jetstream.New(jetstream.Config{Conn: conn, Ledger: ledgerID, Replicas: clustertest.Nodes})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for n := range count {
+		e := revocation("acme", n)
+		e.Expect = events.Expectation{Subject: e.Subject}
+		for t.Context().Err() == nil {
+			_, err := l.Append(t.Context(), []events.Entry{e})
+			if err == nil {
+				break
+			}
+			// After an unknown outcome the fact may be there, which a conflict tells.
+			if there, loadErr := l.Load(t.Context(), e.Subject, 0); loadErr == nil && len(there) > 0 {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	if err := t.Context().Err(); err != nil {
+		t.Error(fmt.Errorf("not all was appended: %w", err))
+	}
+}
