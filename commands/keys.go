@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/configuration"
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/quota"
@@ -36,6 +37,8 @@ type Key struct {
 	RevokedAt        events.Time
 	RevokedBy        events.Actor
 	RevocationReason events.Text
+	// NoticedAt is when the key's end was set, or notice of it was last given.
+	NoticedAt events.Time
 }
 
 // apply folds a fact of either of the key's subjects.
@@ -43,13 +46,19 @@ func (k Key) apply(f events.Recorded) Key {
 	if f.Subject.Aggregate != events.AggregateKey && f.Subject.Aggregate != events.AggregateRevoked {
 		return k
 	}
+	end := k.EndsAt()
 	k.State = key.Evolve(k.State, f.Event)
+	if k.EndsAt() != end {
+		k.NoticedAt = f.Meta.Time
+	}
 	k.Org = f.Subject.Org
 	k.Position = max(k.Position, f.Position)
 	k.Revision++
 	switch f.Event.(type) {
 	case events.KeyCreated:
 		k.CreatedBy = f.Meta.Actor
+	case events.KeyExpiring:
+		k.NoticedAt = f.Meta.Time
 	case events.KeyRevoked:
 		k.RevokedAt, k.RevokedBy, k.RevocationReason = f.Meta.Time, f.Meta.Actor, f.Meta.Reason
 	}
@@ -377,7 +386,9 @@ func (s *Service) UpdateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 		if err != nil || len(a.done) > 0 {
 			return a, err
 		}
-		c.Now = o.now
+		// As of now, and not of when the wish came: what has ended meanwhile is not
+		// brought back.
+		c.Now = events.TimeOf(s.cfg.Now())
 		c.Config, a.config = s.cfg.Configuration.Of(org)
 		facts, err := key.Decide(k.State, c)
 		for _, e := range facts {
@@ -574,23 +585,40 @@ func (s *Service) cascadeOn(ctx context.Context, w Wish, org events.OrgID, o ord
 
 // ExpireKey records that a key's time has come, if it has. It is this program's
 // own wish: verdicts deny by the time itself, the fact is for those who read and
-// subscribe. Any number of servers may try; one of them records it.
+// subscribe. Any number of servers may try; one of them records it. It does not
+// wait for this server's index, which denies the key already.
 func (s *Service) ExpireKey(ctx context.Context, org events.OrgID, id events.KeyID) (Outcome, error) {
+	return s.approach(ctx, org, id, func(_ Key, config configuration.State, now events.Time) key.Command {
+		return key.Expire{Now: now, Config: config}
+	})
+}
+
+// NotifyExpiry gives notice of a key's end, if the organization's policy wants
+// one that has come and was not given. Any number of servers may try.
+func (s *Service) NotifyExpiry(ctx context.Context, org events.OrgID, id events.KeyID) (Outcome, error) {
+	return s.approach(ctx, org, id, func(k Key, config configuration.State, now events.Time) key.Command {
+		return key.Notify{Now: now, Config: config, Since: k.NoticedAt}
+	})
+}
+
+// approach carries out what a key's coming end asks for.
+func (s *Service) approach(ctx context.Context, org events.OrgID, id events.KeyID, command func(Key, configuration.State, events.Time) key.Command) (Outcome, error) {
 	o, err := s.order(Wish{Principal: Principal{Actor: events.Actor{Type: events.ActorSystem, Name: "expiry"}}}, "")
 	if err != nil {
 		return Outcome{}, err
 	}
-	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
+	return s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
 		k, err := s.loadKey(ctx, org, id)
 		if err != nil {
 			return attempt{}, err
 		}
 		a, err := k.attempt(org, o)
-		if err != nil {
+		if err != nil || len(a.done) > 0 {
 			return a, err
 		}
-		a.config = s.cfg.Configuration.position()
-		facts, err := key.Decide(k.State, key.Expire{Now: o.now})
+		var config configuration.State
+		config, a.config = s.cfg.Configuration.Of(org)
+		facts, err := key.Decide(k.State, command(k.Key, config, o.now))
 		for _, e := range facts {
 			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})
 		}

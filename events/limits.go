@@ -82,6 +82,15 @@ const (
 	// last fact lists every holder, and a thousand ids fill two thirds of it.
 	MaxActiveKeysLimit = 1000
 
+	// MaxTickScopes bounds the scopes that one tick tells of: at 150 bytes each
+	// they fill three quarters of a fact. What has changed beyond goes into the
+	// next. It is part of what a tick means, and never changes.
+	MaxTickScopes = 300
+
+	// MaxExpiryNotices bounds the notices that are given of one key's end: a month,
+	// a week, a day ahead and two to spare. Each is a fact of every key.
+	MaxExpiryNotices = 5
+
 	// MaxPeriod bounds lifetimes and grace periods to what calendars agree on.
 	MaxPeriod = 100 * 366 * 24 * time.Hour
 

@@ -17,8 +17,8 @@ import (
 	"github.com/keyledger/keyledger/events"
 )
 
-// Command is a wish about a key: [Create], [Update], [Rotate], [Revoke] or
-// [Expire]. The time, the random bytes (as a digest) and the configuration
+// Command is a wish about a key: [Create], [Update], [Rotate], [Revoke],
+// [Notify] or [Expire]. The time, the random bytes (as a digest) and the configuration
 // arrive inside it.
 type Command interface{ command() }
 
@@ -90,15 +90,28 @@ type Rotate struct {
 // Revoke ends a key for ever.
 type Revoke struct{}
 
+// Notify gives notice of a key's end, if the organization's policy wants one that
+// has come: the nearest alone when several have. A notice whose moment lay
+// before the end was set is not given: whoever gives a key an hour to live under
+// a policy of 14 days and of one knows.
+type Notify struct {
+	Now    events.Time
+	Config configuration.State
+	// Since is when the key's end was set, or notice of it was last given.
+	Since events.Time
+}
+
 // Expire records that a key's time has come.
 type Expire struct {
-	Now events.Time
+	Now    events.Time
+	Config configuration.State
 }
 
 func (Create) command() {}
 func (Update) command() {}
 func (Rotate) command() {}
 func (Revoke) command() {}
+func (Notify) command() {}
 func (Expire) command() {}
 
 // Decide turns a wish into facts. [events.KeyRevoked] belongs on the revocation
@@ -121,20 +134,58 @@ func Decide(s State, c Command) ([]events.Event, error) {
 			return nil, nil
 		}
 		return []events.Event{events.KeyRevoked{}}, nil
+	case Notify:
+		return notify(s, c)
 	case Expire:
-		if !s.Exists {
-			return nil, domain.Refuse(domain.ErrNotFound, "", "there is no such key")
-		}
-		if s.Revoked || s.Expired || !s.EndsAt().Passed(c.Now) {
-			return nil, nil
-		}
-		if s.Doubtful {
-			// What is not understood may have moved the key's time.
-			return nil, s.refuseDoubtful()
-		}
-		return []events.Event{events.KeyExpired{ExpiredAt: s.EndsAt()}}, nil
+		return expire(s, c)
 	default:
 		return nil, domain.Refuse(domain.ErrInvalid, "", "unknown command")
+	}
+}
+
+func expire(s State, c Expire) ([]events.Event, error) {
+	if over, err := s.over(c.Config); over || err != nil || !s.EndsAt().Passed(c.Now) {
+		return nil, err
+	}
+	return []events.Event{events.KeyExpired{ExpiredAt: s.EndsAt()}}, nil
+}
+
+func notify(s State, c Notify) ([]events.Event, error) {
+	if over, err := s.over(c.Config); over || err != nil {
+		return nil, err
+	}
+	end := s.EndsAt()
+	if end == 0 || end.Passed(c.Now) {
+		return nil, nil
+	}
+	if err := refuseConfig(c.Config); err != nil {
+		return nil, err
+	}
+	var nearest events.Period
+	known := max(c.Since, period.Before(end, s.Noticed))
+	for _, notice := range c.Config.Organization.Policy.ExpiryNotices {
+		if at := period.Before(end, notice); at > known && at.Passed(c.Now) {
+			nearest, known = notice, at
+		}
+	}
+	if nearest == "" {
+		return nil, nil
+	}
+	return []events.Event{events.KeyExpiring{ExpiresAt: end, Notice: nearest}}, nil
+}
+
+// over reports whether there is nothing to tell any more of a key's end.
+func (s State) over(config configuration.State) (bool, error) {
+	switch {
+	case !s.Exists:
+		return false, domain.Refuse(domain.ErrNotFound, "", "there is no such key")
+	case s.Revoked || s.Expired || config.Organization.Ended:
+		return true, nil
+	case s.Doubtful:
+		// What is not understood may have moved the key's time.
+		return false, s.refuseDoubtful()
+	default:
+		return false, nil
 	}
 }
 

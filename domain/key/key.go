@@ -31,9 +31,11 @@ type State struct {
 	RotatedFrom events.KeyID
 	RotatedTo   events.KeyID
 	GraceEndsAt events.Time
-	Disabled    bool
-	Expired     bool
-	Revoked     bool
+	// Noticed is the last notice that was given of the end as it stands.
+	Noticed  events.Period
+	Disabled bool
+	Expired  bool
+	Revoked  bool
 	// Doubtful says that a fact which bears on verdicts could not be
 	// understood. Such a key can be revoked and nothing else.
 	Doubtful bool
@@ -75,6 +77,15 @@ func (s State) HoldsPlace(now events.Time) bool {
 // Evolve applies a fact. It accepts every fact in every order: what the ledger
 // holds has happened.
 func Evolve(s State, e events.Event) State {
+	next := evolved(s, e)
+	if next.EndsAt() != s.EndsAt() {
+		// Notice of an end is none of another.
+		next.Noticed = ""
+	}
+	return next
+}
+
+func evolved(s State, e events.Event) State {
 	switch e := e.(type) {
 	case events.KeyCreated:
 		if s.Exists {
@@ -107,6 +118,10 @@ func Evolve(s State, e events.Event) State {
 		s.RotatedTo, s.GraceEndsAt = e.Successor, e.GraceEndsAt
 	case events.KeyGraceChanged:
 		s.GraceEndsAt = e.GraceEndsAt
+	case events.KeyExpiring:
+		if e.ExpiresAt == s.EndsAt() {
+			s.Noticed = e.Notice
+		}
 	case events.KeyExpired:
 		s.Expired = true
 	case events.KeyRevoked:
@@ -124,7 +139,7 @@ func (s State) Equal(o State) bool {
 		samePermissions(s.Permissions, o.Permissions) && sameScope(s.Scope, o.Scope) && s.Profile == o.Profile &&
 		s.CreatedAt == o.CreatedAt && s.ExpiresAt == o.ExpiresAt && maps.Equal(s.Metadata, o.Metadata) &&
 		s.ExternalID == o.ExternalID && s.RotatedFrom == o.RotatedFrom && s.RotatedTo == o.RotatedTo &&
-		s.GraceEndsAt == o.GraceEndsAt && s.Disabled == o.Disabled && s.Expired == o.Expired &&
+		s.GraceEndsAt == o.GraceEndsAt && s.Noticed == o.Noticed && s.Disabled == o.Disabled && s.Expired == o.Expired &&
 		s.Revoked == o.Revoked && s.Doubtful == o.Doubtful
 }
 

@@ -430,6 +430,82 @@ func TestExpire(t *testing.T) {
 	refused(t, facts, err, domain.ErrNotFound, "")
 }
 
+func TestNotify(t *testing.T) {
+	const day = 24 * time.Hour
+	at := func(d time.Duration) events.Time { return noon.Add(d).WholeSecond() }
+	policy := func(notices ...events.Period) configuration.State {
+		c := config(t)
+		c.Organization.Policy.ExpiryNotices = notices
+		return c
+	}
+	both := policy("14d", "1d")
+	s := evolve(created(t, simple(t)), events.KeyExpiryChanged{ExpiresAt: at(30 * day)})
+	noticed := func(p events.Period) State { return evolve(s, events.KeyExpiring{ExpiresAt: at(30 * day), Notice: p}) }
+	ended := both
+	ended.Organization.Ended = true
+	for what, c := range map[string]struct {
+		state  State
+		config configuration.State
+		since  events.Time
+		now    events.Time
+		want   events.Period
+	}{
+		"before the first":                    {s, both, noon, at(16*day) - 1, ""},
+		"the first":                           {s, both, noon, at(16 * day), "14d"},
+		"the first, late":                     {s, both, noon, at(20 * day), "14d"},
+		"the first again":                     {noticed("14d"), both, at(16 * day), at(20 * day), ""},
+		"the first again, nobody knows when":  {noticed("14d"), both, 0, at(20 * day), ""},
+		"the second":                          {noticed("14d"), both, at(16 * day), at(29 * day), "1d"},
+		"the nearest when several have come":  {s, both, noon, at(29 * day), "1d"},
+		"none when the nearest was given":     {noticed("1d"), both, 0, at(29*day + 1), ""},
+		"none after the end":                  {s, both, noon, at(30 * day), ""},
+		"none that came before the end was":   {s, both, at(17 * day), at(18 * day), ""},
+		"the second, the first came before":   {s, both, at(17 * day), at(29 * day), "1d"},
+		"none that came when the end was set": {s, both, at(16 * day), at(16 * day), ""},
+		"none without a policy":               {s, policy(), noon, at(29 * day), ""},
+		"one that the policy got later":       {noticed("14d"), policy("14d", "7d", "1d"), at(16 * day), at(24 * day), "7d"},
+		"by the calendar":                     {s, policy("1mo"), noon.Add(-10 * day), noon, "1mo"},
+		"revoked":                             {evolve(s, events.KeyRevoked{}), both, noon, at(29 * day), ""},
+		"expired":                             {evolve(s, events.KeyExpired{}), both, noon, at(29 * day), ""},
+		"switched off":                        {evolve(s, events.KeyDisabled{}), both, noon, at(29 * day), "1d"},
+		"endless":                             {created(t, simple(t)), both, noon, at(29 * day), ""},
+		"of an organization that has ended":   {s, ended, noon, at(29 * day), ""},
+		"moved back and forth":                {evolve(noticed("14d"), events.KeyExpiryChanged{}, events.KeyExpiryChanged{ExpiresAt: at(30 * day)}), both, noon, at(20 * day), "14d"},
+		"renamed since":                       {evolve(noticed("14d"), events.KeyRenamed{}, events.KeyRotated{GraceEndsAt: at(40 * day)}), both, noon, at(20 * day), ""},
+	} {
+		facts, err := Decide(c.state, Notify{Now: c.now, Config: c.config, Since: c.since})
+		var want []events.Event
+		if c.want != "" {
+			want = []events.Event{events.KeyExpiring{ExpiresAt: at(30 * day), Notice: c.want}}
+		}
+		if diff := cmp.Diff(want, facts); err != nil || diff != "" {
+			t.Errorf("%s: %v, %s", what, err, diff)
+		}
+	}
+
+	// A rotated key ends with its grace, and that is what notice is given of.
+	rotated := evolve(noticed("14d"), events.KeyRotated{Successor: issued(2).ID, GraceEndsAt: at(20 * day)})
+	if facts, err := Decide(rotated, Notify{Now: at(18 * day), Config: both, Since: at(17 * day)}); err != nil || len(facts) != 0 {
+		t.Errorf("before: %v, %v", facts, err)
+	}
+	facts, err := Decide(rotated, Notify{Now: at(19 * day), Config: both, Since: at(17 * day)})
+	if diff := cmp.Diff([]events.Event{events.KeyExpiring{ExpiresAt: at(20 * day), Notice: "1d"}}, facts); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	if facts, err := Decide(rotated, Expire{Now: at(20 * day)}); err != nil || len(facts) != 1 || facts[0] != (events.KeyExpired{ExpiredAt: at(20 * day)}) {
+		t.Errorf("%v, %v", facts, err)
+	}
+
+	doubtful := both
+	doubtful.Doubtful = true
+	facts, err = Decide(s, Notify{Now: at(29 * day), Config: doubtful, Since: noon})
+	refused(t, facts, err, domain.ErrConflict, "")
+	facts, err = Decide(evolve(s, events.Unknown{Bears: true}), Notify{Now: at(29 * day), Config: both, Since: noon})
+	refused(t, facts, err, domain.ErrConflict, "")
+	facts, err = Decide(State{}, Notify{Now: noon, Config: both})
+	refused(t, facts, err, domain.ErrNotFound, "")
+}
+
 func TestRevoke(t *testing.T) {
 	s := created(t, simple(t))
 	for what, c := range map[string]struct {

@@ -3,6 +3,7 @@ package key
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -27,8 +28,11 @@ type oracle struct {
 	expires events.Time
 	grace   events.Time
 	rotated bool
-	name    string
-	count   int
+	// set is when the end was set, given the moments of the notices of it.
+	set   events.Time
+	given []events.Time
+	name  string
+	count int
 }
 
 func (o *oracle) status() events.Status {
@@ -115,6 +119,7 @@ func TestKeyAgainstItsOracle(t *testing.T) {
 			"edit":     func(t *rapid.T) { o.edit(t) },
 			"rotate":   func(t *rapid.T) { o.rotate(t) },
 			"shorten":  func(t *rapid.T) { o.shorten(t) },
+			"notify":   func(t *rapid.T) { o.notify(t) },
 			"expire":   func(t *rapid.T) { o.expire(t) },
 			"revoke":   func(t *rapid.T) { o.revoke(t) },
 			"":         func(t *rapid.T) { o.check(t) },
@@ -131,7 +136,60 @@ func (o *oracle) create(t *rapid.T, c Create) {
 	_, refused := o.decide(t, c)
 	must(t, "create refused", refused, o.exists)
 	if !refused {
-		o.exists, o.expires = true, c.Expiry.At.WholeSecond()
+		o.moved(func() { o.exists, o.expires = true, c.Expiry.At.WholeSecond() })
+	}
+}
+
+// end is when the key's time comes.
+func (o *oracle) end() events.Time {
+	if o.grace != 0 && (o.expires == 0 || o.grace < o.expires) {
+		return o.grace
+	}
+	return o.expires
+}
+
+// moved makes notices due anew where a change moves the end.
+func (o *oracle) moved(change func()) {
+	before := o.end()
+	if change(); o.end() != before {
+		o.set, o.given = o.now, nil
+	}
+}
+
+func (o *oracle) notify(t *rapid.T) {
+	const hour = events.Time(3_600_000_000)
+	config := o.config
+	// Days are too long for a key that lives for hours: its end is looked at from
+	// days before.
+	days := rapid.SliceOfNDistinct(rapid.IntRange(1, 3), 0, 3, rapid.ID).Draw(t, "notices")
+	for _, n := range days {
+		config.Organization.Policy.ExpiryNotices = append(config.Organization.Policy.ExpiryNotices, events.Period(strconv.Itoa(n)+"d"))
+	}
+	now := o.now - 70*hour + events.Time(rapid.IntRange(0, 70).Draw(t, "hours"))*hour
+	since := o.set - 80*hour
+	for _, at := range o.given {
+		since = max(since, at)
+	}
+	want := events.Period("")
+	if end := o.end(); o.exists && !o.revoked && !o.expired && end != 0 && now < end {
+		nearest := since
+		for _, n := range days {
+			if at := end - events.Time(n)*24*hour; at <= now && at > nearest {
+				nearest, want = at, events.Period(strconv.Itoa(n)+"d")
+			}
+		}
+		if want != "" {
+			o.given = append(o.given, now)
+		}
+	}
+	facts, refused := o.decide(t, Notify{Now: now, Config: config, Since: since})
+	must(t, "notify refused", refused, !o.exists)
+	var got events.Period
+	for _, e := range facts {
+		got = e.(events.KeyExpiring).Notice
+	}
+	if got != want || len(facts) > 1 {
+		t.Fatalf("notice %q of %v, want %q: it ends at %s, set at %s, now %s", got, days, want, o.end(), o.set, now)
 	}
 }
 
@@ -162,7 +220,7 @@ func (o *oracle) extend(t *rapid.T) {
 	changed := o.update(t, func(u *Update) { u.Expiry = domain.Some(Expiry{At: at}) })
 	must(t, "moved its expiry", changed, o.exists && !o.ended() && at != o.expires && (at == 0 || at > o.now))
 	if changed {
-		o.expires = at
+		o.moved(func() { o.expires = at })
 	}
 }
 
@@ -207,7 +265,7 @@ func (o *oracle) rotate(t *rapid.T) {
 	must(t, "successor is off", next.Disabled, o.off)
 	must(t, "successor is at its end", next.EndsAt().Passed(o.now), false)
 	must(t, "successor is endless", next.ExpiresAt == 0, o.expires == 0)
-	o.rotated, o.grace = true, o.now.Add(grace).WholeSecond()
+	o.moved(func() { o.rotated, o.grace = true, o.now.Add(grace).WholeSecond() })
 }
 
 func (o *oracle) shorten(t *rapid.T) {
@@ -216,15 +274,12 @@ func (o *oracle) shorten(t *rapid.T) {
 	changed := o.update(t, func(u *Update) { u.Grace = domain.Some(grace) })
 	must(t, "shortened", changed, o.exists && !o.ended() && o.rotated && at < o.grace)
 	if changed {
-		o.grace = at
+		o.moved(func() { o.grace = at })
 	}
 }
 
 func (o *oracle) expire(t *rapid.T) {
-	end := o.expires
-	if o.grace != 0 && (end == 0 || o.grace < end) {
-		end = o.grace
-	}
+	end := o.end()
 	facts, refused := o.decide(t, Expire{Now: o.now})
 	must(t, "expire refused", refused, !o.exists)
 	must(t, "expired", len(facts) == 1, o.exists && !o.revoked && !o.expired && o.status() == events.StatusExpired)

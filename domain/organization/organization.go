@@ -4,6 +4,9 @@
 package organization
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/period"
@@ -50,6 +53,8 @@ type Update struct {
 	DefaultPrefix    domain.Optional[string]
 	DefaultExpiresIn domain.Optional[events.Period]
 	RotationDueAfter domain.Optional[events.Period]
+	// ExpiryNotices takes the place of the whole list.
+	ExpiryNotices domain.Optional[[]events.Period]
 	// Insist gives a fact for whatever is set, though it is so already: a wish
 	// that shall be met again has to be recorded.
 	Insist bool
@@ -61,7 +66,7 @@ func (c Update) ChangesLimits() bool {
 }
 
 func (c Update) changesPolicy() bool {
-	return c.Policy.Set || c.DefaultPrefix.Set || c.DefaultExpiresIn.Set || c.RotationDueAfter.Set
+	return c.Policy.Set || c.DefaultPrefix.Set || c.DefaultExpiresIn.Set || c.RotationDueAfter.Set || c.ExpiryNotices.Set
 }
 
 func (c Update) limits(l events.Limits) events.Limits {
@@ -76,7 +81,20 @@ func (c Update) policy(p events.Policy) events.Policy {
 	p.DefaultPrefix = c.DefaultPrefix.Or(p.DefaultPrefix)
 	p.DefaultExpiresIn = c.DefaultExpiresIn.Or(p.DefaultExpiresIn)
 	p.RotationDueAfter = c.RotationDueAfter.Or(p.RotationDueAfter)
+	p.ExpiryNotices = notices(c.ExpiryNotices.Or(p.ExpiryNotices))
 	return p
+}
+
+// notices are in the order in which they come, the longest first, each once.
+func notices(list []events.Period) []events.Period {
+	if len(list) == 0 {
+		return nil
+	}
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b events.Period) int {
+		return cmp.Or(period.Compare(b, a), cmp.Compare(a, b))
+	})
+	return slices.CompactFunc(list, func(a, b events.Period) bool { return period.Compare(a, b) == 0 })
 }
 
 // Delete ends an organization for ever.
@@ -123,6 +141,7 @@ func create(s State, c Create) ([]events.Event, error) {
 	if c.Plan == "" {
 		c.Plan = events.PlanGrowth
 	}
+	c.Policy.ExpiryNotices = notices(c.Policy.ExpiryNotices)
 	if err := check(c.Name, c.Plan, c.Limits, c.Policy); err != nil {
 		return nil, err
 	}
@@ -181,7 +200,26 @@ func check(name events.Text, plan events.Plan, limits events.Limits, policy even
 	if err := period.Check("policy.default_expires_in", policy.DefaultExpiresIn); err != nil {
 		return err
 	}
-	return period.Check("policy.rotation_due_after", policy.RotationDueAfter)
+	if err := period.Check("policy.rotation_due_after", policy.RotationDueAfter); err != nil {
+		return err
+	}
+	return checkNotices(policy.ExpiryNotices)
+}
+
+func checkNotices(list []events.Period) error {
+	const field = "policy.expiry_notices"
+	if len(list) > events.MaxExpiryNotices {
+		return domain.Refuse(domain.ErrInvalid, field, "holds %d periods, at most %d are allowed", len(list), events.MaxExpiryNotices)
+	}
+	for _, p := range list {
+		if p == "" || p == period.Never {
+			return domain.Refuse(domain.ErrInvalid, field, "holds periods of the form <n>d, <n>mo or <n>y, such as 14d; leave it out for no notice")
+		}
+		if err := period.Check(field, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Evolve applies a fact.

@@ -2,6 +2,7 @@ package organization
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,6 +71,51 @@ func TestLife(t *testing.T) {
 	}
 	if _, err := Decide(s, Create{ID: "acme", Name: name}); !errors.Is(err, domain.ErrExists) {
 		t.Errorf("begun again after its end: %v", err)
+	}
+}
+
+func TestExpiryNotices(t *testing.T) {
+	wish := func(list ...events.Period) Update { return Update{ExpiryNotices: domain.Some(list)} }
+	s := acme(t)
+	for _, step := range []struct {
+		what string
+		wish Update
+		want []events.Period
+		gave int
+	}{
+		{"set", wish("1d", "14d"), []events.Period{"14d", "1d"}, 1},
+		{"again, in another order", wish("14d", "1d", "14d"), []events.Period{"14d", "1d"}, 0},
+		{"another member", Update{DefaultPrefix: domain.Some("acme_live")}, []events.Period{"14d", "1d"}, 1},
+		{"replaced", wish("1mo", "1y", "30d", "12mo", "366d"), []events.Period{"366d", "12mo", "1mo", "30d"}, 1},
+		{"as many as may be, after what is the same", wish("1d", "2d", "3d", "4d", "5d", "5d"), []events.Period{"5d", "4d", "3d", "2d", "1d"}, 1},
+		{"cleared", wish(), nil, 1},
+		{"cleared again", wish(), nil, 0},
+	} {
+		before := slices.Clone(step.wish.ExpiryNotices.Value)
+		facts, err := Decide(s, step.wish)
+		if err != nil || len(facts) != step.gave {
+			t.Fatalf("%s: %v, %v", step.what, facts, err)
+		}
+		s = fold(s, facts)
+		if !slices.Equal(s.Policy.ExpiryNotices, step.want) {
+			t.Errorf("%s: %v, want %v", step.what, s.Policy.ExpiryNotices, step.want)
+		}
+		if !slices.Equal(before, step.wish.ExpiryNotices.Value) {
+			t.Errorf("%s: the wish was written to", step.what)
+		}
+	}
+	facts, err := Decide(State{}, Create{ID: "beta", Name: name, Policy: events.Policy{ExpiryNotices: []events.Period{"1d", "7d"}}})
+	if err != nil || !slices.Equal(fold(State{}, facts).Policy.ExpiryNotices, []events.Period{"7d", "1d"}) {
+		t.Errorf("%v, %v", facts, err)
+	}
+	for what, list := range map[string][]events.Period{
+		"too many": {"1d", "2d", "3d", "4d", "5d", "6d"}, "never": {"14d", "never"}, "empty": {""}, "no period": {"1w"}, "minutes": {"15m"},
+	} {
+		facts, err := Decide(s, wish(list...))
+		var refusal *domain.Refusal
+		if !errors.As(err, &refusal) || !errors.Is(err, domain.ErrInvalid) || refusal.Field != "policy.expiry_notices" || len(facts) != 0 {
+			t.Errorf("%s: %v, %v", what, facts, err)
+		}
 	}
 }
 

@@ -8,6 +8,8 @@
 package period
 
 import (
+	"cmp"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -58,6 +60,46 @@ func Add(now events.Time, p events.Period) events.Time {
 		t = addMonths(t, 12*n)
 	}
 	return events.TimeOf(t).WholeSecond()
+}
+
+// Before returns the instant that lies a period before another, cut down to the
+// whole second, and no instant for Never, empty, or what is no period.
+func Before(at events.Time, p events.Period) events.Time {
+	n, u, ok := split(p)
+	if !ok {
+		return 0
+	}
+	t := at.Std()
+	switch u {
+	case days:
+		t = t.AddDate(0, 0, -n)
+	case months:
+		t = addMonths(t, -n)
+	case years:
+		t = addMonths(t, -12*n)
+	}
+	return events.TimeOf(t).WholeSecond()
+}
+
+// Compare orders periods by their length, months and years by their mean, and
+// those that are none last. Of the same length are those alone that mean the
+// same.
+func Compare(a, b events.Period) int { return cmp.Compare(length(a), length(b)) }
+
+// length is how long a period is, in a 4,800th part of a day: 146,097 days, which
+// are 400 years, have 4,800 months.
+func length(p events.Period) int {
+	n, u, ok := split(p)
+	switch {
+	case !ok:
+		return math.MaxInt
+	case u == days:
+		return n * 4800
+	case u == months:
+		return n * 146_097
+	default:
+		return n * 12 * 146_097
+	}
 }
 
 // split reads `<n><unit>`, bounded by [events.MaxPeriod].

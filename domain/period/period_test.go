@@ -1,6 +1,7 @@
 package period
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 	"testing"
@@ -91,6 +92,56 @@ func TestAddIsMonotone(t *testing.T) {
 		}
 		if got != got.WholeSecond() {
 			t.Fatalf("%s is no whole second", got)
+		}
+	})
+}
+
+func TestBeforeIsTheCalendars(t *testing.T) {
+	for _, c := range []struct {
+		at     string
+		period events.Period
+		want   string
+	}{
+		{"2026-03-31T10:00:00Z", "1mo", "2026-02-28T10:00:00Z"},
+		{"2028-03-31T10:00:00Z", "1mo", "2028-02-29T10:00:00Z"},
+		{"2026-01-31T10:00:00Z", "1mo", "2025-12-31T10:00:00Z"},
+		{"2026-01-15T10:00:00Z", "13mo", "2024-12-15T10:00:00Z"},
+		{"2028-02-29T00:00:00Z", "1y", "2027-02-28T00:00:00Z"},
+		{"2028-02-29T00:00:00Z", "4y", "2024-02-29T00:00:00Z"},
+		{"2028-03-01T00:00:00Z", "1d", "2028-02-29T00:00:00Z"},
+		{"2026-03-29T12:00:00.999999Z", "14d", "2026-03-15T12:00:00Z"},
+	} {
+		if got, want := Before(at(t, c.at), c.period), at(t, c.want); got != want {
+			t.Errorf("%s - %s = %s, want %s", c.at, c.period, got, want)
+		}
+	}
+	for _, p := range []events.Period{Never, "", "1w", "0d"} {
+		if got := Before(at(t, "2026-01-31T10:00:00Z"), p); got != 0 {
+			t.Errorf("- %q = %s, want no instant", p, got)
+		}
+	}
+}
+
+// What is longer by its own unit is longer, and lies further before.
+func TestCompare(t *testing.T) {
+	order := []events.Period{"1d", "30d", "1mo", "31d", "60d", "2mo", "11mo", "365d", "1y", "366d", "1461d", "48mo", "1462d", "5y", "36600d", "nonsense"}
+	for i, a := range order {
+		for j, b := range order {
+			if got, want := Compare(a, b), cmp.Compare(i, j); got != want && !(a == "1461d" && b == "48mo" || a == "48mo" && b == "1461d") {
+				t.Errorf("%s against %s is %d, want %d", a, b, got, want)
+			}
+		}
+	}
+	if Compare("12mo", "1y") != 0 || Compare(Never, "") != 0 {
+		t.Error("what means the same is not of the same length")
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		now := events.Time(rapid.Int64Range(2_000_000_000_000_000, 4_000_000_000_000_000).Draw(t, "now"))
+		unit := rapid.SampledFrom([]string{"d", "mo", "y"}).Draw(t, "unit")
+		n, m := rapid.IntRange(1, 50).Draw(t, "n"), rapid.IntRange(1, 50).Draw(t, "m")
+		a, b := events.Period(strconv.Itoa(n)+unit), events.Period(strconv.Itoa(m)+unit)
+		if got, want := cmp.Compare(Before(now, b), Before(now, a)), Compare(a, b); got != want {
+			t.Fatalf("%s before %s is %s, %s before it is %s", a, now, Before(now, a), b, Before(now, b))
 		}
 	})
 }
