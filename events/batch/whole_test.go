@@ -91,6 +91,78 @@ func TestHolderTorn(t *testing.T) {
 	}
 }
 
+// Whatever part of the ledger is shown, and however it arrives, all of that comes
+// out, in order, no batch in two pieces, and each as soon as nothing of it can come
+// any more.
+func TestPartial(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 60 {
+		var sizes []int
+		for range 1 + random.IntN(40) {
+			sizes = append(sizes, []int{1, 1, 2, 3, 7, Slice + 1}[random.IntN(6)])
+		}
+		var shown []events.Recorded
+		for _, r := range ledger(sizes...) {
+			if random.IntN(3) > 0 {
+				shown = append(shown, r)
+			}
+		}
+		var held Partial
+		out := 0
+		for n := range shown {
+			whole, err := held.Add(shown[n : n+1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range whole {
+				if r.Position != shown[out].Position {
+					t.Fatalf("position %d, want %d", r.Position, shown[out].Position)
+				}
+				out++
+			}
+			if out > 0 && out < len(shown) && batchOf(shown[out-1]) == batchOf(shown[out]) {
+				t.Fatalf("the batch from %d on came in two pieces", batchOf(shown[out]))
+			}
+			// What is held back is one batch, whose last part has not come.
+			for _, r := range shown[out : n+1] {
+				if batchOf(r) != batchOf(shown[n]) || shown[n].Last() {
+					t.Fatalf("position %d is held back behind %d", r.Position, shown[n].Position)
+				}
+			}
+		}
+	}
+}
+
+func batchOf(r events.Recorded) events.Position {
+	return r.Position - events.Position(max(r.Meta.BatchIndex, 1)-1)
+}
+
+func TestPartialTorn(t *testing.T) {
+	part := func(pos events.Position, index, size int) events.Recorded {
+		return events.Recorded{Position: pos, Meta: events.Meta{BatchIndex: index, BatchSize: size}}
+	}
+	for name, facts := range map[string][]events.Recorded{
+		"comes twice":             {part(4, 0, 0), part(4, 0, 0)},
+		"goes back":               {part(4, 0, 0), part(3, 0, 0)},
+		"a fact within":           {part(4, 1, 3), part(5, 0, 0)},
+		"another batch within":    {part(4, 1, 3), part(6, 1, 2)},
+		"another size":            {part(4, 1, 3), part(5, 2, 4)},
+		"another place":           {part(4, 1, 3), part(6, 2, 3)},
+		"begins before the last":  {part(4, 0, 0), part(5, 3, 3)},
+		"begins before the first": {part(4, 0, 0), part(6, 3, 3)},
+	} {
+		var held Partial
+		if _, err := held.Add(facts); !errors.Is(err, events.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Whoever follows from a part's position meets the next part first.
+	var held Partial
+	if whole, err := held.Add([]events.Recorded{part(6, 3, 3), part(9, 1, 2)}); err != nil || len(whole) != 1 {
+		t.Errorf("%d facts: %v", len(whole), err)
+	}
+}
+
 func TestSpread(t *testing.T) {
 	for _, n := range []int{1, alone, alone + 1, events.MaxBatch} {
 		called := make([]int, n)

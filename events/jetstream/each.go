@@ -38,5 +38,5 @@ func (l *Ledger) Latest(ctx context.Context, subject events.Subject) (events.Rec
 	if m.subject != subject.String() {
 		return events.Recorded{}, false, fmt.Errorf("%w: position %d was answered when the last on %s was asked for", events.ErrCorrupt, m.seq, subject)
 	}
-	return l.decode(m), true, nil
+	return m.decode(l.id), true, nil
 }

@@ -20,8 +20,19 @@ import (
 // disconnects and the loss of leaders; it returns the context's error, apply's,
 // or [events.ErrUnavailable] once the connection was closed for ever.
 func (l *Ledger) Follow(ctx context.Context, after events.Position, apply func([]events.Recorded) error) error {
+	return follow(ctx, l.id, l.tail(StreamLedger, after), &batch.Holder{}, apply)
+}
+
+// holder holds facts back until the batch they belong to is whole.
+type holder interface {
+	Add(facts []events.Recorded) ([]events.Recorded, error)
+}
+
+// follow decodes what a tail brings, several slices at a time, and hands it over
+// in order.
+func follow(ctx context.Context, id events.LedgerID, t *tail, held holder, apply func([]events.Recorded) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &pipeline{ledger: l, ordered: make(chan *chunk, pipelineDepth), work: make(chan *chunk, pipelineDepth)}
+	p := &pipeline{ledger: id, ordered: make(chan *chunk, pipelineDepth), work: make(chan *chunk, pipelineDepth)}
 	var workers, reader sync.WaitGroup
 	defer func() {
 		cancel()
@@ -35,13 +46,12 @@ func (l *Ledger) Follow(ctx context.Context, after events.Position, apply func([
 	var ended error
 	reader.Go(func() {
 		defer close(p.ordered)
-		t := &tail{ledger: l, stream: StreamLedger, last: after, hand: func(msgs []message) error { return p.add(ctx, msgs) }}
+		t.hand = func(msgs []message) error { return p.add(ctx, msgs) }
 		ended = t.run(ctx)
 	})
-	var holder batch.Holder
 	for c := range p.ordered {
 		<-c.done
-		whole, err := holder.Add(c.facts)
+		whole, err := held.Add(c.facts)
 		if err != nil {
 			return err
 		}
@@ -69,7 +79,7 @@ const (
 )
 
 type pipeline struct {
-	ledger  *Ledger
+	ledger  events.LedgerID
 	ordered chan *chunk
 	work    chan *chunk
 }
@@ -80,10 +90,10 @@ type chunk struct {
 	done     chan struct{}
 }
 
-func (c *chunk) decode(l *Ledger) {
+func (c *chunk) decode(ledger events.LedgerID) {
 	c.facts = make([]events.Recorded, len(c.messages))
 	for i, m := range c.messages {
-		c.facts[i] = l.decode(m)
+		c.facts[i] = m.decode(ledger)
 	}
 	close(c.done)
 }
@@ -118,12 +128,16 @@ func (p *pipeline) add(ctx context.Context, messages []message) error {
 // old uses expire, and then so do the blocks; within there is no gap. Errors are
 // those of [Ledger.Follow].
 func (l *Ledger) FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error {
-	t := &tail{ledger: l, stream: StreamUses, expires: true, last: after, hand: func(msgs []message) error {
+	return followUses(ctx, l.tail(StreamUses, after), apply)
+}
+
+func followUses(ctx context.Context, t *tail, apply func([]events.UsesMessage) error) error {
+	t.hand = func(msgs []message) error {
 		blocks := make([]events.UsesMessage, len(msgs))
 		for i, m := range msgs {
 			blocks[i] = events.UsesMessage{Position: events.Position(m.seq), Subject: m.subject, Body: m.body, Stored: m.stored}
 		}
 		return apply(blocks)
-	}}
+	}
 	return t.run(ctx)
 }

@@ -160,7 +160,7 @@ func (l *Ledger) At(ctx context.Context, pos events.Position) (events.Recorded, 
 	case err != nil:
 		return events.Recorded{}, err
 	}
-	return l.decode(m), nil
+	return m.decode(l.id), nil
 }
 
 // message is a stored message, whichever way it was read.
@@ -173,8 +173,8 @@ type message struct {
 
 // decode never fails: what is no fact of this ledger comes back as
 // [events.Malformed], in the place where it stands.
-func (l *Ledger) decode(m message) events.Recorded {
-	r := batch.Read(l.id, m.subject, m.body)
+func (m message) decode(ledger events.LedgerID) events.Recorded {
+	r := batch.Read(ledger, m.subject, m.body)
 	r.Position, r.Stored = events.Position(m.seq), m.stored
 	return r
 }
@@ -249,6 +249,11 @@ func (l *Ledger) ask(ctx context.Context, subject string, request, answer any) e
 			return fmt.Errorf("jetstream: encode request: %w", err)
 		}
 	}
+	return l.askRaw(ctx, subject, body, answer)
+}
+
+// askRaw is ask with a request that is encoded already.
+func (l *Ledger) askRaw(ctx context.Context, subject string, body []byte, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, l.config.LoadTimeout)
 	defer cancel()
 	msg, err := l.conn.RequestWithContext(ctx, subject, body)

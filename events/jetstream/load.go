@@ -68,7 +68,7 @@ func (l *Ledger) readEach(ctx context.Context, name string, facts []events.Recor
 		if m.subject != name || m.seq < next {
 			return nil, false, fmt.Errorf("%w: position %d was answered when %d or later on %s was asked for", events.ErrCorrupt, m.seq, next, name)
 		}
-		facts = append(facts, l.decode(m))
+		facts = append(facts, m.decode(l.id))
 		after = events.Position(m.seq)
 	}
 	return facts, false, nil
@@ -126,11 +126,11 @@ func (l *Ledger) sweep(ctx context.Context, name string, facts []events.Recorded
 // follows returns the fact of a message that a consumer brought, and whether it
 // is the next revision after another.
 func (l *Ledger) follows(m *nats.Msg, name string, last events.Recorded) (events.Recorded, bool) {
-	seq, _, stored, ok := place(m.Reply)
-	if !ok || m.Subject != name || seq <= uint64(last.Position) {
+	at, ok := placeOf(m.Reply)
+	if !ok || m.Subject != name || at.seq <= uint64(last.Position) {
 		return events.Recorded{}, false
 	}
-	r := l.decode(message{seq: seq, stored: stored, subject: m.Subject, body: m.Data})
+	r := message{seq: at.seq, stored: at.stored, subject: m.Subject, body: m.Data}.decode(l.id)
 	_, bad := r.Event.(events.Malformed)
 	return r, !bad && last.Meta.Revision != 0 && r.Meta.Revision == last.Meta.Revision+1
 }

@@ -15,13 +15,13 @@ func TestPlace(t *testing.T) {
 		"$JS.ACK.hub.ACCOUNTHASH.LEDGER.kl_x.1.42.7.1795240000123456789.3",
 		"$JS.ACK._.ACCOUNTHASH.LEDGER.kl_x.1.42.7.1795240000123456789.3.rAnDoM",
 	} {
-		seq, delivery, stored, ok := place(reply)
-		if !ok || seq != 42 || delivery != 7 || stored != events.TimeOf(at) {
-			t.Errorf("%s: %d %d %s %t", reply, seq, delivery, stored, ok)
+		got, ok := placeOf(reply)
+		if want := (place{seq: 42, delivery: 7, stored: events.TimeOf(at), pending: 3}); !ok || got != want {
+			t.Errorf("%s: %+v %t", reply, got, ok)
 		}
 	}
-	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.LEDGER", "$JS.ACK.LEDGER.c.1.x.7.1.3", "$JS.ACK.LEDGER.c.1.-4.7.1.3"} {
-		if _, _, _, ok := place(reply); ok {
+	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.LEDGER", "$JS.ACK.LEDGER.c.1.x.7.1.3", "$JS.ACK.LEDGER.c.1.-4.7.1.3", "$JS.ACK.LEDGER.c.1.4.7.1."} {
+		if _, ok := placeOf(reply); ok {
 			t.Errorf("%q has a place", reply)
 		}
 	}

@@ -3,15 +3,11 @@ package jetstream
 import (
 	"bytes"
 	"context"
-	stdjson "encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -134,31 +130,13 @@ func holed(stream string, s streamState) bool {
 	}
 }
 
-// compare tells every member in which a live configuration is not the wanted
-// one. Members that are absent on one side are zero on that side.
+// compare tells every member in which a stream is not configured as it should be.
 func compare(stream string, want natsjs.StreamConfig, live rawConfig) error {
-	text, err := stdjson.Marshal(want)
+	wants, err := raw(want)
 	if err != nil {
-		return fmt.Errorf("jetstream: encode configuration: %w", err)
+		return err
 	}
-	var wants rawConfig
-	if err := json.Unmarshal(text, &wants); err != nil {
-		return fmt.Errorf("jetstream: encode configuration: %w", err)
-	}
-	members := make(map[string]bool, len(wants))
-	for m := range wants {
-		members[m] = true
-	}
-	for m := range live {
-		members[m] = true
-	}
-	var changed []string
-	for _, m := range slices.Sorted(maps.Keys(members)) {
-		if slices.Contains(operators[stream], m) || same(wants[m], live[m]) {
-			continue
-		}
-		changed = append(changed, fmt.Sprintf("%s is %s instead of %s", m, shown(live[m]), shown(wants[m])))
-	}
+	changed := differences(wants, live, operators[stream])
 	if len(changed) == 0 {
 		return nil
 	}

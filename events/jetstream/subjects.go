@@ -14,6 +14,7 @@ func Subjects() []string {
 			"$JS.API.STREAM.INFO."+stream,
 			"$JS.API.STREAM.MSG.GET."+stream,
 			"$JS.API.CONSUMER.CREATE."+stream+".*",
+			"$JS.API.CONSUMER.INFO."+stream+".*",
 			"$JS.API.CONSUMER.MSG.NEXT."+stream+".*",
 			"$JS.API.CONSUMER.DELETE."+stream+".*",
 		)

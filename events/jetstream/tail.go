@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nuid"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/batch"
@@ -23,11 +23,8 @@ const (
 	window = 4096
 	// pullExpiry is how long the broker keeps a request for more.
 	pullExpiry = 30 * time.Second
-	// inactive is when the broker forgets a consumer whose follower has gone.
-	inactive = time.Minute
-	// idle is after how many heartbeats without a message the leader is asked
-	// whether there are none. A consumer lives on one replica, which may be far
-	// behind and yet say that it is there.
+	// idle is after how many heartbeats without a message the tap is asked whether
+	// there are none.
 	idle = 5
 	// retryFirst and retryMost bound the wait before a consumer is made anew. The
 	// jitter keeps a fleet that lost its broker from coming back as one.
@@ -35,15 +32,24 @@ const (
 	retryMost  = 5 * time.Second
 )
 
-// tail reads a stream from a position on, in order, without a gap. It makes a
-// consumer of its own that keeps no state on disk, and a new one whenever the
-// old one may have gone: the truth is the last message handed over.
+// tail reads a stream from a position on, in order. It reads through a consumer
+// that keeps no account of what was read, and through a new one whenever the old
+// one may have gone: the truth is the last message handed over.
 //
 // It is not nats.go's ordered consumer because it must tell a gap in the stream,
 // which is corruption, from a message lost on the way, which is not; and because
 // it hands over what has arrived in slices, without a lock per message.
 type tail struct {
-	ledger *Ledger
+	conn      *nats.Conn
+	log       *slog.Logger
+	heartbeat time.Duration
+	// expiry is how long the broker keeps a request for more.
+	expiry time.Duration
+	// catchUp is how long doubt may last: see [Config.CatchUp].
+	catchUp time.Duration
+	tap     tap
+	// torn is called when deliveries went elsewhere. Nil is nobody.
+	torn   func(context.Context)
 	stream string
 	// expires says that the stream may lose its oldest messages.
 	expires bool
@@ -54,15 +60,36 @@ type tail struct {
 	hand func([]message) error
 }
 
-// errAgain ends a consumer without ending the tail.
-var errAgain = errors.New("jetstream: consumer must be made anew")
+// tap has the broker hand a stream over, and judges what the messages alone do
+// not tell. Errors of its methods end a consumer, as those of [tail.consume] do.
+type tap interface {
+	// open has a consumer begin where the tail goes on, and refuses a stream that
+	// does not reach that far ([errBehind]). The second result is called when the
+	// consumer is not needed any more.
+	open(ctx context.Context, t *tail) (*consumer, func(), error)
+
+	// misplaced judges a message that is not the one after the last.
+	misplaced(ctx context.Context, c *consumer, m arrival) error
+
+	// idle looks for what a consumer keeps back that has brought nothing for long.
+	idle(ctx context.Context, c *consumer) error
+}
+
+// errAgain ends a consumer without ending the tail. errTorn is one that has
+// another reader's deliveries, or whose deliveries another reader has.
+var (
+	errAgain = errors.New("jetstream: consumer must be made anew")
+	errTorn  = fmt.Errorf("%w: not all that it delivered has come here, in one piece", errAgain)
+)
+
+// errBehind says that the stream ends before what was seen of it.
+var errBehind = fmt.Errorf("%w: stream ends before what was seen of it", events.ErrCorrupt)
 
 // run returns when the context ends, when the stream is corrupt, when hand
 // fails, or when the connection was closed for ever.
 func (t *tail) run(ctx context.Context) error {
-	conn := t.ledger.conn
-	up := conn.StatusChanged(nats.CONNECTED)
-	defer conn.RemoveStatusListener(up)
+	up := t.conn.StatusChanged(nats.CONNECTED)
+	defer t.conn.RemoveStatusListener(up)
 	wait := retryFirst
 	var doubtSince time.Time
 	for {
@@ -74,13 +101,13 @@ func (t *tail) run(ctx context.Context) error {
 			return refused.error
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case conn.IsClosed():
+		case t.conn.IsClosed():
 			return fmt.Errorf("%w: %w", events.ErrUnavailable, nats.ErrConnectionClosed)
 		case errors.Is(err, errBehind), errors.Is(err, ErrStreamMissing):
 			if doubtSince.IsZero() {
 				doubtSince = time.Now()
 			}
-			if t.ledger.replicas == 1 || time.Since(doubtSince) > t.ledger.config.CatchUp {
+			if time.Since(doubtSince) >= t.catchUp {
 				return err
 			}
 		case errors.Is(err, errAgain), errors.Is(err, events.ErrUnavailable):
@@ -88,10 +115,16 @@ func (t *tail) run(ctx context.Context) error {
 		default:
 			return err
 		}
-		if t.last != before {
+		torn := errors.Is(err, errTorn)
+		// Two who share a consumer tear each other's deliveries for as long as they
+		// do, and better slowly.
+		if t.last != before && !torn {
 			wait = retryFirst
 		}
-		t.ledger.log.WarnContext(ctx, "reader of a stream begins again", "stream", t.stream, "position", uint64(t.last), "cause", err)
+		if torn && t.torn != nil {
+			t.torn(ctx)
+		}
+		t.log.WarnContext(ctx, "reader of a stream begins again", "stream", t.stream, "position", uint64(t.last), "cause", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -103,9 +136,6 @@ func (t *tail) run(ctx context.Context) error {
 	}
 }
 
-// errBehind says that the stream ends before what was seen of it.
-var errBehind = fmt.Errorf("%w: stream ends before what was seen of it", events.ErrCorrupt)
-
 // consumer is one life of a consumer on the broker.
 type consumer struct {
 	tail     *tail
@@ -115,112 +145,43 @@ type consumer struct {
 	pending  int    // messages asked for and not arrived
 	delivery uint64 // the last delivery number seen
 	seen     uint64 // the last position seen, handed over or not
+	ahead    uint64 // messages behind that, as the broker said then
 	pulls    int
 	beats    int // heartbeats since the last message
 }
 
+// arrival is a message that has come, and what the broker says of it.
+type arrival struct {
+	*nats.Msg
+	place
+}
+
 func (t *tail) consume(ctx context.Context) error {
-	conn := t.ledger.conn
-	if status := conn.Status(); status != nats.CONNECTED {
+	if status := t.conn.Status(); status != nats.CONNECTED {
 		return fmt.Errorf("%w: connection is %s", errAgain, status)
 	}
-	if err := t.check(ctx); err != nil {
+	down := t.conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer t.conn.RemoveStatusListener(down)
+	c, done, err := t.tap.open(ctx, t)
+	if err != nil {
 		return err
 	}
-	c := &consumer{
-		tail: t, name: "kl_" + nuid.Next(), inbox: conn.NewInbox(),
-		// Messages asked for always fit; the rest is room for the broker's
-		// remarks. Full, the client would drop and count a slow consumer, and the
-		// delivery numbers would show it.
-		arrived: make(chan *nats.Msg, 2*window), seen: t.start() - 1,
-	}
-	down := conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
-	defer conn.RemoveStatusListener(down)
-	sub, err := conn.ChanSubscribe(c.inbox+".*", c.arrived)
+	defer done()
+	// Messages asked for always fit; the rest is room for the broker's remarks.
+	// Full, the client would drop and count a slow consumer, and the delivery
+	// numbers would show it.
+	c.tail, c.inbox, c.arrived = t, t.conn.NewInbox(), make(chan *nats.Msg, 2*window)
+	sub, err := t.conn.ChanSubscribe(c.inbox+".*", c.arrived)
 	if err != nil {
 		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := t.ledger.createConsumer(ctx, t.stream, c.name, c.seen+1); err != nil {
-		return err
-	}
-	defer t.ledger.removeConsumer(t.stream, c.name)
 	return c.read(ctx, down)
-}
-
-// check compares the stream's ends with what was seen of it.
-func (t *tail) check(ctx context.Context) error {
-	info, err := t.ledger.info(ctx, t.stream)
-	if err != nil {
-		return err
-	}
-	s := info.State
-	if events.Position(s.Last) < t.last {
-		return fmt.Errorf("%w: it ends at position %d, and %d was seen", errBehind, s.Last, t.last)
-	}
-	// An empty stream that once held messages shows its first position as the
-	// next one.
-	if !t.expires && s.Last > uint64(t.last) && s.First > uint64(t.last)+1 {
-		return fmt.Errorf("%w: stream %s begins at position %d, and %d comes next", events.ErrCorrupt, t.stream, s.First, t.last+1)
-	}
-	return nil
-}
-
-type consumerConfig struct {
-	Stream string `json:"stream_name"`
-	Action string `json:"action"`
-	Config struct {
-		Name     string   `json:"name"`
-		Deliver  string   `json:"deliver_policy"`
-		Start    uint64   `json:"opt_start_seq"`
-		Subjects []string `json:"filter_subjects,omitempty"`
-		Ack      string   `json:"ack_policy"`
-		Replay   string   `json:"replay_policy"`
-		Inactive int64    `json:"inactive_threshold"` // nanoseconds
-		Replicas int      `json:"num_replicas"`
-		Memory   bool     `json:"mem_storage"`
-	} `json:"config"`
-}
-
-// createConsumer makes a consumer that keeps no state on disk and takes no
-// acknowledgements, over all subjects unless some are given.
-func (l *Ledger) createConsumer(ctx context.Context, stream, name string, start uint64, subjects ...string) error {
-	var req consumerConfig
-	req.Stream, req.Action = stream, "create"
-	req.Config.Name, req.Config.Deliver, req.Config.Ack, req.Config.Replay = name, "by_start_sequence", "none", "instant"
-	req.Config.Start, req.Config.Subjects = start, subjects
-	req.Config.Inactive, req.Config.Replicas, req.Config.Memory = inactive.Nanoseconds(), 1, true
-	var answer struct {
-		Error *apiError `json:"error"`
-	}
-	if err := l.ask(ctx, "$JS.API.CONSUMER.CREATE."+stream+"."+name, req, &answer); err != nil {
-		return err
-	}
-	if answer.Error != nil {
-		return answer.Error.read(stream)
-	}
-	return nil
-}
-
-// removeConsumer tells the broker that a consumer is not needed. If it does not
-// hear, it finds out by itself.
-func (l *Ledger) removeConsumer(stream, name string) {
-	_ = l.conn.Publish("$JS.API.CONSUMER.DELETE."+stream+"."+name, nil)
-}
-
-// start is the position to begin at. After a break that is the last message
-// handed over once more: if it is not the same, the stream was cut in the
-// meantime and has grown again.
-func (t *tail) start() uint64 {
-	if t.body != nil {
-		return uint64(t.last)
-	}
-	return uint64(t.last) + 1
 }
 
 // read hands over what arrives until this consumer has to go.
 func (c *consumer) read(ctx context.Context, down <-chan nats.Status) error {
-	patience := 2*c.tail.ledger.config.Heartbeat + c.tail.ledger.config.Heartbeat/2
+	patience := 2*c.tail.heartbeat + c.tail.heartbeat/2
 	silence := time.NewTimer(patience)
 	defer silence.Stop()
 	for {
@@ -248,23 +209,13 @@ func (c *consumer) read(ctx context.Context, down <-chan nats.Status) error {
 			return err
 		}
 		if c.beats >= idle && fault == nil {
-			fault = c.behind(ctx)
+			c.beats = 0
+			fault = c.tail.tap.idle(ctx, c)
 		}
 		if fault != nil {
 			return fault
 		}
 	}
-}
-
-// behind asks the leader whether this consumer keeps something back.
-func (c *consumer) behind(ctx context.Context) error {
-	c.beats = 0
-	info, err := c.tail.ledger.info(ctx, c.tail.stream)
-	// One that arrived in the meantime shows that it is on its way.
-	if err != nil || info.State.Last <= c.seen || len(c.arrived) > 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: its replica is behind: it is at position %d of %d", errAgain, c.seen, info.State.Last)
 }
 
 // gather takes a message and those that have arrived behind it, up to a slice.
@@ -286,58 +237,29 @@ func (c *consumer) gather(ctx context.Context, m *nats.Msg) ([]message, error) {
 
 // take adds a message to the slice, or minds a remark of the broker.
 func (c *consumer) take(ctx context.Context, m *nats.Msg, slice []message) ([]message, error) {
-	seq, delivery, stored, ok := place(m.Reply)
+	at, ok := placeOf(m.Reply)
 	if !ok {
 		return slice, c.remark(m)
 	}
 	c.pending--
 	c.beats = 0
-	if c.delivery++; delivery != c.delivery {
-		return slice, fmt.Errorf("%w: a message was lost on the way", errAgain)
+	if c.delivery++; at.delivery != c.delivery {
+		return slice, fmt.Errorf("%w: delivery %d came when %d was next", errTorn, at.delivery, c.delivery)
 	}
-	switch want := c.seen + 1; {
-	case seq < want:
-		return slice, fmt.Errorf("%w: stream %s went back from position %d to %d", events.ErrCorrupt, c.tail.stream, c.seen, seq)
-	case seq > want:
-		if err := c.gap(ctx, want, seq); err != nil {
+	if at.seq != c.seen+1 {
+		if err := c.tail.tap.misplaced(ctx, c, arrival{m, at}); err != nil {
 			return slice, err
 		}
 	}
-	c.seen = seq
-	if seq == uint64(c.tail.last) {
-		if !bytes.Equal(m.Data, c.tail.body) {
-			return slice, fmt.Errorf("%w: position %d of stream %s is not what it was", events.ErrCorrupt, seq, c.tail.stream)
+	c.seen, c.ahead = at.seq, at.pending
+	if at.seq == uint64(c.tail.last) {
+		// A tail that has begun there itself does not know what it should be.
+		if c.tail.body != nil && !bytes.Equal(m.Data, c.tail.body) {
+			return slice, fmt.Errorf("%w: position %d of stream %s is not what it was", events.ErrCorrupt, at.seq, c.tail.stream)
 		}
 		return slice, nil
 	}
-	return append(slice, message{seq: seq, stored: stored, subject: m.Subject, body: m.Data}), nil
-}
-
-// gap asks the stream's leader about a message that a consumer passed over. That
-// the leader has it is a fault of this consumer, or of the replica it reads, and
-// another is tried; that it does not is corruption, unless it may have expired.
-func (c *consumer) gap(ctx context.Context, want, got uint64) error {
-	t := c.tail
-	_, err := t.ledger.get(ctx, t.stream, getRequest{Seq: want})
-	switch {
-	case err == nil:
-		return fmt.Errorf("%w: position %d was passed over", errAgain, want)
-	case !errors.Is(err, errNoMessage):
-		return err
-	}
-	if t.expires {
-		info, err := t.ledger.info(ctx, t.stream)
-		if err != nil {
-			return err
-		}
-		if info.State.First >= got {
-			return nil
-		}
-		if info.State.First > want {
-			return fmt.Errorf("%w: the stream's beginning moved", errAgain)
-		}
-	}
-	return fmt.Errorf("%w: positions %d to %d of stream %s are missing", events.ErrCorrupt, want, got-1, t.stream)
+	return append(slice, message{seq: at.seq, stored: at.stored, subject: m.Subject, body: m.Data}), nil
 }
 
 // refusal keeps the error of whoever is handed messages apart from the tail's
@@ -369,8 +291,8 @@ func (c *consumer) pull() error {
 	}
 	n := window - c.pending
 	c.pending, c.pulls = window, c.pulls+1
-	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, n, pullExpiry, c.tail.ledger.config.Heartbeat)
-	err := c.tail.ledger.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+c.tail.stream+"."+c.name, c.inbox+"."+strconv.Itoa(c.pulls), body)
+	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, n, c.tail.expiry, c.tail.heartbeat)
+	err := c.tail.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+c.tail.stream+"."+c.name, c.inbox+"."+strconv.Itoa(c.pulls), body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errAgain, err)
 	}
@@ -383,7 +305,11 @@ func (c *consumer) remark(m *nats.Msg) error {
 	switch {
 	case status == "100":
 		c.beats++
-		return nil // a heartbeat
+		// It follows all that was delivered before it.
+		if n, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64); err == nil && n != c.delivery {
+			return fmt.Errorf("%w: %d were delivered, %d have come", errTorn, n, c.delivery)
+		}
+		return nil
 	case status == "404", status == "408", status == "409" && text == "Batch Completed":
 		// A request for more ended with some of it undelivered.
 		left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
@@ -398,14 +324,22 @@ func (c *consumer) remark(m *nats.Msg) error {
 	}
 }
 
-// place reads where a message stands from the subject that would acknowledge it:
+// place is where a message stands.
+type place struct {
+	seq, delivery uint64
+	stored        events.Time
+	// pending is how many messages come behind it, for its consumer.
+	pending uint64
+}
+
+// placeOf reads where a message stands from the subject that would acknowledge it:
 //
 //	$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
 //	$JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>[.<random>]
-func place(reply string) (seq, delivery uint64, stored events.Time, ok bool) {
+func placeOf(reply string) (place, bool) {
 	rest, ok := strings.CutPrefix(reply, "$JS.ACK.")
 	if !ok {
-		return 0, 0, 0, false
+		return place{}, false
 	}
 	skip := 3
 	if strings.Count(rest, ".") > 6 {
@@ -414,18 +348,18 @@ func place(reply string) (seq, delivery uint64, stored events.Time, ok bool) {
 	for range skip {
 		_, rest, _ = strings.Cut(rest, ".")
 	}
-	numbers := [3]uint64{}
+	numbers := [4]uint64{}
 	for i := range numbers {
 		var digits string
 		digits, rest, ok = strings.Cut(rest, ".")
-		if !ok {
-			return 0, 0, 0, false
+		if !ok && (i < len(numbers)-1 || digits == "") {
+			return place{}, false
 		}
 		n, err := strconv.ParseUint(digits, 10, 63)
 		if err != nil {
-			return 0, 0, 0, false
+			return place{}, false
 		}
 		numbers[i] = n
 	}
-	return numbers[0], numbers[1], events.Time(numbers[2] / 1000), true
+	return place{seq: numbers[0], delivery: numbers[1], stored: events.Time(numbers[2] / 1000), pending: numbers[3]}, true
 }
