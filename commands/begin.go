@@ -27,7 +27,7 @@ func Installation(ctx context.Context, log Log) (installation.State, error) {
 	for _, f := range facts {
 		switch f.Event.(type) {
 		case events.Unknown, events.Malformed:
-			return state, fmt.Errorf("%w: the ledger's first fact cannot be read", events.ErrCorrupt)
+			return state, fmt.Errorf("%w: how the installation came to be cannot be read", events.ErrCorrupt)
 		}
 		state = installation.Evolve(state, f.Event)
 	}
@@ -42,50 +42,67 @@ func NewOwner() (keystring.Secret, error) {
 }
 
 // Begin appends an installation's first facts as one: the installation itself,
-// its own organization, and its owner's key. Each expects nothing before it, so
-// that of two who begin one ledger at once, one gets [events.ErrConflict].
-func Begin(ctx context.Context, log Log, ledger events.LedgerID, owner keystring.Secret, at time.Time) error {
+// the key that signs for it, its own organization, and its owner's key. Each
+// subject is expected to be empty, so that of two who begin one ledger at once,
+// one gets [events.ErrConflict]. The caller has stored the signing key before.
+func Begin(ctx context.Context, log Log, ledger events.LedgerID, owner keystring.Secret, signer installation.Signer, at time.Time) error {
 	now := events.TimeOf(at)
-	secret := owner.Reveal()
-	if err := keystring.Check(secret); err != nil {
-		return domain.Refuse(domain.ErrInvalid, "owner key", "is not a key of this ledger's form")
+	issued, err := issuedTo(owner)
+	if err != nil {
+		return err
 	}
 	command, err := uuid.NewV7()
 	if err != nil {
 		return fmt.Errorf("commands: draw a command id: %w", err)
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return fmt.Errorf("commands: draw a key id: %w", err)
-	}
-	facts, err := beginning(ledger, key.Issued{
-		ID: events.KeyID(id), Prefix: keystring.Prefix(secret), LastFour: keystring.LastFour(secret),
-		Digest: events.Digest{Alg: events.SHA256, Value: events.DigestValue(keystring.Digest(secret))},
-	}, now)
+	facts, err := beginning(ledger, signer, issued, now)
 	if err != nil {
 		return err
 	}
 	entries := make([]events.Entry, 0, len(facts))
+	revisions := map[events.Subject]events.Revision{}
 	for _, f := range facts {
 		event, err := uuid.NewV7()
 		if err != nil {
 			return fmt.Errorf("commands: draw an event id: %w", err)
 		}
-		entries = append(entries, events.Entry{
-			Subject: f.subject, Event: f.event, Expect: events.Expect(f.subject, 0),
-			Meta: events.Meta{
-				ID: events.EventID(event), Ledger: ledger, Time: now, Revision: 1,
-				Actor:  events.Actor{Type: events.ActorSystem, Name: "installation"},
-				Reason: events.ClearText("the installation begins"), Command: events.CommandID(command),
-			},
-		})
+		entry := events.Entry{Subject: f.subject, Event: f.event}
+		if revisions[f.subject]++; revisions[f.subject] == 1 {
+			entry.Expect = events.Expect(f.subject, 0)
+		}
+		entry.Meta = events.Meta{
+			ID: events.EventID(event), Ledger: ledger, Time: now, Revision: revisions[f.subject],
+			Actor:  events.Actor{Type: events.ActorSystem, Name: "installation"},
+			Reason: events.ClearText("the installation begins"), Command: events.CommandID(command),
+		}
+		entries = append(entries, entry)
 	}
 	_, err = log.Append(ctx, entries)
 	return err
 }
 
-func beginning(ledger events.LedgerID, issued key.Issued, now events.Time) ([]placed, error) {
+// issuedTo makes a new key of an owner's secret.
+func issuedTo(owner keystring.Secret) (key.Issued, error) {
+	secret := owner.Reveal()
+	if err := keystring.Check(secret); err != nil {
+		return key.Issued{}, domain.Refuse(domain.ErrInvalid, "owner key", "is not a key of this ledger's form")
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return key.Issued{}, fmt.Errorf("commands: draw a key id: %w", err)
+	}
+	return key.Issued{
+		ID: events.KeyID(id), Prefix: keystring.Prefix(secret), LastFour: keystring.LastFour(secret),
+		Digest: events.Digest{Alg: events.SHA256, Value: events.DigestValue(keystring.Digest(secret))},
+	}, nil
+}
+
+func beginning(ledger events.LedgerID, signer installation.Signer, issued key.Issued, now events.Time) ([]placed, error) {
 	begun, err := installation.Decide(installation.State{}, installation.Create{Ledger: ledger})
+	if err != nil {
+		return nil, err
+	}
+	signs, err := installation.Decide(installation.Evolve(installation.State{}, begun[0]), installation.AddSigner{Signer: signer})
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +122,7 @@ func beginning(ledger events.LedgerID, issued key.Issued, now events.Time) ([]pl
 	}
 	return []placed{
 		{subject: events.InstallationSubject(), event: begun[0]},
+		{subject: events.InstallationSubject(), event: signs[0]},
 		{subject: events.OrganizationSubject(events.System), event: org[0]},
 		{subject: events.KeySubject(events.System, issued.ID), event: owner[0]},
 	}, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/catalog"
+	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/organization"
@@ -35,7 +36,7 @@ func TestBeginsOnce(t *testing.T) {
 		wg.Go(func() {
 			secret, err := commands.NewOwner()
 			if err == nil {
-				err = commands.Begin(t.Context(), log, ledger, secret, time.Now())
+				err = commands.Begin(t.Context(), log, ledger, secret, installation.Signer{Name: "log", VerifierKey: "log+0+0"}, time.Now())
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -49,14 +50,14 @@ func TestBeginsOnce(t *testing.T) {
 	}
 	wg.Wait()
 	last, err := log.Last(t.Context())
-	if err != nil || begun != 1 || last != 3 {
+	if err != nil || begun != 1 || last != 4 {
 		t.Fatalf("%d began it, %d facts, %v", begun, last, err)
 	}
 	state, err := commands.Installation(t.Context(), log)
-	if err != nil || state.Ledger != ledger || !state.Exists {
+	if err != nil || state.Ledger != ledger || !state.Exists || len(state.Signers) != 1 {
 		t.Fatalf("%+v, %v", state, err)
 	}
-	if err := commands.Begin(t.Context(), log, ledger, keystring.Conceal("no key"), time.Now()); !errors.Is(err, domain.ErrInvalid) || strings.Contains(err.Error(), "no key") {
+	if err := commands.Begin(t.Context(), log, ledger, keystring.Conceal("no key"), installation.Signer{Name: "log", VerifierKey: "log+0+0"}, time.Now()); !errors.Is(err, domain.ErrInvalid) || strings.Contains(err.Error(), "no key") {
 		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/domain/workspace"
@@ -54,7 +55,7 @@ func newWorldOn(t testing.TB, log backend, ledger events.LedgerID) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := commands.Begin(w.ctx, w.log, ledger, secret, w.now()); err != nil {
+	if err := commands.Begin(w.ctx, w.log, ledger, secret, installation.Signer{Name: "log", VerifierKey: "log+0+0"}, w.now()); err != nil {
 		t.Fatal(err)
 	}
 	w.owner = principal(events.System, events.RoleOwner)

@@ -10,6 +10,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/events"
@@ -51,7 +52,7 @@ func TestIdempotencyOutlivesTheBrokersMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := commands.Begin(ctx, ledger, id, owner, time.Now()); err != nil {
+	if err := commands.Begin(ctx, ledger, id, owner, installation.Signer{Name: "log", VerifierKey: "log+0+0"}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	service := func() *commands.Service {

@@ -66,7 +66,17 @@ func start(t *testing.T, data string) *server {
 // startAt is start on an address.
 func startAt(t *testing.T, data, listen string) *server {
 	t.Helper()
-	s := run(t, data, listen)
+	return run(t, data, listen, alone...).awaitReady()
+}
+
+// alone are the flags of a server that nobody shares a broker with: many of them
+// run side by side, and the default port is one.
+var alone = []string{"--nats-listen", ""}
+
+// awaitReady waits for the `ready` line.
+func (s *server) awaitReady() *server {
+	t := s.t
+	t.Helper()
 	select {
 	case s.url = <-s.ready:
 	case err := <-s.done:
@@ -81,7 +91,7 @@ func startAt(t *testing.T, data, listen string) *server {
 func launch(t *testing.T, data string) *server {
 	t.Helper()
 	address := freeAddress(t)
-	s := run(t, data, address)
+	s := run(t, data, address, alone...)
 	s.url = "http://" + address
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if a, err := s.ask("", "GET", "/livez", ""); err == nil && a.status == 200 {
@@ -105,10 +115,10 @@ func freeAddress(t *testing.T) string {
 }
 
 // run starts the program on a data folder.
-func run(t *testing.T, data, listen string) *server {
+func run(t *testing.T, data, listen string, more ...string) *server {
 	t.Helper()
 	s := &server{t: t, data: data, done: make(chan error, 1), ready: make(chan string, 1)}
-	s.cmd = exec.Command(binary, "serve", "--data", data, "--listen", listen)
+	s.cmd = exec.Command(binary, append([]string{"serve", "--data", data, "--listen", listen}, more...)...)
 	s.cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {

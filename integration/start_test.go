@@ -19,21 +19,37 @@ import (
 
 // refused runs `keyledger serve` on a folder that it must not serve, and returns
 // what it says.
-func refused(t *testing.T, data string) string {
+func refused(t *testing.T, data string, more ...string) string {
+	t.Helper()
+	if len(more) == 0 {
+		more = alone
+	}
+	code, out := keyledger(t, append([]string{"serve", "--data", data, "--listen", "127.0.0.1:0"}, more...)...)
+	if code != 1 {
+		t.Fatalf("serve ended with %d, want exit code 1\n%s", code, out)
+	}
+	if strings.Contains(out, "ready http") {
+		t.Errorf("serve said:\n%s", out)
+	}
+	return out
+}
+
+// keyledger runs the program to its end and returns the exit code and what it said.
+func keyledger(t *testing.T, args ...string) (int, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "serve", "--data", data, "--listen", "127.0.0.1:0")
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Fatalf("serve ended with %v, want exit code 1\n%s", err, out)
+	if err != nil && (!errors.As(err, &exit) || !exit.Exited()) {
+		t.Fatalf("keyledger %s: %v\n%s", args[0], err, out)
 	}
-	if strings.Contains(string(out), "ready http") || strings.Contains(string(out), "panic") || strings.Contains(string(out), "goroutine ") {
-		t.Errorf("serve said:\n%s", out)
+	if strings.Contains(string(out), "panic") || strings.Contains(string(out), "goroutine ") {
+		t.Errorf("keyledger %s said:\n%s", args[0], out)
 	}
-	return string(out)
+	return cmd.ProcessState.ExitCode(), string(out)
 }
 
 func said(t *testing.T, text string, want ...string) {

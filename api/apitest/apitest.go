@@ -21,6 +21,7 @@ import (
 
 	"github.com/keyledger/keyledger/api"
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -112,11 +113,23 @@ func must(t testing.TB, err error) {
 
 func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.Config)) *Server {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	owner, err := commands.NewOwner()
 	must(t, err)
-	must(t, commands.Begin(ctx, ledger, id, owner, time.Now()))
-	s := &Server{t: t, Owner: owner.Reveal(), Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{}}
+	must(t, commands.Begin(context.Background(), ledger, id, owner, installation.Signer{Name: "log", VerifierKey: "log+0+0"}, time.Now()))
+	return run(t, id, ledger, owner.Reveal(), "test", change)
+}
+
+// Beside runs another server on the ledger of one, until the test ends: with
+// views, a verifier and an address of its own.
+func Beside(t testing.TB, s *Server, change ...func(*api.Config)) *Server {
+	t.Helper()
+	return run(t, s.Positions.Ledger, s.Ledger, s.Owner, "beside", change)
+}
+
+func run(t testing.TB, id events.LedgerID, ledger Ledger, owner string, name events.VerifierID, change []func(*api.Config)) *Server {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{t: t, Owner: owner, Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{}}
 	log := slog.New(slog.NewJSONHandler(s.Log, nil))
 
 	idx, err := index.New(index.Config{Logger: log})
@@ -135,7 +148,7 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 		wait.Go(func() { _ = r.Run(ctx) })
 	}
 	memory, catalogs, follow := runners[0], runners[1], runners[2]
-	recorder, err := recording.New(recording.Config{Ledger: id, Verifier: "test", Sink: ledger, Logger: log})
+	recorder, err := recording.New(recording.Config{Ledger: id, Verifier: name, Sink: ledger, Logger: log})
 	must(t, err)
 	must(t, recorder.Start(ctx))
 	s.Recorder = recorder
@@ -148,7 +161,7 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	must(t, err)
 	s.Config = api.Config{
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
-		Audit: audits, WaitForAudit: follow.WaitFor, Verifier: verifier, Positions: s.Positions,
+		Audit: audits, WaitForAudit: follow.WaitFor, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
 		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
 	}
 	for _, f := range change {

@@ -19,9 +19,11 @@ import (
 
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/cmd/serve"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
 )
 
 // fault is an error with what helps against it.
@@ -120,6 +122,12 @@ func (a *app) explain(cmd *cobra.Command, err error) *fault {
 	switch {
 	case errors.Is(err, embedded.ErrLocked):
 		f.hint = "--data names another folder."
+	case errors.Is(err, serve.ErrNoBroker):
+		f.hint = "--nats names the cluster's nodes, and --nats-ca the authorities of their certificates."
+	case errors.Is(err, serve.ErrRefused):
+		f.hint = "--nats-creds names the file with the credentials."
+	case errors.Is(err, jetstream.ErrReplicas):
+		f.hint = "--replicas says on how many nodes the streams lie: what the installation began with."
 	case errors.Is(err, events.ErrCorrupt):
 		f.err = errors.New(oneLine(strip(err)))
 		f.hint = "Keep the folder as it is, and restore a backup into another one."
@@ -224,7 +232,7 @@ func (a *app) hintFor(cmd *cobra.Command, p wire.Problem) string {
 	}
 }
 
-var roomPrefix = regexp.MustCompile(`(^|: |\n)(?:cli|serve|client|embedded|jetstream|events|commands|domain|api|projections): `)
+var roomPrefix = regexp.MustCompile(`(^|: |\n)(?:cli|serve|client|embedded|jetstream|seals|events|commands|domain|api|projections): `)
 
 // strip takes the names of packages out of an error's text: they are for readers
 // of code.

@@ -24,20 +24,27 @@ In an empty folder it begins a ledger, writes the owner's key into the folder
 and says where. When it answers it prints one line, ready. SIGTERM and Ctrl-C
 let it finish what it has taken on; then it exits with 0.
 
+With --nats the ledger lies on a cluster of NATS servers instead, where
+keyledger init has begun it. Any number of servers run side by side on one
+cluster; each has a folder of its own, which may be empty at first, and the
+installation key that init wrote.
+
 Listening beyond this machine needs TLS, or --insecure-http where something in
 front of it terminates TLS. It logs to standard error; on a terminal only what
 needs attention.`,
 		Example: `  keyledger serve
   keyledger serve --listen 127.0.0.1:9090 --data /var/lib/keyledger
-  keyledger serve --listen :8443 --tls-cert server.pem --tls-key server.key`,
+  keyledger serve --listen :8443 --tls-cert server.pem --tls-key server.key
+  keyledger serve --nats nats://n1:4222,nats://n2:4222,nats://n3:4222 \
+    --nats-creds server.creds --installation-key installation.key`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg.Out, cfg.Version = a.env.Stdout, a.env.Version
-			options := &slog.HandlerOptions{Level: slog.LevelInfo}
-			if a.out.errTerminal {
-				options.Level = slog.LevelWarn
+			cfg.Out, cfg.Version, cfg.Logger = a.env.Stdout, a.env.Version, a.logger()
+			// What is on by default is not what was asked for.
+			if cfg.Cluster.URL != "" && !cmd.Flags().Changed("nats-listen") {
+				cfg.NATSListen = ""
 			}
-			cfg.Logger = slog.New(slog.NewTextHandler(a.env.Stderr, options))
+			settleReplicas(cmd, &cfg.Cluster)
 			began := ""
 			cfg.Began = func(path string) { began = path }
 			cfg.Ready = func(string) {
@@ -56,8 +63,36 @@ needs attention.`,
 	f.StringVar(&cfg.Data, "data", "./data", "`folder` for the ledger, the views and the keys")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "`file` with the certificate, PEM")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "`file` with the certificate's key, PEM")
-	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "listen beyond this machine without TLS")
+	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "listen for HTTP beyond this machine without TLS")
+	f.StringVar(&cfg.NATSListen, "nats-listen", "127.0.0.1:4222", "`address` where the embedded broker takes sidecars and subscribers; \"\" for nobody")
+	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
+	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
 	return c
+}
+
+// clusterFlags are the flags of a command that works on a cluster.
+func clusterFlags(c *cobra.Command, cluster *serve.Cluster, what string) {
+	f := c.Flags()
+	f.StringVar(&cluster.URL, "nats", "", what+", separated by commas")
+	f.StringVar(&cluster.Creds, "nats-creds", "", "`file` with the credentials for the cluster")
+	f.StringVar(&cluster.CA, "nats-ca", "", "`file` with the authorities that the cluster's certificates are checked by, PEM")
+	f.IntVar(&cluster.Replicas, "replicas", 3, "on how many of the cluster's nodes each stream lies: 1, 3 or 5")
+}
+
+// settleReplicas forgets the default where there is no cluster.
+func settleReplicas(cmd *cobra.Command, cluster *serve.Cluster) {
+	if cluster.URL == "" && !cmd.Flags().Changed("replicas") {
+		cluster.Replicas = 0
+	}
+}
+
+// logger logs to standard error; on a terminal only what needs attention.
+func (a *app) logger() *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if a.out.errTerminal {
+		options.Level = slog.LevelWarn
+	}
+	return slog.New(slog.NewTextHandler(a.env.Stderr, options))
 }
 
 // tellOwner says where the owner's key is and how to use it, and never the key:

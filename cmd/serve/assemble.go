@@ -47,12 +47,12 @@ type parts struct {
 	memory, catalogs, audits *projections.Runner
 	uses                     *usesRunner
 
-	// name is the one that uses are recorded under.
-	name     events.VerifierID
 	recorder *recording.Recorder
 	verifier *verify.Verifier
 	front    *api.Server
 	log      *slog.Logger
+	// addresses are told when the server answers.
+	addresses string
 }
 
 // assemble opens the views and puts the parts together. Nothing runs yet.
@@ -97,16 +97,13 @@ func (p *parts) connect(cfg Config) error {
 		{&p.catalogs, p.catalog},
 		{&p.audits, p.audit},
 	} {
-		if *r.runner, err = projections.NewRunner(projections.Config{Source: p.ledger, View: r.view, Logger: cfg.Logger}); err != nil {
+		if *r.runner, err = projections.NewRunner(projections.Config{Source: p.ledger.views, View: r.view, Logger: cfg.Logger}); err != nil {
 			return err
 		}
 	}
-	p.uses = &usesRunner{ledger: p.ledger.Ledger, view: p.usage, log: cfg.Logger}
-	if p.name, err = verifierID(cfg.Data); err != nil {
-		return err
-	}
+	p.uses = &usesRunner{ledger: p.ledger.views, view: p.usage, log: cfg.Logger}
 	p.recorder, err = recording.New(recording.Config{
-		Ledger: p.ledger.positions.Ledger, Verifier: p.name, Sink: p.ledger, Logger: cfg.Logger,
+		Ledger: p.ledger.positions.Ledger, Verifier: p.ledger.name, Sink: p.ledger, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -140,7 +137,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 	p.front, err = api.New(api.Config{
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
-		Audit: p.audit, WaitForAudit: p.audits.WaitFor,
+		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
 	})
@@ -172,6 +169,12 @@ func (p *parts) await(ctx context.Context, pos events.Position) error {
 // everybody: subjects and positions go to the log.
 func (p *parts) checks() map[string]func() error {
 	return map[string]func() error{
+		"broker": func() error {
+			if !p.ledger.connected() {
+				return &api.Failing{Reason: "no broker is connected: nothing can be changed"}
+			}
+			return nil
+		},
 		"index":   check(p.memory),
 		"catalog": check(p.catalogs),
 		"audit":   check(p.audits),
@@ -318,7 +321,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	if err := p.recorder.Start(ctx); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	views.Go(func() { p.uses.tellUnended(running, p.name) })
+	views.Go(func() { p.uses.tellUnended(running, p.ledger.name) })
 	err := p.answer(ctx, cfg, listener)
 	p.verifier.Close()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainUses)
@@ -348,10 +351,10 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 			return
 		}
 		if cfg.Ready != nil {
-			cfg.Ready(url(cfg, listener))
+			cfg.Ready(reach(cfg, listener))
 		}
 		if cfg.Out != nil {
-			fmt.Fprintf(cfg.Out, "ready %s\n", url(cfg, listener))
+			fmt.Fprintf(cfg.Out, "ready %s\n", p.addresses)
 		}
 	})
 	var err error

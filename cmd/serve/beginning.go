@@ -6,47 +6,32 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/seals"
 )
 
-// The files of a data folder beside the broker's and the views'.
-const (
-	// ledgerFile holds the ledger's id. Once it is there a missing stream is an
-	// alarm, never a beginning.
-	ledgerFile = "ledger.id"
-	// OwnerFile holds the owner's key, mode 0600.
-	OwnerFile = "owner.key"
-	// pendingFile holds the owner's key until the ledger has begun.
-	pendingFile = "owner.key.pending"
-	// verifierFile holds the id under which this server records uses.
-	verifierFile = "verifier.id"
+var (
+	// ErrForeignLedger says that the data folder and the ledger do not belong together.
+	ErrForeignLedger = errors.New("serve: the data folder belongs to another ledger")
+
+	// ErrInstallationKey says that the installation key is not there, or is
+	// another installation's.
+	ErrInstallationKey = errors.New("serve: the installation key")
 )
 
-// ErrForeignLedger says that the data folder and the ledger do not belong together.
-var ErrForeignLedger = errors.New("serve: the data folder belongs to another ledger")
-
-// begun reports whether the folder has seen its ledger's beginning.
-func begun(dir string) (events.LedgerID, bool, error) {
-	text, err := os.ReadFile(filepath.Join(dir, ledgerFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return events.LedgerID{}, false, nil
-	}
-	if err != nil {
-		return events.LedgerID{}, false, fmt.Errorf("serve: read the ledger's id: %w", err)
-	}
-	id, err := events.ParseLedgerID(strings.TrimSpace(string(text)))
-	if err != nil {
-		return events.LedgerID{}, false, fmt.Errorf("serve: %s: %w", ledgerFile, err)
-	}
-	return id, true, nil
+// store is what an opened ledger must be able to do for a beginning.
+type store interface {
+	commands.Log
+	seals.Store
 }
 
 // place is where a ledger begins.
@@ -54,115 +39,149 @@ type place interface {
 	// identify tells which ledger has begun there, if one has.
 	identify(ctx context.Context) (events.LedgerID, bool, error)
 	// open opens the ledger of an id.
-	open(id events.LedgerID) (commands.Log, error)
+	open(id events.LedgerID) (store, error)
 }
 
 // begin begins the ledger, or goes on where a beginning was interrupted: the
-// same steps serve both, and each can be repeated. The owner's key is on disk
-// before its digest is in the ledger, so that no crash can lose the one secret
-// that opens the installation.
-func begin(ctx context.Context, at place, dir string, now time.Time) (events.LedgerID, error) {
+// same steps serve both, and each can be repeated. It reports whether the ledger
+// that has begun there is the one that this folder began; if it is not, what was
+// made ready for it is gone.
+//
+// Every key is on disk before the ledger knows of it: the installation key and
+// the owner's in the folder, the signing and the sealing key among the seals. So
+// no crash can lose the one secret that opens the installation, and what the
+// ledger says of its signer can always be opened.
+func begin(ctx context.Context, at place, f folder, now time.Time) (id events.LedgerID, ours bool, err error) {
 	id, exists, err := at.identify(ctx)
 	if err != nil {
-		return events.LedgerID{}, err
+		return id, false, err
 	}
-	pending := filepath.Join(dir, pendingFile)
 	if !exists {
-		owner, err := pendingOwner(pending)
-		if err != nil {
-			return events.LedgerID{}, err
-		}
 		// On a conflict or a lost answer the ledger itself says how it began.
-		if err := appendBeginning(ctx, at, owner, now); err != nil &&
-			!errors.Is(err, events.ErrConflict) && !errors.Is(err, events.ErrOutcomeUnknown) {
-			return events.LedgerID{}, err
+		if err := prepareAndAppend(ctx, at, f, now); err != nil && !errors.Is(err, events.ErrConflict) && !errors.Is(err, events.ErrOutcomeUnknown) {
+			return id, false, err
 		}
 		if id, exists, err = at.identify(ctx); err != nil {
-			return events.LedgerID{}, err
+			return id, false, err
 		}
 		if !exists {
-			return events.LedgerID{}, fmt.Errorf("%w: the ledger has not begun", events.ErrUnavailable)
+			return id, false, fmt.Errorf("%w: the ledger has not begun", events.ErrUnavailable)
 		}
 	}
-	if err := os.Rename(pending, filepath.Join(dir, OwnerFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return events.LedgerID{}, fmt.Errorf("serve: keep the owner's key: %w", err)
+	prepared, ours, err := f.pending()
+	if err != nil {
+		return id, false, err
 	}
-	return id, writeFile(filepath.Join(dir, ledgerFile), id.String()+"\n")
+	if ours = ours && prepared == id; !ours {
+		return id, false, f.discard()
+	}
+	for _, path := range []string{f.installationKey, f.path(OwnerFile), f.path(ledgerFile)} {
+		if err := promote(path); err != nil {
+			return id, true, err
+		}
+	}
+	return id, true, nil
 }
 
-// appendBeginning draws the ledger's id and appends its first facts.
-func appendBeginning(ctx context.Context, at place, owner keystring.Secret, now time.Time) error {
-	drawn, err := uuid.NewV7()
-	if err != nil {
+// prepareAndAppend makes the keys and appends the ledger's first facts.
+func prepareAndAppend(ctx context.Context, at place, f folder, now time.Time) error {
+	if _, err := drawn(f.path(ledgerFile+pendingSuffix), func() ([]byte, error) {
+		id, err := uuid.NewV7()
+		return []byte(id.String() + "\n"), err
+	}); err != nil {
 		return fmt.Errorf("serve: draw the ledger's id: %w", err)
 	}
-	log, err := at.open(events.LedgerID(drawn))
+	id, _, err := f.pending()
 	if err != nil {
 		return err
 	}
-	return commands.Begin(ctx, log, events.LedgerID(drawn), owner, now)
+	owner, err := pendingOwner(f.path(OwnerFile + pendingSuffix))
+	if err != nil {
+		return err
+	}
+	key, err := f.newInstallationKey()
+	if err != nil {
+		return err
+	}
+	log, err := at.open(id)
+	if err != nil {
+		return err
+	}
+	keys, err := seals.Make(ctx, log, key, id)
+	if err != nil {
+		return err
+	}
+	return commands.Begin(ctx, log, id, owner, installation.Signer{Name: keys.Signer().Name(), VerifierKey: keys.VerifierKey()}, now)
+}
+
+// discard removes what was made ready for a ledger that somebody else began.
+func (f folder) discard() error {
+	var faults []error
+	for _, path := range []string{f.path(OwnerFile), f.installationKey, f.path(ledgerFile)} {
+		if err := os.Remove(path + pendingSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, fmt.Errorf("serve: discard what was made ready: %w", err))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // pendingOwner reads the key of an interrupted beginning, or draws one.
 func pendingOwner(path string) (keystring.Secret, error) {
-	text, err := os.ReadFile(path)
-	if err == nil {
-		return keystring.Conceal(strings.TrimSpace(string(text))), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return keystring.Secret{}, fmt.Errorf("serve: read the owner's key: %w", err)
-	}
-	owner, err := commands.NewOwner()
+	text, err := drawn(path, func() ([]byte, error) {
+		owner, err := commands.NewOwner()
+		return []byte(owner.Reveal() + "\n"), err
+	})
 	if err != nil {
-		return keystring.Secret{}, err
+		return keystring.Secret{}, fmt.Errorf("serve: the owner's key: %w", err)
 	}
-	return owner, writeFile(path, owner.Reveal()+"\n")
+	return keystring.Conceal(strings.TrimSpace(string(text))), nil
 }
 
-// verifierID reads the id under which this server records uses, or draws one.
-// It stays the same over restarts, and no two servers share it.
-func verifierID(dir string) (events.VerifierID, error) {
-	path := filepath.Join(dir, verifierFile)
-	text, err := os.ReadFile(path)
-	if err == nil {
-		return events.ParseVerifierID(strings.TrimSpace(string(text)))
+// newInstallationKey reads the installation key of a beginning: one that was
+// put there before, that of an interrupted beginning, or a new one.
+func (f folder) newInstallationKey() (seals.Key, error) {
+	text, err := os.ReadFile(f.installationKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = drawn(f.installationKey+pendingSuffix, seals.NewKey)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("serve: read the verifier's id: %w", err)
-	}
-	id, err := uuid.NewRandom()
 	if err != nil {
-		return "", fmt.Errorf("serve: draw the verifier's id: %w", err)
+		return seals.Key{}, fmt.Errorf("%w: %w", ErrInstallationKey, err)
 	}
-	name := "server-" + id.String()[:8]
-	return events.VerifierID(name), writeFile(path, name+"\n")
+	return f.parseInstallationKey(text)
 }
 
-// writeFile puts a whole file in its place, readable by its owner alone and on
-// disk when it returns.
-func writeFile(path, content string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+func (f folder) parseInstallationKey(text []byte) (seals.Key, error) {
+	key, err := seals.ParseKey(text)
 	if err != nil {
-		return fmt.Errorf("serve: write %s: %w", filepath.Base(path), err)
+		return seals.Key{}, fmt.Errorf("%w: %s: %w", ErrInstallationKey, f.installationKey, err)
 	}
-	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("serve: write %s: %w", filepath.Base(path), err), os.Remove(f.Name()))
-	}
-	return nil
+	return key, nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+// unseal opens the installation's keys, checks that they are those that the
+// ledger speaks of, and writes down what their signatures are checked with.
+func (f folder) unseal(ctx context.Context, at seals.Store, id events.LedgerID, state installation.State) (*seals.Keys, error) {
+	text, err := os.ReadFile(f.installationKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w is not at %s: copy the one that the installation began with there, or name it with --installation-key", ErrInstallationKey, f.installationKey)
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInstallationKey, err)
+	}
+	key, err := f.parseInstallationKey(text)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := seals.Open(ctx, at, key, id)
+	if errors.Is(err, seals.ErrWrongKey) {
+		return nil, fmt.Errorf("%w %s is another installation's: %w", ErrInstallationKey, f.installationKey, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	signer := installation.Signer{Name: keys.Signer().Name(), VerifierKey: keys.VerifierKey()}
+	if !slices.Contains(state.Signers, signer) {
+		return nil, fmt.Errorf("%w: the signing key among the seals is none that the ledger knows", events.ErrCorrupt)
+	}
+	return keys, keep(f.path(VerifierKeyFile), []byte(keys.VerifierKey()+"\n"))
 }

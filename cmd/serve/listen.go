@@ -12,11 +12,8 @@ import (
 // when somebody else has it.
 func listen(cfg Config) (net.Listener, error) {
 	l, err := net.Listen("tcp", cfg.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("serve: %s is taken by another program; choose another address with --listen, such as --listen 127.0.0.1:8081", cfg.Listen)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("serve: --listen %s: %w", cfg.Listen, err)
+		return nil, portFault(err, "--listen", cfg.Listen, "127.0.0.1:8081")
 	}
 	if cfg.TLSCert == "" {
 		return l, nil
@@ -30,8 +27,16 @@ func listen(cfg Config) (net.Listener, error) {
 	}), nil
 }
 
-// url is the address that clients of this machine reach the listener at.
-func url(cfg Config, l net.Listener) string {
+// portFault names the flag that moves a port.
+func portFault(err error, flag, address, other string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("serve: %s is taken by another program; choose another address with %s, such as %s %s", address, flag, flag, other)
+	}
+	return fmt.Errorf("serve: %s %s: %w", flag, address, err)
+}
+
+// reach is the address that clients of this machine reach the listener at.
+func reach(cfg Config, l net.Listener) string {
 	scheme := "http"
 	if cfg.TLSCert != "" {
 		scheme = "https"

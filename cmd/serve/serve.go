@@ -1,5 +1,7 @@
-// Package serve puts a server together and runs it: the embedded broker, the
-// ledger on it, the views that follow it, the verifier, and the API in front.
+// Package serve puts a server together and runs it: the broker, embedded or a
+// cluster's, the ledger on it, the views that follow it, the verifier, and the API
+// in front. It also begins installations on a cluster, once, and gives one that
+// has lost its owner a new one.
 //
 // Everything stops in the reverse of that order: the listener takes no new
 // requests and answers those it has; the recorder stores the uses it holds and
@@ -14,15 +16,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
-	"time"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
-	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/seals"
 )
 
 // Config is what a server is run with. The comments are the manual of the flags.
@@ -31,7 +32,15 @@ type Config struct {
 	Listen string
 	// Data is the folder of the embedded broker's files, the views and the keys.
 	Data string
-	// TLSCert and TLSKey are the files of the certificate and its key, in PEM.
+	// Cluster is where the ledger lies; its zero value is the embedded broker.
+	Cluster Cluster
+	// NATSListen is where the embedded broker takes sidecars and subscribers;
+	// port 0 takes any. Empty: nobody comes in.
+	NATSListen string
+	// InstallationKey is the file of the installation key; empty: the one in Data.
+	InstallationKey string
+	// TLSCert and TLSKey are the files of the certificate and its key, in PEM, for
+	// both listeners.
 	TLSCert, TLSKey string
 	// InsecureHTTP allows listening beyond loopback without TLS.
 	InsecureHTTP bool
@@ -48,7 +57,7 @@ type Config struct {
 	Version string
 }
 
-// ErrInsecure says that keys would travel in clear.
+// ErrInsecure says that keys, or the ledger, would travel in clear.
 var ErrInsecure = errors.New("serve: listening beyond loopback without TLS")
 
 // Validate reports every fault at once.
@@ -67,10 +76,28 @@ func (c Config) Validate() error {
 	if err == nil && c.TLSCert == "" && !c.InsecureHTTP && !loopback(host) {
 		faults = append(faults, fmt.Errorf("%w: give --tls-cert and --tls-key, or --insecure-http where something else keeps the wire safe", ErrInsecure))
 	}
+	faults = append(faults, c.Cluster.validate()...)
+	if c.NATSListen != "" {
+		faults = append(faults, c.validateNATSListen()...)
+	}
 	if c.Logger == nil {
 		faults = append(faults, errors.New("serve: Logger is needed"))
 	}
 	return errors.Join(faults...)
+}
+
+func (c Config) validateNATSListen() []error {
+	if c.Cluster.URL != "" {
+		return []error{errors.New("serve: --nats and --nats-listen exclude each other: on a cluster, others come in at its nodes")}
+	}
+	host, _, err := net.SplitHostPort(c.NATSListen)
+	switch {
+	case err != nil:
+		return []error{fmt.Errorf("serve: --nats-listen must be host:port: %w", err)}
+	case c.TLSCert == "" && !loopback(host):
+		return []error{fmt.Errorf("%w: --nats-listen %s needs --tls-cert and --tls-key", ErrInsecure, c.NATSListen)}
+	}
+	return nil
 }
 
 func loopback(host string) bool {
@@ -93,84 +120,139 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer listener.Close()
+	if err := free(cfg.NATSListen); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("serve: data folder: %w", err)
 	}
-	broker, err := embedded.Start(ctx, embedded.Config{Dir: cfg.Data, Logger: cfg.Logger})
+	b, err := startBroker(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	defer broker.Shutdown()
-	ledger, err := open(ctx, cfg, broker)
+	defer b.stop()
+	ledger, err := open(ctx, cfg, b)
 	if err != nil {
 		return err
 	}
+	defer ledger.close()
 	parts, err := assemble(ctx, cfg, ledger)
 	if err != nil {
 		return err
 	}
+	parts.addresses = strings.TrimSpace(reach(cfg, listener) + " " + b.address())
 	return parts.serve(ctx, cfg, listener)
+}
+
+func startBroker(ctx context.Context, cfg Config) (broker, error) {
+	if cfg.Cluster.URL != "" {
+		return useCluster(cfg)
+	}
+	return startEmbedded(ctx, cfg)
 }
 
 // opened is the ledger, and where its positions belong.
 type opened struct {
+	// Ledger is for what is asked and appended. views reads the streams, on a
+	// connection of its own: a replay does not delay answers.
 	*jetstream.Ledger
+	views     *jetstream.Ledger
 	positions events.Positions
+	// name is the one that uses are recorded under.
+	name events.VerifierID
+	// keys are the installation's own.
+	keys *seals.Keys
+	// conns are closed when all else has stopped.
+	conns []*nats.Conn
 }
 
-// open checks the ledger of a folder that has one, and begins it in one that
-// has none.
-func open(ctx context.Context, cfg Config, broker *embedded.Broker) (opened, error) {
-	id, seen, err := begun(cfg.Data)
+// connected reports whether a broker is there.
+func (o opened) connected() bool {
+	for _, c := range o.conns {
+		if !c.IsConnected() {
+			return false
+		}
+	}
+	return true
+}
+
+func (o opened) close() {
+	for _, c := range o.conns {
+		c.Close()
+	}
+}
+
+// open checks the ledger of a folder that has one. In a folder that has none it
+// begins the ledger of an embedded broker, and joins that of a cluster.
+func open(ctx context.Context, cfg Config, b broker) (opened, error) {
+	o := opened{}
+	err := o.open(ctx, cfg, b)
 	if err != nil {
+		o.close()
 		return opened{}, err
 	}
+	return o, nil
+}
+
+func (o *opened) open(ctx context.Context, cfg Config, b broker) error {
+	f := folderOf(cfg.Data, cfg.InstallationKey)
+	var err error
+	if o.name, err = f.verifierID(); err != nil {
+		return err
+	}
+	for _, purpose := range []string{"answers", "views"} {
+		conn, err := b.connect(ctx, fmt.Sprintf("keyledger %s %s", o.name, purpose))
+		if err != nil {
+			return err
+		}
+		o.conns = append(o.conns, conn)
+	}
+	id, seen, err := f.begun()
+	if err != nil {
+		return err
+	}
+	began := false
 	if !seen {
-		if err := broker.Setup(ctx, func(conn *nats.Conn) error { return jetstream.EnsureStreams(ctx, conn, 1) }); err != nil {
-			return opened{}, err
-		}
-		if id, err = begin(ctx, brokerPlace{cfg, broker}, cfg.Data, time.Now()); err != nil {
-			return opened{}, err
-		}
-		if cfg.Began != nil {
-			cfg.Began(filepath.Join(cfg.Data, OwnerFile))
+		if id, began, err = b.arrive(ctx, o.conns[0], f); err != nil {
+			return err
 		}
 	}
-	ledger, err := newLedger(cfg, broker, id)
+	if o.Ledger, err = newLedger(o.conns[0], id, b.replicas(), cfg.Logger); err != nil {
+		return err
+	}
+	if o.views, err = newLedger(o.conns[1], id, b.replicas(), cfg.Logger); err != nil {
+		return err
+	}
+	if err := b.ask(ctx, func() error { return o.check(ctx, f, id) }); err != nil {
+		return err
+	}
+	if began && cfg.Began != nil {
+		cfg.Began(f.path(OwnerFile))
+	}
+	return keep(f.path(ledgerFile), []byte(id.String()+"\n"))
+}
+
+// check is made at every start, before anything else: the streams are there and
+// as they must be, hold the folder's ledger, and its keys open.
+func (o *opened) check(ctx context.Context, f folder, id events.LedgerID) error {
+	if err := o.CheckReplicas(ctx); err != nil {
+		return err
+	}
+	if err := o.CheckStreams(ctx); err != nil {
+		return err
+	}
+	found, _, err := jetstream.Identify(ctx, o.conns[0])
 	if err != nil {
-		return opened{}, err
-	}
-	if err := ledger.CheckStreams(ctx); err != nil {
-		return opened{}, err
-	}
-	found, _, err := jetstream.Identify(ctx, broker.Conn())
-	if err != nil {
-		return opened{}, err
+		return err
 	}
 	if found != id {
-		return opened{}, fmt.Errorf("%w: the folder is of ledger %s", ErrForeignLedger, id)
+		return fmt.Errorf("%w: the folder is of ledger %s", ErrForeignLedger, id)
 	}
-	state, err := commands.Installation(ctx, ledger)
+	state, err := commands.Installation(ctx, o.Ledger)
 	if err != nil {
-		return opened{}, err
+		return err
 	}
-	return opened{Ledger: ledger, positions: events.Positions{Ledger: id, Epoch: state.Epoch}}, nil
-}
-
-// brokerPlace is the embedded broker as a place where a ledger begins.
-type brokerPlace struct {
-	cfg    Config
-	broker *embedded.Broker
-}
-
-func (p brokerPlace) identify(ctx context.Context) (events.LedgerID, bool, error) {
-	return jetstream.Identify(ctx, p.broker.Conn())
-}
-
-func (p brokerPlace) open(id events.LedgerID) (commands.Log, error) {
-	return newLedger(p.cfg, p.broker, id)
-}
-
-func newLedger(cfg Config, broker *embedded.Broker, id events.LedgerID) (*jetstream.Ledger, error) {
-	return jetstream.New(jetstream.Config{Conn: broker.Conn(), Ledger: id, Replicas: 1, Logger: cfg.Logger})
+	o.positions = events.Positions{Ledger: id, Epoch: state.Epoch}
+	o.keys, err = f.unseal(ctx, o.Ledger, id, state)
+	return err
 }

@@ -158,6 +158,11 @@ func (c *Cluster) Connect(node int) *nats.Conn {
 	return c.connect(node, "server", nats.CustomInboxPrefix(embedded.InboxPrefix))
 }
 
+// URL is where clients come in at a node.
+func (c *Cluster) URL(node int) string {
+	return fmt.Sprintf("nats://127.0.0.1:%d", c.nodes[node].port)
+}
+
 // Operator returns the connection that may do everything.
 func (c *Cluster) Operator() *nats.Conn { return c.operator }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/catalog"
+	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -91,7 +92,7 @@ func newWorld(t *testing.T, replicas int, conns ...*nats.Conn) *world {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := commands.Begin(w.ctx, ledger, ledgerID, secret, time.Now()); err != nil {
+			if err := commands.Begin(w.ctx, ledger, ledgerID, secret, installation.Signer{Name: "log", VerifierKey: "log+0+0"}, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/cmd/serve"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var cfg serve.InitConfig
+	c := &cobra.Command{
+		Use: "init", Short: "Begin an installation on a cluster, once",
+		Long: `Begin an installation on a cluster of NATS servers: make its streams, append its
+first events, and write its keys into a folder. It is done once. Interrupted, it
+goes on when it is run again with the same folder; run once more after that it
+changes nothing; run from another folder it refuses.
+
+The credentials must be allowed to make streams. Servers need less, and should
+be given less.`,
+		Example: `  keyledger init --nats nats://n1:4222,nats://n2:4222,nats://n3:4222 \
+    --nats-creds operator.creds --data ./data`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.Logger = slog.New(slog.NewTextHandler(a.env.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			if err := cfg.Validate(); err != nil {
+				return usage(serveFault(err), "")
+			}
+			begun, err := serve.Init(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			return a.tellBegun(cfg, begun)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.Data, "data", "./data", "`folder` for the keys")
+	clusterFlags(c, &cfg.Cluster, "the cluster's `addresses`")
+	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key, made unless it is there (default: installation.key in the data folder)")
+	a.out.flags(f)
+	return c
+}
+
+// tellBegun says what to do next: where the keys are, and never a key.
+func (a *app) tellBegun(cfg serve.InitConfig, begun serve.Begun) error {
+	answer := map[string]any{
+		"ledger": begun.Ledger.String(), "again": begun.Again, "owner_key": begun.Owner,
+		"installation_key": begun.InstallationKey, "verifier_key": begun.VerifierKey,
+	}
+	what := "A new ledger, " + begun.Ledger.String() + "."
+	if begun.Again {
+		what = "This ledger, " + begun.Ledger.String() + ", has begun already, from this folder; nothing was changed."
+	}
+	path := func(p string) string { return shellQuote(filepath.ToSlash(p)) }
+	text := fmt.Sprintf(`%s
+
+  %s  opens everything: keep it safe
+  %s  every server needs it; without it the cluster's files open nothing
+  %s  what its signatures are checked with: give it to auditors
+
+Give each server the installation key and credentials of its own, and start it:
+
+  keyledger serve --nats %s --nats-creds server.creds \
+    --replicas %d --installation-key %s --data ./data
+
+Then use the ledger:
+
+  export KEYLEDGER_KEY=$(cat %s)`,
+		what, begun.Owner, begun.InstallationKey, begun.VerifierKey,
+		shellQuote(cfg.Cluster.Shown()), cfg.Cluster.Replicas, path(begun.InstallationKey), path(begun.Owner))
+	return a.out.done(answer, begun.Ledger.String(), "%s", text)
+}
