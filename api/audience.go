@@ -42,6 +42,7 @@ type follower struct {
 	// waiting is what was handed out and not taken. Of a follower that does not
 	// keep up nothing is kept: it missed some, and reads the view itself.
 	waiting []audit.Event
+	bytes   int
 	missed  bool
 }
 
@@ -114,7 +115,7 @@ func (a *audience) take(f *follower) (waiting []audit.Event, at events.Position,
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	waiting, missed = f.waiting, f.missed
-	f.waiting, f.missed = nil, false
+	f.waiting, f.bytes, f.missed = nil, 0, false
 	if len(waiting) == 0 && !missed {
 		err = f.reading.err
 	}
@@ -169,8 +170,8 @@ func (a *audience) hand(r *reading, page []audit.Event, at events.Position) {
 				continue
 			}
 			f.nudge()
-			if len(f.waiting) == maxWaiting {
-				f.waiting, f.missed = nil, true
+			if f.bytes += len(page[i].Raw); len(f.waiting) == maxWaiting || f.bytes > maxWaitingBytes {
+				f.waiting, f.bytes, f.missed = nil, 0, true
 				break
 			}
 			f.waiting = append(f.waiting, page[i])

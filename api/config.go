@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -33,6 +34,11 @@ type Config struct {
 	// stream of events waits there for what comes.
 	Audit        *audit.Log
 	WaitForAudit func(context.Context, events.Position) error
+	// Last returns the ledger's last position: what tells a position that does
+	// not exist from one that this server has not reached.
+	Last func(context.Context) (events.Position, error)
+	// Streams bounds the streams of events. Its zero value is what is documented.
+	Streams StreamConfig
 	// Verifier gives verdicts, on the keys of requests and those asked about.
 	Verifier *verify.Verifier
 	// Positions writes and reads positions as texts.
@@ -56,6 +62,27 @@ type Config struct {
 	RecordClientIP bool
 }
 
+// StreamConfig bounds the streams of events.
+type StreamConfig struct {
+	// Heartbeat is how often a quiet stream says that it is still there. 0 is
+	// 15 seconds.
+	Heartbeat time.Duration
+	// Patience is how long a reader may take to take what it is sent. 0 is 30
+	// seconds. One that takes it later is cut off and told so; one that has not
+	// taken it after twice that time is cut off.
+	Patience time.Duration
+}
+
+func (c StreamConfig) withDefaults() StreamConfig {
+	if c.Heartbeat == 0 {
+		c.Heartbeat = defaultHeartbeat
+	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
+	}
+	return c
+}
+
 // Validate reports everything that is missing at once.
 func (c Config) Validate() error {
 	var faults []error
@@ -69,6 +96,7 @@ func (c Config) Validate() error {
 		{"WaitForCatalog", c.WaitForCatalog == nil},
 		{"Audit", c.Audit == nil},
 		{"WaitForAudit", c.WaitForAudit == nil},
+		{"Last", c.Last == nil},
 		{"Verifier", c.Verifier == nil},
 		{"Positions", c.Positions.Ledger.IsZero()},
 		{"Metrics", c.Metrics == nil},
@@ -77,6 +105,9 @@ func (c Config) Validate() error {
 		if part.missing {
 			faults = append(faults, fmt.Errorf("api: config: %s is needed", part.name))
 		}
+	}
+	if c.Streams.Heartbeat < 0 || c.Streams.Patience < 0 {
+		faults = append(faults, errors.New("api: config: Streams holds a negative time"))
 	}
 	return errors.Join(faults...)
 }

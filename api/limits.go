@@ -60,9 +60,18 @@ const (
 	// as long as the broker takes to elect a leader.
 	retryAfter = "2"
 
-	// heartbeat keeps proxies from closing a quiet stream of events; most wait
-	// 30 s or 60 s.
-	heartbeat = 15 * time.Second
+	// defaultHeartbeat keeps proxies from closing a quiet stream of events; most
+	// wait 30 s or 60 s.
+	defaultHeartbeat = 15 * time.Second
+
+	// defaultPatience is longer than the pauses of a reader that is alive, and
+	// short of keeping a place among the streams for one that is not.
+	defaultPatience = 30 * time.Second
+
+	// aheadWait bounds how long a stream waits for the position that it is to
+	// begin after: longer than the broker takes to elect a leader, so that what
+	// an old one says of the ledger's end is not taken for the truth.
+	aheadWait = 5 * time.Second
 
 	// streamPage is how many events are read of the view at a time.
 	streamPage = 200
@@ -79,6 +88,10 @@ const (
 	// maxWaiting is how many events wait in memory for a stream that is slower
 	// than they come. They are shared with all other streams.
 	maxWaiting = 256
+
+	// maxWaitingBytes bounds them, too: 256 of the largest events would be 15
+	// MiB for each reader that does not read.
+	maxWaitingBytes = 1 << 20
 
 	// detachRounds bounds how often the keys of a profile are looked up again
 	// while they are detached: keys that get it meanwhile are not chased for ever.

@@ -23,6 +23,8 @@ type metrics struct {
 	knowing sync.RWMutex
 	verify  [len(doors)][len(events.Codes) + 1]prometheus.Observer
 	streams prometheus.Gauge
+	// streamsEnded counts by why they ended.
+	streamsEnded *prometheus.CounterVec
 }
 
 type requestLabels struct {
@@ -50,6 +52,9 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "keyledger_event_streams", Help: "Clients that follow GET /v1/events.",
 		}),
+		streamsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keyledger_event_streams_ended_total", Help: "Streams of GET /v1/events that ended, by why.",
+		}, []string{"reason"}),
 	}
 	verdicts := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "keyledger_verify_duration_seconds", Help: "Time a verdict took, by its code and the path it was asked on.",
@@ -60,7 +65,10 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 			m.verify[p][code] = verdicts.WithLabelValues(code.String(), name)
 		}
 	}
-	return m, errors.Join(registry.Register(m.requests), registry.Register(verdicts), registry.Register(m.streams))
+	for _, reason := range [...]string{endedByClient, endedSlow, endedByStop, endedByKey, endedUnknown, endedUnreadable} {
+		m.streamsEnded.WithLabelValues(reason)
+	}
+	return m, errors.Join(registry.Register(m.requests), registry.Register(verdicts), registry.Register(m.streams), registry.Register(m.streamsEnded))
 }
 
 func (m *metrics) request(method, route string, status int, took time.Duration) {

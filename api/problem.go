@@ -29,6 +29,7 @@ var (
 	errMediaType       = errors.New("api: unsupported media type")
 	errMethod          = errors.New("api: method not allowed")
 	errTooMany         = errors.New("api: too many streams")
+	errSlow            = errors.New("api: reader is too slow")
 	errCursor          = errors.New("api: invalid cursor")
 	errInternal        = errors.New("api: internal error")
 )
@@ -159,6 +160,10 @@ var kinds = []kind{
 	{
 		errTooMany, 429, "too_many_streams", "Too many streams",
 		"The key has as many streams of events open as it may. Close one, or share one.",
+	},
+	{
+		errSlow, 408, "slow_reader", "Reader too slow",
+		"The last event of a stream that was cut off, because what it was sent was not taken in time. Nothing is lost: come again with Last-Event-ID.",
 	},
 	{
 		events.ErrOutcomeUnknown, 504, "outcome_unknown", "Outcome unknown",

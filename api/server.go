@@ -37,6 +37,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg.Streams = cfg.Streams.withDefaults()
 	s := &Server{
 		cfg: cfg, buffers: newBufferPool(),
 		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger),

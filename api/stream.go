@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
+	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
@@ -34,6 +38,8 @@ type stream struct {
 	buf       bytes.Buffer
 	// recorded is when the use of the key was last recorded.
 	recorded time.Time
+	// torn says that a part of something was sent: nothing can follow on it.
+	torn bool
 }
 
 const (
@@ -41,17 +47,52 @@ const (
 	// stream is open: a key that is in use for days must not look unused.
 	useEvery = time.Minute
 
-	// streamWrite bounds how long a client may take to read what it is sent,
-	// and lastWrite when the server stops.
-	streamWrite = 30 * time.Second
-	lastWrite   = time.Second
+	// lastWrite bounds how long a client may take to read why its stream ends.
+	lastWrite = time.Second
 
 	// streamChunk is how much is gathered before it is sent.
 	streamChunk = 64 << 10
 )
 
+// Why streams end, as a metric names it.
+const (
+	// endedByClient: it has gone, which is the common end.
+	endedByClient = "client"
+	// endedSlow: the client did not take what it was sent.
+	endedSlow = "slow_reader"
+	// endedByStop: the server stops.
+	endedByStop = "server_stops"
+	// endedByKey: the key is not good any more, or may not look any more.
+	endedByKey = "key"
+	// endedUnknown: whether the key is good cannot be told right now.
+	endedUnknown = "verdict"
+	// endedUnreadable: the view of events has stopped, or cannot be read.
+	endedUnreadable = "unreadable"
+)
+
+// ended is the error of a stream that has ended, with its reason.
+type ended struct {
+	reason string
+	err    error
+}
+
+func (e *ended) Error() string { return e.reason + ": " + e.err.Error() }
+func (e *ended) Unwrap() error { return e.err }
+
 // errStopping ends the streams of a server that stops.
-var errStopping = fmt.Errorf("%w: the server stops; come again with Last-Event-ID", events.ErrUnavailable)
+var errStopping = &ended{endedByStop, refuse(events.ErrUnavailable, "", "the server stops; come again with Last-Event-ID")}
+
+// unreadable ends a stream whose events cannot be read here any more, unless it
+// has ended already.
+func unreadable(ctx context.Context, cause error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return &ended{endedUnreadable, &refusal{
+		err:    errors.Join(events.ErrUnavailable, cause),
+		detail: "events cannot be read on this server right now; come again with Last-Event-ID, here or at another server of this ledger",
+	}}
+}
 
 // EndStreams ends the streams of events, which have no end of their own, and
 // takes no new ones. It is for a server that stops and answers its other
@@ -79,10 +120,42 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		// A client that does not read must not hold up the stop.
 		_ = st.control.SetWriteDeadline(time.Now().Add(lastWrite))
 	})()
-	// A client that has gone is the common end and says nothing.
-	if err := st.run(ctx); r.Context().Err() == nil {
+	err = st.run(ctx)
+	st.end(err)
+	reason := reasonOf(r.Context(), err)
+	s.metrics.streamsEnded.WithLabelValues(reason).Inc()
+	// A client that has gone says nothing.
+	if reason != endedByClient {
 		s.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "a stream of events ended",
-			slog.String("request_id", t.requestID), slog.String("error", keystring.Redact(err.Error())))
+			slog.String("reason", reason), slog.String("request_id", t.requestID), slog.String("actor", t.actor.String()),
+			slog.Uint64("position", uint64(st.at)), slog.String("error", keystring.Redact(err.Error())))
+	}
+}
+
+// reasonOf tells why a stream ended. Whatever a write failed of that is no
+// deadline is a connection that broke.
+func reasonOf(client context.Context, err error) string {
+	var e *ended
+	if errors.As(err, &e) && (client.Err() == nil || e.reason == endedSlow) {
+		return e.reason
+	}
+	return endedByClient
+}
+
+// end tells the client why its stream ends, as far as it can still be told
+// anything: what was gathered for it is not sent any more.
+func (st *stream) end(err error) {
+	var e *ended
+	if st.torn || !errors.As(err, &e) {
+		return
+	}
+	body, encodeErr := json.Marshal(problemOf(e.err, st.requestID))
+	if encodeErr != nil || st.control.SetWriteDeadline(time.Now().Add(lastWrite)) != nil {
+		return
+	}
+	// The client may have gone; there is nobody to tell.
+	if _, err := fmt.Fprintf(st.w, "event: "+wire.EventEnd+"\ndata: %s\n\n", body); err == nil {
+		_ = st.control.Flush()
 	}
 }
 
@@ -146,6 +219,10 @@ func kindsOf(text string) ([]events.Kind, error) {
 	}
 	known := make([]string, 0, 64)
 	for _, k := range events.Kinds() {
+		// A tick is no change: no list of events has any.
+		if k == events.KindTick {
+			continue
+		}
 		known = append(known, string(k), k.Name())
 	}
 	var out []events.Kind
@@ -164,6 +241,8 @@ func kindsOf(text string) ([]events.Kind, error) {
 
 // beginning is the position after which the client wants events: the last that
 // it has seen when it comes again, what it asks for, or else from now on.
+// Last-Event-ID wins over after: a browser that comes again sends it, and asks
+// for the same address as before.
 func (s *Server) beginning(ctx context.Context, c *call) (events.Position, error) {
 	text, field := c.r.Header.Get("Last-Event-ID"), "Last-Event-ID"
 	if text == "" {
@@ -180,11 +259,32 @@ func (s *Server) beginning(ctx context.Context, c *call) (events.Position, error
 	if err != nil {
 		return 0, refuse(err, field, "%s", plainDetail(err, kindOf(err)))
 	}
-	return pos, nil
+	return pos, s.reached(ctx, pos, field)
+}
+
+// reached returns nil when this server holds a position. A client may well come
+// from a server that is further on; but a position that does not exist yet would
+// be waited for in silence, and what happens before it would be left out.
+func (s *Server) reached(ctx context.Context, pos events.Position, field string) error {
+	waiting, cancel := context.WithTimeout(ctx, aheadWait)
+	defer cancel()
+	cause := s.cfg.WaitForAudit(waiting, pos)
+	if cause == nil {
+		return nil
+	}
+	if at, err := s.cfg.Audit.Position(ctx); err == nil && at >= pos {
+		// The view has stopped behind it.
+		return nil
+	}
+	if last, err := s.cfg.Last(ctx); err == nil && last < pos {
+		return refuse(events.ErrInvalidPosition, field, "it lies beyond the ledger's end")
+	}
+	return unreadable(ctx, cause)
 }
 
 // run sends what there is, and then what comes, until the client goes or may
-// not look any more. It always returns why it ended.
+// not look any more. It always returns why it ended: an [ended], or the error of
+// a connection that broke.
 func (st *stream) run(ctx context.Context) error {
 	// The server's timeouts are for requests that end.
 	if err := errors.Join(st.control.SetReadDeadline(time.Time{}), st.control.SetWriteDeadline(time.Time{})); err != nil {
@@ -204,14 +304,14 @@ func (st *stream) run(ctx context.Context) error {
 	audience := st.server.audience
 	f, from, err := audience.follow(ctx, st.wants)
 	if err != nil {
-		return err
+		return unreadable(ctx, err)
 	}
 	defer audience.unfollow(f)
 	if err := st.catchUp(ctx, from); err != nil {
 		return err
 	}
 	// A comment now and then keeps proxies from closing the connection.
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(st.server.cfg.Streams.Heartbeat)
 	defer beat.Stop()
 	for {
 		quiet := false
@@ -232,7 +332,7 @@ func (st *stream) run(ctx context.Context) error {
 func (st *stream) goOn(ctx context.Context, f *follower, quiet bool) error {
 	waiting, at, missed, err := st.server.audience.take(f)
 	if err != nil {
-		return err
+		return unreadable(ctx, err)
 	}
 	if missed {
 		return st.catchUp(ctx, at)
@@ -271,7 +371,7 @@ func (st *stream) catchUp(ctx context.Context, until events.Position) error {
 	for {
 		page, next, err := st.server.cfg.Audit.Events(ctx, f)
 		if err != nil {
-			return err
+			return unreadable(ctx, err)
 		}
 		for i := range page {
 			if st.ofKind(&page[i]) {
@@ -332,28 +432,69 @@ func (st *stream) send(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if err := st.allowed(ctx); err != nil {
+		reason := endedByKey
+		if kindOf(err).status == http.StatusServiceUnavailable {
+			reason = endedUnknown
+		}
+		return &ended{reason, err}
+	}
+	return st.write(ctx)
+}
+
+// write writes what is gathered. A client that takes it late is cut off and told
+// so: that it took it shows that it can be. One that has not taken it after
+// twice the time cannot be told anything.
+func (st *stream) write(ctx context.Context) error {
+	patience, began := st.server.cfg.Streams.Patience, time.Now()
+	if err := st.control.SetWriteDeadline(began.Add(2 * patience)); err != nil {
 		return err
 	}
-	if err := st.control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+	if ctx.Err() != nil {
+		// The stop has set its own deadline before this one, or will after it.
+		return context.Cause(ctx)
+	}
+	_, err := st.w.Write(st.buf.Bytes())
+	if err == nil {
+		err = st.control.Flush()
+	}
+	took := time.Since(began)
+	switch {
+	case err == nil && took <= patience:
+		st.buf.Reset()
+		return nil
+	case err == nil:
+		st.buf.Reset()
+		return tooSlow(took, patience)
+	}
+	st.torn = true
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return tooSlow(took, patience)
+	default:
 		return err
 	}
-	if _, err := st.w.Write(st.buf.Bytes()); err != nil {
-		return err
-	}
-	st.buf.Reset()
-	return st.control.Flush()
+}
+
+func tooSlow(took, patience time.Duration) error {
+	return &ended{endedSlow, refuse(errSlow, "",
+		"what was sent was not taken for %s, and a reader has %s; come again with Last-Event-ID, and read faster or ask for fewer types",
+		took.Round(time.Millisecond), patience)}
 }
 
 func (s *Server) eventsEndpoint() endpoint {
 	return endpoint{
 		method: "GET", path: "/v1/events", id: "stream-events", tag: "Events", summary: "Follow events as they happen",
-		description: "Server-sent events: id is the position, event the type without its version, data the stored CloudEvents document. Begins where Last-Event-ID or after say, with the oldest first, and else from now on. A comment comes every 15 seconds. The key is judged again before anything is sent, and the stream ends when it is not good any more. 16 streams may be open with one key.",
-		who:         "Role owner, admin, member or auditor, not limited to workspaces. A key of an organization sees its own events only.",
+		description: "Server-sent events: id is the position, event the type without its version, data the stored CloudEvents document. Begins after the position in the header Last-Event-ID, or else after, with the oldest first, and without both from now on; the header wins, so that a browser may come again to the address it began with. A position is good at every server of this ledger. One that no server has reached is refused with 400. " +
+			"A comment with the position so far comes every 15 seconds. The key is judged again before anything is sent. 16 streams may be open with one key. " +
+			"A stream that the server ends says why in its last event: event is end, without an id, and data is a problem document. Its code is unauthenticated or forbidden when the key is not good any more, unavailable when the server stops or cannot read on, and slow_reader when the client did not take what it was sent within 30 seconds. Who takes nothing for 60 seconds is cut off without a word. Come again with Last-Event-ID: nothing is left out and nothing comes twice.",
+		who: "Role owner, admin, member or auditor, not limited to workspaces. A key of an organization sees its own events only.",
 		query: []parameter{
 			{name: "types", description: "Only these types, comma-separated, with or without their version.", of: "", example: "key.created,key.revoked"},
 			{name: "after", description: "Events after this position; 0 is the beginning.", of: "", example: "0"},
 			{name: "organization", description: "Only events of this organization.", of: "", example: "acme"},
 		},
-		status: 200, codes: []string{"invalid_position", "too_many_streams"}, raw: http.HandlerFunc(s.events),
+		status: 200, codes: []string{"invalid_position", "too_many_streams", "slow_reader"}, raw: http.HandlerFunc(s.events),
 	}
 }

@@ -3,6 +3,8 @@ package api_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -46,6 +48,32 @@ func stream(t *testing.T, s *apitest.Server, key, query string, headers ...strin
 			e[name] = value
 		}
 		return nil
+	}
+}
+
+// wantEnd expects the last event of a stream.
+func wantEnd(t *testing.T, e map[string]string, code, detail string) {
+	t.Helper()
+	var p wire.Problem
+	if err := json.Unmarshal([]byte(e["data"]), &p); err != nil || e["event"] != "end" || p.Code != code || !strings.Contains(p.Detail, detail) || p.RequestID == "" {
+		t.Errorf("the stream ended with %v, want %s: %s", e, code, detail)
+	}
+}
+
+// wantEnded expects what the metric of ended streams tells of a reason. The
+// client hears of an end before it is counted.
+func wantEnded(t *testing.T, s *apitest.Server, reason string, want int) {
+	t.Helper()
+	line := fmt.Sprintf("keyledger_event_streams_ended_total{reason=%q} %d\n", reason, want)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		a := s.Must(200, "", "GET", "/metrics", "")
+		if strings.Contains(a.Body, line) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("metrics do not hold %s", line)
+			return
+		}
 	}
 }
 
@@ -99,12 +127,21 @@ func TestStreamEndsWithItsKey(t *testing.T) {
 		next := stream(t, s, member.Secret, "")
 		s.Must(200, s.Owner, "DELETE", "/v1/organizations/acme/keys/"+member.Key.ID, "")
 		s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys", `{"name":"unseen","permissions":["interview:read"],"scope":{"all_workspaces":true}}`)
+		ended := false
 		for e := next(); e != nil; e = next() {
 			if strings.Contains(e["data"], "unseen") {
 				t.Fatal("a revoked key went on reading")
 			}
+			ended = ended || e["event"] == "end"
+			if ended {
+				wantEnd(t, e, "unauthenticated", "the key is not accepted")
+			}
+		}
+		if !ended {
+			t.Error("the stream ended without a word")
 		}
 	}
+	wantEnded(t, s, "key", 10)
 }
 
 // One key cannot take all the streams there are.
@@ -159,9 +196,11 @@ func TestEndStreams(t *testing.T) {
 	furnish(s, "acme")
 	next := stream(t, s, s.Owner, "")
 	s.API.EndStreams()
+	wantEnd(t, next(), "unavailable", "the server stops")
 	if e := next(); e != nil {
 		t.Errorf("after the end: %v", e)
 	}
+	wantEnded(t, s, "server_stops", 1)
 	if p := problem(t, s.Must(503, s.Owner, "GET", "/v1/events", "")); p.Code != "unavailable" {
 		t.Errorf("a new stream: %+v", p)
 	}

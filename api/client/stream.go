@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/keyledger/keyledger/api/wire"
@@ -25,17 +26,29 @@ type Follow struct {
 	After string
 	// Organization is one organization's; empty is all that the key may see.
 	Organization string
+	// Interrupted is told why a connection ended before the next one is made,
+	// if there is to be a next one. Optional.
+	Interrupted func(why error)
 }
 
 // silence is how long a stream may say nothing: two heartbeats and a half.
 const silence = 38 * time.Second
 
+// slowAfter is what a server has patience for: whoever does not read for longer
+// may find the connection cut off without a word.
+const slowAfter = 30 * time.Second
+
 // maxEventLine holds an event of the largest size with its escapes.
 const maxEventLine = 1 << 20
 
 // Events calls handle with each event as it happens, oldest first, until the
-// context ends or handle returns an error, which is returned. A broken
-// connection is taken up again after the last event that was handled.
+// context ends or handle returns an error, which is returned. A connection that
+// breaks, or that the server ends for a reason which passes, is taken up again
+// after the last event that was handled: none is left out, none comes twice.
+// What does not pass, such as a key that was revoked, is returned.
+//
+// A handle that takes longer than 30 seconds is cut off by the server, sooner or
+// later, and taken up again.
 func (c *Client) Events(ctx context.Context, f Follow, handle func(wire.Event) error) error {
 	backoff := firstBackoff
 	for {
@@ -43,6 +56,9 @@ func (c *Client) Events(ctx context.Context, f Follow, handle func(wire.Event) e
 		err := c.follow(ctx, &f, handle)
 		var own *handlerError
 		again, wait := retry(err)
+		if p := (*Problem)(nil); errors.As(err, &p) && p.Code == "slow_reader" {
+			again = true
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -53,6 +69,9 @@ func (c *Client) Events(ctx context.Context, f Follow, handle func(wire.Event) e
 		}
 		if f.After != begin {
 			backoff = firstBackoff
+		}
+		if f.Interrupted != nil {
+			f.Interrupted(err)
 		}
 		if wait == 0 {
 			wait = backoff
@@ -97,16 +116,36 @@ func (c *Client) follow(ctx context.Context, f *Follow, handle func(wire.Event) 
 	}
 	watchdog := time.AfterFunc(silence, cancel)
 	defer watchdog.Stop()
-	return read(res.Body, func(e wire.Event) error {
+	var longest time.Duration
+	err = read(res.Body, func(e wire.Event) error {
+		// It is the server's silence that is watched, not the caller's.
+		watchdog.Stop()
+		began := time.Now()
+		defer func() { longest = max(longest, time.Since(began)) }()
 		if err := handle(e); err != nil {
 			return &handlerError{err}
 		}
 		return nil
 	}, func(position string) { f.After = position }, func() { watchdog.Reset(silence) })
+	if broke := (*transportError)(nil); errors.As(err, &broke) && longest > slowAfter {
+		err = &transportError{fmt.Errorf("%w; one event took %s to handle, and a server cuts off who does not read for %s",
+			broke.err, longest.Round(time.Second), slowAfter)}
+	}
+	return err
+}
+
+// endOf reads the last event of a stream.
+func endOf(data []byte) error {
+	p := &Problem{}
+	if json.Unmarshal(data, &p.Problem) != nil || p.Code == "" {
+		return &transportError{errors.New("the server ended the stream")}
+	}
+	return p
 }
 
 // read parses server-sent events. It tells how far the stream has come, also
-// where no event is wanted, and that it is alive for every line.
+// where no event is wanted, and that it is alive for every line. It returns why
+// the stream ended.
 func read(body io.Reader, handle func(wire.Event) error, came func(position string), alive func()) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 0, 64<<10), maxEventLine)
@@ -116,6 +155,9 @@ func read(body io.Reader, handle func(wire.Event) error, came func(position stri
 		alive()
 		line := lines.Bytes()
 		if len(line) == 0 {
+			if data != nil && e.Kind == wire.EventEnd {
+				return endOf(data)
+			}
 			if data != nil {
 				e.Event = jsontext.Value(data)
 				if err := handle(e); err != nil {

@@ -272,6 +272,10 @@ type Event struct {
 	Event    jsontext.Value `json:"event" doc:"The stored CloudEvents document."`
 }
 
+// EventEnd is the type of a stream's last event, whose data is a [Problem] that
+// says why the server ends it.
+const EventEnd = "end"
+
 // List is one page of a list.
 type List[T any] struct {
 	Items      []T    `json:"items"`

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/domain/keystring"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -36,7 +37,10 @@ func (a *app) eventsTailCommand() *cobra.Command {
 		Use: "tail", Short: "Show events as they happen, until Ctrl-C", Args: takes(),
 		Long: `Show events as they happen, until Ctrl-C. With --after it begins behind a
 position, with --after 0 at the beginning of the ledger; without, with what
-happens from now on. With -o json every event is one line, as the API sends it.`,
+happens from now on. With -o json every event is one line, as the API sends it.
+
+A connection that breaks is taken up again where it was: no event is left out,
+none comes twice. Why it broke is said on standard error.`,
 		Example: `  keyledger events tail
   keyledger events tail --types key.revoked,key.rotated -o json | my-follower
   keyledger events tail --after 0 --limit 20`,
@@ -54,7 +58,7 @@ happens from now on. With -o json every event is one line, as the API sends it.`
 			if _, err := s.Whoami(cmd.Context()); err != nil {
 				return err
 			}
-			follow := client.Follow{Types: types, After: after, Organization: s.link.org}
+			follow := client.Follow{Types: types, After: after, Organization: s.link.org, Interrupted: a.interruptions()}
 			err = s.Events(cmd.Context(), follow, func(e wire.Event) error {
 				if err := a.showEvent(e); err != nil {
 					return err
@@ -75,6 +79,22 @@ happens from now on. With -o json every event is one line, as the API sends it.`
 	f.StringVar(&after, "after", "", "begin behind this `position`, 0 for the ledger's beginning")
 	f.IntVar(&limit, "limit", 0, "end after this many `events`, 0 for never")
 	return c
+}
+
+// interruptions tells why connections end; what is the same as the time before,
+// such as a server that is still away, is told once.
+func (a *app) interruptions() func(error) {
+	last := ""
+	return func(why error) {
+		text := why.Error()
+		if p, ok := problemOf(why); ok && p.Detail != "" {
+			text = p.Code + ": " + p.Detail
+		}
+		if text != last {
+			fmt.Fprintf(a.env.Stderr, "Interrupted, trying again: %s\n", keystring.Redact(plain(strings.TrimPrefix(text, "client: "))))
+		}
+		last = text
+	}
 }
 
 // showEvent prints an event on a line of its own: a stream has no widths to
