@@ -30,6 +30,7 @@ accounts {
       {service: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.gateway", response_type: stream}
       {service: "$JS.API.CONSUMER.INFO.LEDGER.gateway"}
       {service: "$JS.ACK.LEDGER.gateway.>"}
+      {service: "nowhere"}
     ]
   }
   gateway {
@@ -38,6 +39,8 @@ accounts {
       {service: {account: LEDGER, subject: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.gateway"}}
       {service: {account: LEDGER, subject: "$JS.API.CONSUMER.INFO.LEDGER.gateway"}}
       {service: {account: LEDGER, subject: "$JS.ACK.LEDGER.gateway.>"}}
+      # Keeps the broker's own answers to everything below $JS.API out of the account.
+      {service: {account: LEDGER, subject: "nowhere"}, to: "$JS.API.INFO"}
     ]
   }
 }
