@@ -28,7 +28,7 @@ func apply(tx *sqlview.Tx, fact *events.Recorded) error {
 		}
 		return a.count()
 	case events.InstallationCreated, events.InstallationSignerAdded, events.CredentialIssued, events.CredentialRevoked,
-		events.Tick, events.QuotaChanged, events.KeyExpiring:
+		events.Tick, events.QuotaChanged:
 		return a.count()
 	}
 	switch fact.Subject.Aggregate {
@@ -117,6 +117,9 @@ func (a *applier) organization() error {
 		if err != nil {
 			return err
 		}
+		if err := a.notices(e.Policy.ExpiryNotices); err != nil {
+			return err
+		}
 		return a.insert(`INSERT INTO organization (org, name, name_sealed, plan, limits, policy, created_at, created_position, updated_at, revision, position)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?7, 1, ?8)`,
 			a.org, e.Name.Clear, sqlview.Sealed(e.Name), string(e.Plan), limits, policy)
@@ -129,7 +132,7 @@ func (a *applier) organization() error {
 		return errors.Join(err, a.updateOrg("organization", "limits = ?, updated_at = ?,", limits, a.time))
 	case events.OrganizationPolicyChanged:
 		policy, err := encode(e.Policy)
-		return errors.Join(err, a.updateOrg("organization", "policy = ?, updated_at = ?,", policy, a.time))
+		return errors.Join(err, a.updateOrg("organization", "policy = ?, updated_at = ?,", policy, a.time), a.notices(e.Policy.ExpiryNotices))
 	default:
 		return a.unexpected()
 	}
@@ -198,13 +201,15 @@ func (a *applier) key() error {
 	case events.KeyEnabled:
 		return a.update("key", "disabled = 0,")
 	case events.KeyExpiryChanged:
-		return a.update("key", "expires_at = ?,", int64(e.ExpiresAt))
+		return errors.Join(a.update("key", "expires_at = ?,", int64(e.ExpiresAt)), a.moved())
 	case events.KeyRotated:
-		return a.update("key", "rotated_to = ?, grace_ends_at = ?,", keyText(e.Successor), int64(e.GraceEndsAt))
+		return errors.Join(a.update("key", "rotated_to = ?, grace_ends_at = ?,", keyText(e.Successor), int64(e.GraceEndsAt)), a.moved())
 	case events.KeyGraceChanged:
-		return a.update("key", "grace_ends_at = ?,", int64(e.GraceEndsAt))
+		return errors.Join(a.update("key", "grace_ends_at = ?,", int64(e.GraceEndsAt)), a.moved())
+	case events.KeyExpiring:
+		return errors.Join(a.update("key", "noticed_at = ?,", a.time), a.due())
 	case events.KeyExpired:
-		return a.update("key", "expired_at = ?,", int64(e.ExpiredAt))
+		return a.update("key", "expired_at = ?, due_at = 0,", int64(e.ExpiredAt))
 	default:
 		return a.unexpected()
 	}
@@ -226,14 +231,18 @@ func (a *applier) keyCreated(e events.KeyCreated) error {
 	if a.fact.Meta.Revision != 1 {
 		return a.notNext()
 	}
-	return a.one(a.tx.Exec(`INSERT INTO key (org, id, kind, role, name, name_sealed, prefix, last_four, level, grants,
+	err = a.one(a.tx.Exec(`INSERT INTO key (org, id, kind, role, name, name_sealed, prefix, last_four, level, grants,
 			all_workspaces, workspaces, profile, created_at, created_by, expires_at, rotated_from, external_id, external_id_sealed,
-			metadata, created_position, position, revision, revoked)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?21, 1,
+			metadata, ends_at, noticed_at, created_position, position, revision, revoked)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?16, ?21, ?22, ?22, 1,
 			EXISTS (SELECT 1 FROM revocation r WHERE r.org = ?1 AND r.id = ?2)) ON CONFLICT DO NOTHING`,
 		a.org, a.id, string(e.KeyKind), string(e.Role), e.Name.Clear, sqlview.Sealed(e.Name), e.Prefix, e.LastFour,
 		string(e.Permissions.Level), grants, e.Scope.AllWorkspaces, workspaces, string(e.Profile), int64(e.CreatedAt), actor,
-		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sqlview.Sealed(e.ExternalID), metadata, int64(a.fact.Position)))
+		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sqlview.Sealed(e.ExternalID), metadata, a.time, int64(a.fact.Position)))
+	if err != nil || e.ExpiresAt.IsZero() {
+		return err
+	}
+	return a.due()
 }
 
 func (a *applier) revoked() error {
@@ -247,7 +256,11 @@ func (a *applier) revoked() error {
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7)`, a.org, a.id, meta.Actor.String(), meta.Reason.Clear, sqlview.Sealed(meta.Reason)); err != nil {
 		return err
 	}
-	// No row when the key is yet to come, or when this is an organization's end.
-	_, err := a.tx.Exec(`UPDATE key SET revoked = 1 WHERE org = ? AND id = ?`, a.org, a.id)
+	if a.id == events.RevokedAll {
+		_, err := a.tx.Exec(`UPDATE key SET due_at = 0 WHERE `+dueOfOrg, a.org)
+		return err
+	}
+	// No row when the key is yet to come.
+	_, err := a.tx.Exec(`UPDATE key SET revoked = 1, due_at = 0 WHERE org = ? AND id = ?`, a.org, a.id)
 	return err
 }

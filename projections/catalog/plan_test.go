@@ -32,17 +32,48 @@ func TestListsRunAlongAnIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan, err := sqlview.All(t.Context(), c.db, func(row sqlview.Scanner) (string, error) {
-			var id, parent, unused int
-			var detail string
-			err := row.Scan(&id, &parent, &unused, &detail)
-			return detail, err
-		}, `EXPLAIN QUERY PLAN `+query, args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := strings.Join(plan, "\n")
+		text := c.plan(t, query, args...)
 		if strings.Contains(text, "TEMP B-TREE") || !strings.Contains(text, tt.index+" ") || strings.Contains(text, "SCAN k") {
+			t.Errorf("%s:\n%s", name, text)
+		}
+	}
+}
+
+// plan is how SQLite goes about a query.
+func (c *Catalog) plan(t *testing.T, query string, args ...any) string {
+	t.Helper()
+	plan, err := sqlview.All(t.Context(), c.db, func(row sqlview.Scanner) (string, error) {
+		var id, parent, unused int
+		var detail string
+		err := row.Scan(&id, &parent, &unused, &detail)
+		return detail, err
+	}, `EXPLAIN QUERY PLAN `+query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(plan, "\n")
+}
+
+// What is due is found at the front of its index, whatever else there is, and
+// what an organization's policy or end changes among its own keys.
+func TestDueRunsAlongItsIndex(t *testing.T) {
+	c, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "catalog.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, tt := range map[string]struct {
+		query string
+		args  []any
+		want  string
+	}{
+		"due":     {dueQuery, []any{2, 1, 1, 10}, "SEARCH key USING INDEX key_due (due_at>? AND due_at<?)"},
+		"next":    {nextQuery, nil, "SEARCH key USING COVERING INDEX key_due"},
+		"overdue": {overdueQuery, []any{1, 10}, "SEARCH key USING COVERING INDEX key_due (due_at"},
+		"policy":  {`UPDATE key SET due_at = 0 WHERE ` + dueOfOrg, []any{"acme"}, "SEARCH key USING INDEX key_unrevoked (org=?)"},
+	} {
+		text := c.plan(t, tt.query, tt.args...)
+		if strings.Contains(text, "TEMP B-TREE") || !strings.Contains(text, tt.want) || strings.Contains(text, "SCAN key") {
 			t.Errorf("%s:\n%s", name, text)
 		}
 	}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -26,7 +29,7 @@ func drawHistory(t *rapid.T) *history {
 		id := keyID(rapid.IntRange(1, 5).Draw(t, "key"))
 		key, revoked := events.KeySubject(org, id), events.RevokedSubject(org, id)
 		at := t0 + events.Time(rapid.IntRange(0, 10).Draw(t, "at"))*day
-		switch rapid.IntRange(0, 12).Draw(t, "what") {
+		switch rapid.IntRange(0, 14).Draw(t, "what") {
 		case 0, 1, 2:
 			if h.revisions[key] == 0 {
 				h.create(org, int(id[15]), func(e *events.KeyCreated) {
@@ -45,6 +48,9 @@ func drawHistory(t *rapid.T) *history {
 				h.add(end, events.OrganizationDeleted{})
 			}
 			continue
+		case 5, 6:
+			h.policy(org, rapid.SliceOfNDistinct(rapid.SampledFrom([]events.Period{"1d", "2d", "4d", "7d"}), 0, 3, rapid.ID).Draw(t, "notices"))
+			continue
 		}
 		if h.revisions[key] == 0 {
 			continue
@@ -54,6 +60,8 @@ func drawHistory(t *rapid.T) *history {
 			events.KeyDisabled{},
 			events.KeyEnabled{},
 			events.KeyExpiryChanged{ExpiresAt: at},
+			events.KeyExpiryChanged{},
+			events.KeyExpiring{ExpiresAt: at, Notice: "1d"},
 			events.KeyExpired{ExpiredAt: at},
 			events.KeyGraceChanged{GraceEndsAt: at},
 			events.KeyRotated{Successor: keyID(9), GraceEndsAt: at},
@@ -63,6 +71,17 @@ func drawHistory(t *rapid.T) *history {
 	return h
 }
 
+// policy sets how long ahead an organization wants notice.
+func (h *history) policy(org events.OrgID, notices []events.Period) {
+	p := events.Policy{ExpiryNotices: notices}
+	s := events.OrganizationSubject(org)
+	if h.revisions[s] == 0 {
+		h.add(s, events.OrganizationCreated{ID: org, Policy: p})
+		return
+	}
+	h.add(s, events.OrganizationPolicyChanged{Policy: p})
+}
+
 // naive is the fold that nobody could get wrong, of what the list shows.
 type naive struct {
 	created, revoked, ended, disabled, expired, rotated bool
@@ -70,6 +89,36 @@ type naive struct {
 	name                                                string
 	expires, grace                                      events.Time
 	revision                                            events.Revision
+	// noticed is when the end was set, or notice of it given; notices are what
+	// the organization wants.
+	noticed events.Time
+	notices []events.Period
+}
+
+func (n naive) end() events.Time {
+	if n.grace != 0 && (n.expires == 0 || n.grace < n.expires) {
+		return n.grace
+	}
+	return n.expires
+}
+
+// due is when the next fact is due of the key's end.
+func (n naive) due() events.Time {
+	end := n.end()
+	if !n.created || n.revoked || n.ended || n.expired || end == 0 {
+		return 0
+	}
+	due := end
+	for _, p := range n.notices {
+		days, err := strconv.Atoi(strings.TrimSuffix(string(p), "d"))
+		if err != nil {
+			panic(err)
+		}
+		if at := end - events.Time(days)*day; at > n.noticed {
+			due = min(due, at)
+		}
+	}
+	return due
 }
 
 func (n naive) status(now events.Time) events.Status {
@@ -87,13 +136,23 @@ func (n naive) status(now events.Time) events.Status {
 func (h *history) fold(org events.OrgID, id events.KeyID) naive {
 	var n naive
 	for _, f := range h.facts {
-		if f.Subject == events.EndSubject(org) {
-			n.ended = true
+		switch e := f.Event.(type) {
+		case events.OrganizationDeleted:
+			n.ended = n.ended || f.Subject.Org == org
+		case events.OrganizationCreated:
+			if f.Subject.Org == org {
+				n.notices = e.Policy.ExpiryNotices
+			}
+		case events.OrganizationPolicyChanged:
+			if f.Subject.Org == org {
+				n.notices = e.Policy.ExpiryNotices
+			}
 		}
 		if got, ok := f.Subject.Key(); !ok || f.Subject.Org != org || got != id {
 			continue
 		}
 		n.revision++
+		before := n.end()
 		switch e := f.Event.(type) {
 		case events.KeyCreated:
 			n.created, n.expires, n.kind, n.name = true, e.ExpiresAt, e.KeyKind, e.Name.Clear
@@ -105,6 +164,8 @@ func (h *history) fold(org events.OrgID, id events.KeyID) naive {
 			n.disabled = false
 		case events.KeyExpiryChanged:
 			n.expires = e.ExpiresAt
+		case events.KeyExpiring:
+			n.noticed = f.Meta.Time
 		case events.KeyExpired:
 			n.expired = true
 		case events.KeyRotated:
@@ -113,6 +174,9 @@ func (h *history) fold(org events.OrgID, id events.KeyID) naive {
 			n.grace = e.GraceEndsAt
 		case events.KeyRevoked:
 			n.revoked = true
+		}
+		if n.end() != before {
+			n.noticed = f.Meta.Time
 		}
 	}
 	return n
@@ -166,7 +230,56 @@ func TestAnyHistoryGivesWhatANaiveFoldGives(t *testing.T) {
 				rt.Fatalf("%d hold a place, want %d: %v", len(ids), holders, err)
 			}
 		}
+		h.checkDue(rt, c, now)
 	})
+}
+
+// checkDue holds what is due to the fold, read by pages and as a whole.
+func (h *history) checkDue(t *rapid.T, c *catalog.Catalog, now events.Time) {
+	ctx := context.Background()
+	next := events.Time(0)
+	var want []string
+	for _, org := range []events.OrgID{acme, "other"} {
+		for i := 1; i <= 5; i++ {
+			n := h.fold(org, keyID(i))
+			at := n.due()
+			if at != 0 && (next == 0 || at < next) {
+				next = at
+			}
+			if at.Passed(now) {
+				want = append(want, fmt.Sprint(org, i, n.end(), at))
+			}
+		}
+	}
+	var got []string
+	var last catalog.Due
+	for {
+		page, err := c.Due(ctx, now, last, rapid.IntRange(1, 4).Draw(t, "page"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, d := range page {
+			if d.At < last.At {
+				t.Fatalf("due at %s after one of %s", d.At, last.At)
+			}
+			last = d
+			got = append(got, fmt.Sprint(d.Org, d.Key[15], d.EndsAt, d.At))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Fatalf("due at %s:\n%v, want\n%v", now, got, want)
+	}
+	if n, err := c.Overdue(ctx, now, 100); err != nil || n != len(want) {
+		t.Fatalf("%d are overdue, want %d: %v", n, len(want), err)
+	}
+	if at, err := c.Next(ctx); err != nil || at != next {
+		t.Fatalf("the next is due at %s, want %s: %v", at, next, err)
+	}
 }
 
 // long is a history with some of everything.
@@ -261,5 +374,26 @@ func BenchmarkList(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkNotices is what a policy costs that changes what is due of every key
+// of an organization.
+func BenchmarkNotices(b *testing.B) {
+	h := newHistory()
+	h.policy(acme, nil)
+	for n := 1; n <= 100_000; n++ {
+		h.create(acme, n, func(e *events.KeyCreated) { e.ExpiresAt = t0 + 400*day + events.Time(n) })
+	}
+	c := open(b, dbPath(b))
+	h.applyTo(b, c, 500)
+	at := len(h.facts)
+	notices := []events.Period{"14d", "1mo", "1y", "1d", "2d"}
+	for n := 0; b.Loop(); n++ {
+		h.policy(acme, notices[:1+n%5])
+		if err := c.Apply(b.Context(), h.facts[at:]); err != nil {
+			b.Fatal(err)
+		}
+		at = len(h.facts)
 	}
 }

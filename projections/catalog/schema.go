@@ -2,7 +2,7 @@ package catalog
 
 // version is the projection's: raise it whenever the same facts come to mean
 // other rows.
-const version = 1
+const version = 2
 
 // schema is the file as auditors see it. Times are microseconds since 1970, 0
 // is none. A text that may be sealed has two columns: clear, and the seal as
@@ -92,14 +92,26 @@ CREATE TABLE key (
 	external_id_sealed TEXT NOT NULL,
 	metadata           TEXT NOT NULL, -- JSON
 	revoked            INTEGER NOT NULL,
+	ends_at            INTEGER NOT NULL, -- the first of expires_at and grace_ends_at
+	noticed_at         INTEGER NOT NULL, -- when that was set, or notice of it given
+	due_at             INTEGER NOT NULL DEFAULT 0, -- when notice of it is due next, or it itself
 	revision           INTEGER NOT NULL,
 	position           INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX key_due ON key (due_at) WHERE due_at <> 0;
 CREATE UNIQUE INDEX key_id ON key (org, id);
 CREATE INDEX key_newest ON key (org, created_position);
 CREATE INDEX key_unrevoked ON key (org, created_position) WHERE revoked = 0;
 CREATE INDEX key_profile ON key (org, profile) WHERE profile <> '';
 CREATE INDEX key_external ON key (org, external_id) WHERE external_id <> '';
+
+-- How long before a key's end its organization wants notice, as a modifier of
+-- SQLite's dates.
+CREATE TABLE notice (
+	org    TEXT NOT NULL,
+	before TEXT NOT NULL,
+	PRIMARY KEY (org, before)
+) STRICT, WITHOUT ROWID;
 
 -- Absorbing: a row comes and never goes, before its key or after. The id _all is
 -- the end of the organization, and with it of all its keys.
@@ -133,6 +145,7 @@ var digestQueries = []string{
 	`SELECT * FROM permissions ORDER BY org`,
 	`SELECT * FROM profile ORDER BY org, id`,
 	`SELECT * FROM key ORDER BY org, id`,
+	`SELECT * FROM notice ORDER BY org, before`,
 	`SELECT * FROM revocation ORDER BY org, id`,
 	`SELECT * FROM subject ORDER BY org, aggregate, id`,
 }
