@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,21 @@ func TestLedgerOnThreeNodes(t *testing.T) {
 		}
 		return ledgertest.Bench{
 			Ledger: l, ID: ledgerID,
+			Plant: func(t testing.TB, subject string, body []byte) { plant(t, conn, subject, body) },
+		}
+	})
+}
+
+// The suite on three nodes, followed by credentials that show everything.
+func TestLedgerByCredentialOnThreeNodes(t *testing.T) {
+	c := clustertest.Start(t)
+	conns := []*nats.Conn{c.Connect(0), c.Connect(1), c.Connect(2)}
+	used := new(atomic.Int64)
+	ledgertest.Run(t, func(t *testing.T) ledgertest.Bench {
+		c.Begin()
+		conn := conns[int(used.Add(1))%len(conns)]
+		return ledgertest.Bench{
+			Ledger: credentialed{ledgerOver(t, conn, 500*time.Millisecond), t, conn, c.Operator(), used}, ID: ledgerID,
 			Plant: func(t testing.TB, subject string, body []byte) { plant(t, conn, subject, body) },
 		}
 	})

@@ -178,16 +178,16 @@ func (r *Reader) torn(ctx context.Context, stream string) {
 // made anew, is found out.
 type bound struct {
 	reader *Reader
-	// doubt is a gap that was met, and how often in a row.
+	// doubt is what was passed over, and how often in a row.
 	doubt struct {
 		want, got uint64
 		times     int
 	}
 }
 
-// gapSeen is how often in a row a gap is met before it is believed: the leader of
-// a reader's consumer is all that it can ask.
-const gapSeen = 3
+// seenAgain is how often in a row it must be met that messages are passed over
+// before it is believed.
+const seenAgain = 3
 
 func (b *bound) open(ctx context.Context, t *tail) (*consumer, func(), error) {
 	r := b.reader
@@ -243,27 +243,32 @@ func (b *bound) unchanged(info consumerInfo) error {
 // broker says are ahead. Where one message has come and that number has gone down
 // by one, nothing lies between the two; else somebody else had the consumer begin
 // where it wants.
+//
+// New messages may hide that others were passed over, so long as the numbers of
+// deliveries do not show it: whoever had it begin elsewhere also took the first, or
+// none yet. There it counts only what comes again and again.
 func (b *bound) misplaced(_ context.Context, c *consumer, m arrival) error {
 	t, want := c.tail, c.seen+1
-	first := c.delivery == 1
 	if m.seq < want || m.pending+1 < c.ahead {
 		return fmt.Errorf("%w: position %d came when %d was next", errTorn, m.seq, want)
 	}
-	switch {
-	case t.stream == StreamLedger && len(b.reader.info.Subjects) > 0 && (!first || t.body == nil):
+	first, part := c.delivery == 1, t.stream == StreamLedger && len(b.reader.info.Subjects) > 0
+	if part && c.delivery > 2 {
 		return nil // others' facts lie between
-	case t.expires && first:
-		return nil // the oldest have gone
 	}
 	if d := &b.doubt; d.want == want && d.got == m.seq {
 		d.times++
 	} else {
 		d.want, d.got, d.times = want, m.seq, 1
 	}
-	if b.doubt.times < gapSeen {
-		return fmt.Errorf("%w: position %d was passed over", errAgain, want)
+	switch {
+	case b.doubt.times < seenAgain:
+		return fmt.Errorf("%w: position %d was passed over", errDoubt, want)
+	case part && (!first || t.body == nil), t.expires && first:
+		return nil
+	default:
+		return missing(t.stream, want, m.seq)
 	}
-	return missing(t.stream, want, m.seq)
 }
 
 // idle has nobody to ask. Ticks show a reader whose consumer's node is behind.

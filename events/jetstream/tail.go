@@ -75,10 +75,12 @@ type tap interface {
 	idle(ctx context.Context, c *consumer) error
 }
 
-// errAgain ends a consumer without ending the tail. errTorn is one that has
-// another reader's deliveries, or whose deliveries another reader has.
+// errAgain ends a consumer without ending the tail. errDoubt asks for the same
+// once more, at once. errTorn is of a consumer that has another reader's
+// deliveries, or whose deliveries another reader has.
 var (
 	errAgain = errors.New("jetstream: consumer must be made anew")
+	errDoubt = fmt.Errorf("%w: it must show the same again", errAgain)
 	errTorn  = fmt.Errorf("%w: not all that it delivered has come here, in one piece", errAgain)
 )
 
@@ -110,6 +112,8 @@ func (t *tail) run(ctx context.Context) error {
 			if time.Since(doubtSince) >= t.catchUp {
 				return err
 			}
+		case errors.Is(err, errDoubt):
+			continue // a tap doubts a few times in a row
 		case errors.Is(err, errAgain), errors.Is(err, events.ErrUnavailable):
 			doubtSince = time.Time{}
 		default:
