@@ -9,6 +9,7 @@ SHELL       := bash
 NEEDS    := curl:curl jq:jq gcc:gcc
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN      ?= bin
 TIMEOUT  ?= 15m
 FUZZTIME ?= 30s
 BENCH    ?= .
@@ -26,8 +27,8 @@ help: ## show this list
 run: ## the guided tour, on an empty ledger in a temporary folder
 	go run ./cmd/keyledger quickstart
 
-build: ## bin/keyledger, one static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyledger ./cmd/keyledger
+build: ## bin/keyledger, one static binary; the image is built by this too
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/keyledger ./cmd/keyledger
 
 setup: ## install what the tests need beyond Go, or say what is missing
 	@missing=(); \
@@ -46,7 +47,7 @@ setup: ## install what the tests need beyond Go, or say what is missing
 test: setup ## all tests, with the race detector
 	go test -race -timeout $(TIMEOUT) ./...
 
-check: ## format, vet, lint, the rooms and doors, and a tidy go.mod
+check: ## format, vet, lint, the rooms and doors, docker-compose.yml, and a tidy go.mod
 	@unformatted="$$($(TOOL) gofumpt -l .)"; \
 	if [ -n "$$unformatted" ]; then \
 		echo "Not formatted (make fmt does it):" >&2; echo "$$unformatted" >&2; exit 1; \
@@ -54,6 +55,7 @@ check: ## format, vet, lint, the rooms and doors, and a tidy go.mod
 	go vet ./...
 	$(TOOL) golangci-lint run
 	go test ./integration/house
+	go -C tools run ./composeconfig ../docker-compose.yml >/dev/null
 	go mod tidy -diff
 
 fmt: ## format every file
