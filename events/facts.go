@@ -206,9 +206,12 @@ type ScopeLabel string
 // TickScope is how much there was of a scope.
 type TickScope struct {
 	Scope ScopeLabel `json:"scope"`
-	// Count is how many facts of the scope there were up to the tick's Through.
+	// Count is how many facts of the scope's organizations there were up to the
+	// tick's Through.
 	Count uint64 `json:"count"`
-	// Digest is the chain over them.
+	// Digest is the SHA-256 of the chains of its organizations, in their order:
+	// so a scope can be told of whenever it was provisioned, from the first fact
+	// of its organizations on.
 	Digest DigestValue `json:"digest"`
 }
 
@@ -218,16 +221,20 @@ type TickScope struct {
 //
 // A digest is a chain: it begins with 32 zero bytes, and each fact makes it the
 // SHA-256 of the digest before, the fact's position in 8 bytes, big-endian, and
-// the SHA-256 of its stored body.
+// the SHA-256 of its stored body. There is one of the whole ledger, and one of
+// every organization over its own facts alone.
 type Tick struct {
 	// At is when the tick was made, by the clock of who made it.
 	At Time `json:"at"`
-	// Through is the last position that is counted.
+	// Through is the last position that is counted: that of the tick before, or
+	// one after it.
 	Through Position `json:"through"`
 	// Digest is the chain over every fact of the ledger through there.
 	Digest DigestValue `json:"digest"`
-	// Scopes are those that have more facts than in the tick before, or were not
-	// yet told of, in order.
+	// Scopes are those that have more facts than they were last told to have, or
+	// were not yet told of, in order of their labels. A tick with [MaxTickScopes]
+	// of them is continued by the next; any other says that a scope which it
+	// leaves out has what it was last told to have.
 	Scopes []TickScope `json:"scopes,omitempty"`
 	// Signature is the signature line of a signed note (C2SP) whose text is
 	// [Tick.Text].
