@@ -1,5 +1,5 @@
 // Package clustertest runs three brokers as one cluster inside a test, with the
-// account, the rights and the streams that a ledger has on a real one, and breaks
+// accounts, the rights and the streams that a ledger has on a real one, and breaks
 // it: a node is stopped, the leader steps down, a node is cut off from the
 // others. What lies on the nodes' files stays, so that a stopped node comes back
 // as the one it was.
@@ -9,15 +9,18 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 )
@@ -32,12 +35,13 @@ const patience = 90 * time.Second
 // pause is between two looks.
 const pause = 50 * time.Millisecond
 
-// Cluster is three brokers with one account. Its methods are for one goroutine
-// at a time.
+// Cluster is three brokers with one root of trust. Its methods are for one
+// goroutine at a time.
 type Cluster struct {
-	t        testing.TB
-	nodes    [Nodes]*node
-	operator *nats.Conn
+	t         testing.TB
+	nodes     [Nodes]*node
+	authority *credentials.Authority
+	operator  *nats.Conn
 }
 
 type node struct {
@@ -53,7 +57,11 @@ type node struct {
 // [Cluster.Begin].
 func Start(t testing.TB) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t}
+	authority, err := credentials.Create(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Cluster{t: t, authority: authority}
 	for i := range c.nodes {
 		c.nodes[i] = &node{dir: t.TempDir(), port: freePort(t), routes: freePort(t)}
 	}
@@ -83,7 +91,7 @@ func Start(t testing.TB) *Cluster {
 	for i := range c.nodes {
 		c.open(i)
 	}
-	c.operator = c.connect(0, "operator")
+	c.operator = c.connect(0, credentials.OperatorCreds)
 	return c
 }
 
@@ -97,18 +105,17 @@ func (c *Cluster) start(i int) {
 			routes = append(routes, &url.URL{Scheme: "nats-route", Host: w.address()})
 		}
 	}
-	account := server.NewAccount(embedded.Account)
+	operator, err := c.authority.Operator()
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	s, err := server.NewServer(&server.Options{
 		ServerName: "n" + strconv.Itoa(i), Host: "127.0.0.1", Port: n.port, NoSigs: true, NoLog: true,
-		JetStream: true, StoreDir: n.dir,
+		JetStream: true, StoreDir: n.dir, SyncAlways: true,
 		// Not advertised: or else the nodes would go around the wires.
-		Cluster:  server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: n.routes, NoAdvertise: true},
-		Routes:   routes,
-		Accounts: []*server.Account{account},
-		Users: []*server.User{
-			{Username: "operator", Password: "operator", Account: account},
-			{Username: "server", Password: "server", Account: account, Permissions: embedded.ServerPermissions()},
-		},
+		Cluster:          server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: n.routes, NoAdvertise: true},
+		Routes:           routes,
+		TrustedOperators: []*jwt.OperatorClaims{operator}, SystemAccount: c.authority.SystemAccount(), AccountResolver: c.accounts(n),
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -117,32 +124,47 @@ func (c *Cluster) start(i int) {
 	n.server = s
 }
 
-// open waits for a node and gives its account the streams' storage.
-func (c *Cluster) open(i int) {
+// accounts is what a node keeps of accounts: those that are there from the
+// beginning, and those that it is told of.
+func (c *Cluster) accounts(n *node) server.AccountResolver {
 	c.t.Helper()
-	s := c.nodes[i].server
-	if !s.ReadyForConnections(patience) {
-		c.t.Fatalf("clustertest: node %d did not start", i)
-	}
-	// The server keeps a copy of the account it was given; this is the one in use.
-	account, err := s.LookupAccount(embedded.Account)
+	resolver, err := server.NewDirAccResolver(filepath.Join(n.dir, "accounts"), 0, 0, server.NoDelete)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if err := account.EnableJetStream(nil, nil); err != nil {
+	accounts, err := c.authority.Accounts()
+	if err != nil {
 		c.t.Fatal(err)
+	}
+	for _, account := range accounts {
+		if err := resolver.Store(account.Public, account.JWT); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return resolver
+}
+
+// open waits for a node.
+func (c *Cluster) open(i int) {
+	c.t.Helper()
+	if !c.nodes[i].server.ReadyForConnections(patience) {
+		c.t.Fatalf("clustertest: node %d did not start", i)
 	}
 }
 
 // connect connects to a node, and to another when that one is gone.
-func (c *Cluster) connect(i int, user string, options ...nats.Option) *nats.Conn {
+func (c *Cluster) connect(i int, creds string, options ...nats.Option) *nats.Conn {
 	c.t.Helper()
+	secret, err := c.authority.Creds(creds)
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	urls := ""
 	for j := range Nodes {
 		urls += fmt.Sprintf("nats://127.0.0.1:%d,", c.nodes[(i+j)%Nodes].port)
 	}
 	conn, err := nats.Connect(urls[:len(urls)-1], append(options,
-		nats.UserInfo(user, user), nats.MaxReconnects(-1), nats.DontRandomize(), nats.IgnoreDiscoveredServers(),
+		nats.UserCredentialBytes(secret), nats.MaxReconnects(-1), nats.DontRandomize(), nats.IgnoreDiscoveredServers(),
 		nats.ReconnectWait(pause))...)
 	if err != nil {
 		c.t.Fatal(err)
@@ -155,7 +177,7 @@ func (c *Cluster) connect(i int, user string, options ...nats.Option) *nats.Conn
 // begins at a node and goes to the next one when that is gone.
 func (c *Cluster) Connect(node int) *nats.Conn {
 	c.t.Helper()
-	return c.connect(node, "server", nats.CustomInboxPrefix(embedded.InboxPrefix))
+	return c.connect(node, credentials.ServerCreds, nats.CustomInboxPrefix(embedded.InboxPrefix))
 }
 
 // URL is where clients come in at a node.
@@ -163,7 +185,16 @@ func (c *Cluster) URL(node int) string {
 	return fmt.Sprintf("nats://127.0.0.1:%d", c.nodes[node].port)
 }
 
-// Operator returns the connection that may do everything.
+// System returns a connection to the system account.
+func (c *Cluster) System() *nats.Conn {
+	c.t.Helper()
+	return c.connect(0, credentials.SystemCreds)
+}
+
+// Authority returns the nodes' root of trust.
+func (c *Cluster) Authority() *credentials.Authority { return c.authority }
+
+// Operator returns the connection that may do everything with the streams.
 func (c *Cluster) Operator() *nats.Conn { return c.operator }
 
 // Begin makes the ledger's streams, anew if there are any, once the cluster can.
@@ -195,7 +226,7 @@ func (c *Cluster) Leader(stream string) int {
 	leader := -1
 	c.until("a leader of "+stream, func() bool {
 		for i, n := range c.nodes {
-			if n.server.Running() && n.server.JetStreamIsStreamLeader(embedded.Account, stream) {
+			if n.server.Running() && n.server.JetStreamIsStreamLeader(c.authority.LedgerAccount(), stream) {
 				leader = i
 			}
 		}

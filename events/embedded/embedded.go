@@ -1,36 +1,41 @@
 // Package embedded runs a NATS broker inside the program, for a ledger on one
-// machine: JetStream on files in one folder, every answer on disk, and two kinds
-// of connections. The working connection may append, read and follow, and cannot
-// create, change, purge, delete or restore a stream; the operator's, which may,
-// exists only for the time of a call to [Broker.Setup].
+// machine: JetStream on files in one folder, every answer on disk, and nobody in it
+// without credentials of package credentials. The working connection may append,
+// read and follow, and cannot create, change, purge, delete or restore a stream;
+// the operator's, which may, exists only for the time of a call to [Broker.Setup].
 package embedded
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 
-	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/credentials"
 )
 
-// Account is the account that holds the ledger's streams. It is also the name of
-// their folder below Dir, and never changes.
-const Account = "LEDGER"
+// AuthorityDir is the folder below Dir that holds the broker's root of trust. Who
+// has it can let anybody in; without it the streams beside it cannot be opened.
+const AuthorityDir = "nats"
 
-// InboxPrefix is where answers to the working connections arrive; they subscribe to
-// nothing else.
-const InboxPrefix = "_INBOX_server"
+// addressFile below it says where a running broker listens.
+const addressFile = "address"
+
+// InboxPrefix is where answers to the working connections arrive.
+const InboxPrefix = credentials.ServerInbox
 
 // connectTimeout bounds one connection's beginning. In process there is nothing
 // to wait for but the broker's own goroutines.
@@ -46,8 +51,12 @@ type Config struct {
 	// belongs to one process at a time.
 	Dir string
 	// Listen is the address where sidecars and subscribers come in, such as
-	// 127.0.0.1:4222; port 0 takes any. Empty: nobody does.
+	// 127.0.0.1:4222; port 0 takes any. Empty: nobody does. Beyond loopback it needs
+	// TLS.
 	Listen string
+	// TLS is what the listener shows, and asks for. Its lowest version is 1.2,
+	// whatever it says.
+	TLS *tls.Config
 	// Logger hears the broker's warnings and errors. Default: nobody.
 	Logger *slog.Logger
 }
@@ -59,11 +68,26 @@ func (c Config) Validate() error {
 		faults = append(faults, errors.New("embedded: Dir is missing"))
 	}
 	if c.Listen != "" {
-		if _, _, err := splitAddress(c.Listen); err != nil {
+		host, _, err := splitAddress(c.Listen)
+		switch {
+		case err != nil:
 			faults = append(faults, fmt.Errorf("embedded: Listen: %w", err))
+		case c.TLS == nil && !loopback(host):
+			faults = append(faults, fmt.Errorf("%w: %s: give it a certificate, or let it listen on 127.0.0.1", ErrInsecure, c.Listen))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// ErrInsecure says that what sidecars read and record would travel in clear.
+var ErrInsecure = errors.New("embedded: the broker would listen beyond loopback without TLS")
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
 }
 
 func splitAddress(address string) (string, int, error) {
@@ -83,13 +107,14 @@ func splitAddress(address string) (string, int, error) {
 
 // Broker is a running broker.
 type Broker struct {
-	server   *server.Server
-	release  func()
-	operator nkeys.KeyPair
-	working  nkeys.KeyPair
-	conn     *nats.Conn
-	log      *slog.Logger
-	down     sync.Once
+	server    *server.Server
+	release   func()
+	authority *credentials.Authority
+	conn      *nats.Conn
+	log       *slog.Logger
+	// address is the file that says where it listens, "" if there is none.
+	address string
+	down    sync.Once
 }
 
 // Start takes the data folder ([ErrLocked] if another process has it), starts a
@@ -119,16 +144,12 @@ func Start(ctx context.Context, config Config) (*Broker, error) {
 }
 
 func (b *Broker) start(ctx context.Context, config Config) error {
+	store := filepath.Join(config.Dir, "broker")
 	var err error
-	// The keys live as long as the broker: whoever comes in process gets one, and
-	// nobody else can have one.
-	if b.operator, err = nkeys.CreateUser(); err != nil {
-		return fmt.Errorf("embedded: %w", err)
+	if b.authority, err = trust(filepath.Join(config.Dir, AuthorityDir), store); err != nil {
+		return err
 	}
-	if b.working, err = nkeys.CreateUser(); err != nil {
-		return fmt.Errorf("embedded: %w", err)
-	}
-	opts, err := b.options(config)
+	opts, err := b.options(config, store)
 	if err != nil {
 		return err
 	}
@@ -145,54 +166,114 @@ func (b *Broker) start(ctx context.Context, config Config) error {
 	if log.reason() != "" || !b.server.ReadyForConnections(wait) || !b.server.JetStreamEnabled() {
 		return fmt.Errorf("embedded: broker did not start: %s", log.reason())
 	}
-	// The server keeps a copy of the account it was given; this is the one in use.
-	account, err := b.server.LookupAccount(Account)
-	if err != nil {
-		return fmt.Errorf("embedded: %w", err)
+	// What fails here would fail again at every connection, and not say why.
+	account, err := b.server.LookupAccount(b.authority.LedgerAccount())
+	if err != nil || !account.JetStreamEnabled() {
+		return fmt.Errorf("embedded: open streams: %w %s", err, log.reason())
 	}
-	if err := account.EnableJetStream(nil, nil); err != nil {
-		return fmt.Errorf("embedded: open streams: %w", err)
+	if b.conn, err = b.Connect(ctx, "keyledger"); err != nil {
+		return err
 	}
-	b.conn, err = b.Connect(ctx, "keyledger")
-	return err
+	return b.tell(config)
 }
 
-func (b *Broker) options(config Config) (*server.Options, error) {
-	operator, err := b.operator.PublicKey()
+// ErrNoTrust says that the streams' root of trust is gone.
+var ErrNoTrust = errors.New("embedded: the broker's root of trust is missing")
+
+// trust opens the root of trust of a data folder, or makes it in an empty one. The
+// streams lie in a folder that is named after it: with another one they would not
+// be found, and a ledger that is not found must never be begun anew.
+func trust(dir, store string) (*credentials.Authority, error) {
+	accounts, err := os.ReadDir(filepath.Join(store, "jetstream"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("embedded: read data folder: %w", err)
+	}
+	_, missing := credentials.Open(dir)
+	earlier := false
+	for _, account := range accounts {
+		switch name := account.Name(); {
+		case name == unsignedAccount:
+			earlier = true
+		case errors.Is(missing, credentials.ErrNoAuthority) && name != "$SYS":
+			return nil, fmt.Errorf("%w: %s holds streams, and %s does not hold what opens them; restore it", ErrNoTrust, store, dir)
+		}
+	}
+	// Also where it is there: an upgrade may have to tell the broker more.
+	authority, err := credentials.Create(dir)
+	if err != nil || !earlier {
+		return authority, err
+	}
+	if err := os.Rename(filepath.Join(store, "jetstream", unsignedAccount), filepath.Join(store, "jetstream", authority.LedgerAccount())); err != nil {
+		return nil, fmt.Errorf("embedded: move streams: %w", err)
+	}
+	return authority, nil
+}
+
+// unsignedAccount is the name of the streams' folder as it was before accounts were
+// signed for.
+const unsignedAccount = "LEDGER"
+
+func (b *Broker) options(config Config, store string) (*server.Options, error) {
+	operator, err := b.authority.Operator()
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := b.authority.Accounts()
+	if err != nil {
+		return nil, err
+	}
+	// Accounts that come later are kept there, so that they need no restart.
+	resolver, err := server.NewDirAccResolver(filepath.Join(config.Dir, AuthorityDir, "accounts"), 0, 0, server.NoDelete)
 	if err != nil {
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
-	working, err := b.working.PublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("embedded: %w", err)
+	for _, account := range accounts {
+		if err := resolver.Store(account.Public, account.JWT); err != nil {
+			return nil, fmt.Errorf("embedded: keep account: %w", err)
+		}
 	}
-	account := server.NewAccount(Account)
 	opts := &server.Options{
 		ServerName: "keyledger", NoSigs: true, NoLog: true, DontListen: config.Listen == "",
-		JetStream: true, StoreDir: filepath.Join(config.Dir, "broker"), SyncAlways: true,
-		Accounts: []*server.Account{account},
-		// Nobody has a key of the system account, which the broker makes by itself.
-		Nkeys: []*server.NkeyUser{
-			{Nkey: operator, Account: account},
-			{Nkey: working, Account: account, Permissions: ServerPermissions()},
-		},
+		JetStream: true, StoreDir: store, SyncAlways: true,
+		TrustedOperators: []*jwt.OperatorClaims{operator}, SystemAccount: b.authority.SystemAccount(), AccountResolver: resolver,
 	}
-	if config.Listen != "" {
-		if opts.Host, opts.Port, err = splitAddress(config.Listen); err != nil {
-			return nil, fmt.Errorf("embedded: Listen: %w", err)
-		}
+	if config.Listen == "" {
+		return opts, nil
+	}
+	if opts.Host, opts.Port, err = splitAddress(config.Listen); err != nil {
+		return nil, fmt.Errorf("embedded: Listen: %w", err)
+	}
+	if config.TLS != nil {
+		opts.TLSConfig = config.TLS.Clone()
+		opts.TLSConfig.MinVersion = max(opts.TLSConfig.MinVersion, tls.VersionTLS12)
+		opts.TLS, opts.TLSTimeout = true, connectTimeout.Seconds()
 	}
 	return opts, nil
 }
 
-// ServerPermissions are those of the connections that the server itself works
-// with, on a cluster too. They are lists of what is allowed; all else is denied.
-func ServerPermissions() *server.Permissions {
-	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: jetstream.Subjects()},
-		Subscribe: &server.SubjectPermission{Allow: []string{InboxPrefix + ".>"}},
+// tell writes down where the broker listens, for other programs of this machine
+// that have the folder: the folder itself is taken.
+func (b *Broker) tell(config Config) error {
+	if b.Addr() == nil {
+		return nil
 	}
+	scheme := "nats"
+	if config.TLS != nil {
+		scheme = "tls"
+	}
+	b.address = filepath.Join(config.Dir, AuthorityDir, addressFile)
+	return credentials.WriteFile(b.address, []byte(scheme+"://"+b.Addr().String()+"\n"))
 }
+
+// Address returns where the broker of a data folder listens, as it said when it
+// started; false if none runs there that does.
+func Address(dir string) (string, bool) {
+	text, err := os.ReadFile(filepath.Join(dir, AuthorityDir, addressFile))
+	return strings.TrimSpace(string(text)), err == nil
+}
+
+// Authority returns the broker's root of trust.
+func (b *Broker) Authority() *credentials.Authority { return b.authority }
 
 // Conn returns the working connection. It is closed by Shutdown.
 func (b *Broker) Conn() *nats.Conn { return b.conn }
@@ -201,13 +282,24 @@ func (b *Broker) Conn() *nats.Conn { return b.conn }
 // replays a stream on one of its own does not delay the answers on another. The
 // options come after its own.
 func (b *Broker) Connect(ctx context.Context, name string, options ...nats.Option) (*nats.Conn, error) {
-	return b.connect(ctx, b.working, append([]nats.Option{nats.Name(name), nats.CustomInboxPrefix(InboxPrefix)}, options...))
+	return b.connect(ctx, credentials.ServerCreds, append([]nats.Option{nats.Name(name), nats.CustomInboxPrefix(InboxPrefix)}, options...))
 }
 
 // Setup runs f with a connection that may create streams, and closes it. It is
 // for an installation's beginning.
 func (b *Broker) Setup(ctx context.Context, f func(*nats.Conn) error) error {
-	conn, err := b.connect(ctx, b.operator, []nats.Option{nats.Name("operator")})
+	return b.briefly(ctx, credentials.OperatorCreds, "operator", f)
+}
+
+// Push makes accounts known to the broker.
+func (b *Broker) Push(ctx context.Context, accounts ...credentials.Account) error {
+	return b.briefly(ctx, credentials.SystemCreds, "system", func(conn *nats.Conn) error {
+		return credentials.Push(ctx, conn, accounts...)
+	})
+}
+
+func (b *Broker) briefly(ctx context.Context, creds, name string, f func(*nats.Conn) error) error {
+	conn, err := b.connect(ctx, creds, []nats.Option{nats.Name(name)})
 	if err != nil {
 		return err
 	}
@@ -218,14 +310,14 @@ func (b *Broker) Setup(ctx context.Context, f func(*nats.Conn) error) error {
 // Addr returns the address where others come in, nil if nobody does.
 func (b *Broker) Addr() net.Addr { return b.server.Addr() }
 
-func (b *Broker) connect(ctx context.Context, key nkeys.KeyPair, more []nats.Option) (*nats.Conn, error) {
-	public, err := key.PublicKey()
+func (b *Broker) connect(ctx context.Context, creds string, more []nats.Option) (*nats.Conn, error) {
+	secret, err := b.authority.Creds(creds)
 	if err != nil {
-		return nil, fmt.Errorf("embedded: %w", err)
+		return nil, err
 	}
 	pipe := &pipes{server: b.server}
 	options := append([]nats.Option{
-		nats.InProcessServer(pipe), nats.Nkey(public, key.Sign), nats.MaxReconnects(-1),
+		nats.InProcessServer(pipe), nats.UserCredentialBytes(secret), nats.MaxReconnects(-1),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			subject := ""
 			if sub != nil {
@@ -298,6 +390,10 @@ func (b *Broker) shutdown() {
 	if b.server != nil {
 		b.server.Shutdown()
 		b.server.WaitForShutdown()
+	}
+	if b.address != "" {
+		// One that stays behind only says where nobody listens.
+		_ = os.Remove(b.address)
 	}
 	b.release()
 }

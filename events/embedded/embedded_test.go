@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"os"
@@ -12,6 +13,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/jetstream"
 )
 
 func begin(t *testing.T, config Config) *Broker {
@@ -91,20 +96,108 @@ func TestSystemAccount(t *testing.T) {
 	}
 }
 
-// A connection with a key that the broker does not know comes back with an error.
+// Credentials that another root of trust signed come back with an error.
 func TestRefusedInProcess(t *testing.T) {
 	b := begin(t, Config{Dir: t.TempDir()})
-	other, err := nkeys.CreateUser()
+	other, err := credentials.Create(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := b.working
-	b.working = other
-	defer func() { b.working = old }()
+	own := b.authority
+	b.authority = other
+	defer func() { b.authority = own }()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := b.Connect(ctx, "stranger"); err == nil {
 		t.Fatal("a stranger was let in")
+	}
+}
+
+// Streams without what opens them are not taken for none.
+func TestLostTrust(t *testing.T) {
+	dir := t.TempDir()
+	streams(t, dir)
+	if err := os.Rename(filepath.Join(dir, AuthorityDir), filepath.Join(dir, "aside")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), Config{Dir: dir}); !errors.Is(err, ErrNoTrust) || !strings.Contains(err.Error(), AuthorityDir) {
+		t.Fatalf("start: %v", err)
+	}
+	if err := os.Rename(filepath.Join(dir, "aside"), filepath.Join(dir, AuthorityDir)); err != nil {
+		t.Fatal(err)
+	}
+	found(t, dir)
+}
+
+// Streams of a broker that did not sign for accounts are found where they are.
+func TestEarlierFolder(t *testing.T) {
+	dir := t.TempDir()
+	account := streams(t, dir)
+	at := filepath.Join(dir, "broker", "jetstream")
+	if err := os.Rename(filepath.Join(at, account), filepath.Join(at, unsignedAccount)); err != nil {
+		t.Fatal(err)
+	}
+	// As it was, and after a crash between the two steps.
+	for _, there := range []bool{false, true} {
+		if !there {
+			if err := os.RemoveAll(filepath.Join(dir, AuthorityDir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		account = found(t, dir)
+		if !there {
+			if err := os.Rename(filepath.Join(at, account), filepath.Join(at, unsignedAccount)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// streams makes the streams of a folder and returns the account they are in.
+func streams(t *testing.T, dir string) string {
+	t.Helper()
+	b, err := Start(t.Context(), Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Shutdown()
+	if err := b.Setup(t.Context(), func(conn *nats.Conn) error { return jetstream.EnsureStreams(t.Context(), conn, 1) }); err != nil {
+		t.Fatal(err)
+	}
+	return b.Authority().LedgerAccount()
+}
+
+func found(t *testing.T, dir string) string {
+	t.Helper()
+	b, err := Start(t.Context(), Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Shutdown()
+	l, err := jetstream.New(jetstream.Config{Conn: b.Conn(), Ledger: events.LedgerID{1}, Replicas: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.CheckStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Authority().LedgerAccount()
+}
+
+// Where it listens stands in the folder for as long as it does.
+func TestAddress(t *testing.T) {
+	dir := t.TempDir()
+	b := begin(t, Config{Dir: dir, Listen: "127.0.0.1:0"})
+	if address, ok := Address(dir); !ok || address != "nats://"+b.Addr().String() {
+		t.Errorf("listens at %q, %v", address, ok)
+	}
+	b.Shutdown()
+	if address, ok := Address(dir); ok {
+		t.Errorf("still listens at %q", address)
+	}
+	begin(t, Config{Dir: dir})
+	if address, ok := Address(dir); ok {
+		t.Errorf("listens at %q", address)
 	}
 }
 
@@ -134,8 +227,16 @@ func TestValidate(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "Dir") || !strings.Contains(err.Error(), "Listen") {
 		t.Fatalf("validate: %v", err)
 	}
-	for _, listen := range []string{"", "127.0.0.1:4222", "[::1]:0", ":4222"} {
+	for _, listen := range []string{"", "127.0.0.1:4222", "[::1]:0", "localhost:4222"} {
 		if err := (Config{Dir: "x", Listen: listen}).Validate(); err != nil {
+			t.Errorf("%q: %v", listen, err)
+		}
+	}
+	for _, listen := range []string{":4222", "0.0.0.0:4222", "[::]:4222", "10.1.2.3:4222", "broker.example:4222"} {
+		if err := (Config{Dir: "x", Listen: listen}).Validate(); !errors.Is(err, ErrInsecure) || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%q: %v", listen, err)
+		}
+		if err := (Config{Dir: "x", Listen: listen, TLS: &tls.Config{}}).Validate(); err != nil {
 			t.Errorf("%q: %v", listen, err)
 		}
 	}

@@ -1,0 +1,73 @@
+package credentials
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// once writes a file if it is not there. Of two who do so at a time one wins, and
+// both go on with his.
+func once(path string, content func() ([]byte, error)) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	b, err := content()
+	if err != nil {
+		return fmt.Errorf("credentials: draw %s: %w", filepath.Base(path), err)
+	}
+	return place(path, b, func(from string) error {
+		err := os.Link(from, path)
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+		return errors.Join(err, os.Remove(from))
+	})
+}
+
+// replace puts a whole file in the place of what is there.
+func replace(path string, content []byte) error {
+	return place(path, content, func(from string) error { return os.Rename(from, path) })
+}
+
+// WriteFile puts credentials in a file that only its owner can read, whole or not
+// at all, on disk when it returns.
+func WriteFile(path string, content []byte) error { return replace(path, content) }
+
+func place(path string, content []byte, settle func(from string) error) error {
+	dir := filepath.Dir(path)
+	// Files of this kind are made with mode 0600.
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("credentials: write %s: %w", filepath.Base(path), err)
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = settle(f.Name())
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("credentials: write %s: %w", filepath.Base(path), err), remove(f.Name()))
+	}
+	return nil
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
