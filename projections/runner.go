@@ -13,8 +13,14 @@ import (
 	"github.com/keyledger/keyledger/events"
 )
 
-// DefaultAskEvery is how often the ledger's head is asked for.
+// DefaultAskEvery is how often the ledger's head is asked for until it is told.
 const DefaultAskEvery = time.Second
+
+// ClockMargin is how far the clocks of this machine and of the broker may be
+// apart. A fact from further in the future proves nothing, and one from within it
+// counts as one of now: so freshness is overstated by this at most. Machines that
+// keep their time by NTP are within a hundredth of it.
+const ClockMargin = 5 * time.Second
 
 // aheadAsks is how often a head that lies behind the view is asked for again
 // before the view is said to be ahead: a leader that was just deposed answers
@@ -29,9 +35,18 @@ type Config struct {
 	View View
 	// Logger takes what happens to the view. Nothing is logged without one.
 	Logger *slog.Logger
-	// AskEvery is how often the ledger is asked for its head, which is what
-	// [Runner.Fresh] rests on. 0 is [DefaultAskEvery].
+	// AskEvery is how often a ledger that does not tell its head is asked again at
+	// the start. 0 is [DefaultAskEvery].
 	AskEvery time.Duration
+	// Filtered says that the source lets only some of the ledger's facts through:
+	// positions then increase and may leave others out, and batches of the
+	// installation's own organization may come in part. It takes a Proven.
+	Filtered bool
+	// Proven returns the broker's time up to which the facts applied so far are
+	// known to be all there were, zero for not yet; and whether what it returned
+	// before still holds. It is asked after every slice. Without one it is the
+	// time of the last fact, which holds for whoever sees every position.
+	Proven func() (at events.Time, holds bool)
 }
 
 // Validate reports every fault of the configuration at once.
@@ -45,6 +60,9 @@ func (c Config) Validate() error {
 	}
 	if c.AskEvery < 0 {
 		faults = append(faults, errors.New("projections: AskEvery is negative"))
+	}
+	if c.Filtered && c.Proven == nil {
+		faults = append(faults, errors.New("projections: nothing tells what is missing from a filtered source"))
 	}
 	return errors.Join(faults...)
 }
@@ -91,6 +109,9 @@ type Status struct {
 	// 0 if it was not over a fact.
 	Err      error
 	FailedAt events.Position
+	// ClockAhead is how far the broker's clock was ahead of this machine's at the
+	// last fact, 0 if it was not. Past [ClockMargin] nothing is fresh.
+	ClockAhead time.Duration
 }
 
 // Runner feeds one view with the facts of one ledger.
@@ -99,9 +120,12 @@ type Runner struct {
 	view     View
 	log      *slog.Logger
 	askEvery time.Duration
+	filtered bool
+	proven   func() (events.Time, bool)
 
 	applied atomic.Uint64
 	fresh   atomic.Pointer[time.Time]
+	ahead   atomic.Int64
 	waiters waiters
 	ready   chan struct{}
 
@@ -117,7 +141,10 @@ func NewRunner(c Config) (*Runner, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Runner{source: c.Source, view: c.View, log: c.Logger, askEvery: c.AskEvery, ready: make(chan struct{})}
+	r := &Runner{
+		source: c.Source, view: c.View, log: c.Logger, askEvery: c.AskEvery,
+		filtered: c.Filtered, proven: c.Proven, ready: make(chan struct{}),
+	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -171,12 +198,6 @@ func (r *Runner) run(ctx context.Context) error {
 	r.log.LogAttrs(ctx, slog.LevelInfo, "replay begins",
 		slog.Uint64("after", uint64(start)), slog.Uint64("goal", uint64(goal)))
 
-	asking, cancel := context.WithCancel(ctx)
-	var asker sync.WaitGroup
-	asker.Go(func() { r.keepAsking(asking) })
-	defer asker.Wait()
-	defer cancel()
-
 	f := &feed{runner: r, goal: goal, next: start + 1}
 	f.arrived(ctx)
 	err = r.source.Follow(ctx, start, func(facts []events.Recorded) error { return f.apply(ctx, facts) })
@@ -210,28 +231,43 @@ func (r *Runner) head(ctx context.Context, applied events.Position) (events.Posi
 	}
 }
 
-// keepAsking proves freshness: once the view has applied all that the ledger
-// held when it was asked, the view is as fresh as that instant. The instant is
-// taken before asking, and the next question waits for the proof of the last.
-func (r *Runner) keepAsking(ctx context.Context) {
-	for {
-		asked, known := time.Now(), r.Applied()
-		head, err := r.source.Last(ctx)
-		switch {
-		case err != nil:
-			if ctx.Err() == nil {
-				r.log.LogAttrs(ctx, slog.LevelWarn, "ledger does not tell its last position", slog.Any("error", err))
-			}
-		case head < known:
-			// Whoever answered knows less than we do: it proves nothing.
-			r.log.LogAttrs(ctx, slog.LevelWarn, "ledger tells a last position from before",
-				slog.Uint64("head", uint64(head)), slog.Uint64("applied", uint64(known)))
-		case r.WaitFor(ctx, head) == nil:
-			r.fresh.Store(&asked)
-		}
-		if !pause(ctx, r.askEvery-time.Since(asked)) {
-			return
-		}
+// prove notes what facts prove once they are applied. Only what went through the
+// ledger itself proves anything: a leader that was cut off goes on announcing an
+// old head for seconds.
+func (r *Runner) prove(ctx context.Context, last *events.Recorded) {
+	at, holds := last.Stored, true
+	if r.proven != nil {
+		at, holds = r.proven()
+	}
+	if !holds {
+		r.fresh.Store(nil)
+		return
+	}
+	instant, ahead := Instant(at, time.Now())
+	if was := time.Duration(r.ahead.Swap(int64(ahead))); (was > ClockMargin) != (ahead > ClockMargin) {
+		r.log.LogAttrs(ctx, slog.LevelWarn, "the broker's clock: what is stored is fresh only within the margin",
+			slog.Duration("ahead", ahead), slog.Duration("margin", ClockMargin))
+	}
+	if known := r.fresh.Load(); !instant.IsZero() && (known == nil || instant.After(*known)) {
+		r.fresh.Store(&instant)
+	}
+}
+
+// Instant is the instant of this machine's at which the broker's clock told a
+// time, so that a clock that is set later does not move it; and how far that
+// clock is ahead. It is now at the latest, and the zero time for a time beyond
+// [ClockMargin], as for none.
+func Instant(at events.Time, now time.Time) (instant time.Time, ahead time.Duration) {
+	if at.IsZero() {
+		return time.Time{}, 0
+	}
+	switch ahead = at.Std().Sub(now); {
+	case ahead > ClockMargin:
+		return time.Time{}, ahead
+	case ahead > 0:
+		return now, ahead
+	default:
+		return now.Add(ahead), 0
 	}
 }
 
@@ -247,13 +283,15 @@ func (f *feed) apply(ctx context.Context, facts []events.Recorded) error {
 	if len(facts) == 0 {
 		return nil
 	}
+	want := f.next
 	for i := range facts {
-		if want := f.next + events.Position(i); facts[i].Position != want {
+		if at := facts[i].Position; at < want || at > want && !f.runner.filtered {
 			return At(facts[i], fmt.Errorf("%w: expected %d", ErrOutOfOrder, want))
 		}
+		want = facts[i].Position + 1
 	}
 	last := facts[len(facts)-1]
-	if !last.Last() {
+	if !last.Last() && (!f.runner.filtered || last.Subject.Org != events.System) {
 		return At(last, fmt.Errorf("%w: facts that were appended as one came apart", ErrOutOfOrder))
 	}
 	if err := f.runner.applyView(ctx, facts); err != nil {
@@ -263,6 +301,7 @@ func (f *feed) apply(ctx context.Context, facts []events.Recorded) error {
 		}
 		return err
 	}
+	f.runner.prove(ctx, &last)
 	f.reached(ctx, last.Position)
 	return nil
 }
@@ -362,9 +401,11 @@ func (r *Runner) Lag(ctx context.Context) (uint64, error) {
 	return 0, nil
 }
 
-// Fresh returns the latest instant at which, as far as the ledger's leader can
-// be trusted about its own head, nothing existed that the view does not hold by
-// now. It is the zero time before the first proof, and once the view has stopped.
+// Fresh returns the latest instant at which nothing existed that the view does
+// not hold by now, as facts and ticks show that came through the view's own
+// source; nobody's word counts. It rests on the broker's clock, within
+// [ClockMargin]. It is the zero time before the first proof, while what was read
+// is in doubt, and once the view has stopped.
 func (r *Runner) Fresh() time.Time {
 	if t := r.fresh.Load(); t != nil {
 		return *t
@@ -378,7 +419,7 @@ func (r *Runner) Status() Status {
 	defer r.mu.Unlock()
 	return Status{
 		View: r.view.Name(), State: r.state, Applied: r.Applied(), Goal: r.goal,
-		Err: r.err, FailedAt: r.failedAt,
+		Err: r.err, FailedAt: r.failedAt, ClockAhead: time.Duration(r.ahead.Load()),
 	}
 }
 

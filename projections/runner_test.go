@@ -25,6 +25,7 @@ type ledger struct {
 	err     error           // what Last fails with
 	ended   error           // what Follow ends with after all slices
 	more    chan struct{}
+	off     time.Duration // how far its clock is ahead
 }
 
 func newLedger() *ledger { return &ledger{more: make(chan struct{})} }
@@ -36,7 +37,9 @@ func (l *ledger) append(sizes ...int) {
 		slice := make([]events.Recorded, n)
 		for i := range slice {
 			l.head++
-			slice[i] = events.Recorded{Position: l.head, Subject: events.OrganizationSubject("acme")}
+			slice[i] = events.Recorded{
+				Position: l.head, Subject: events.OrganizationSubject("acme"), Stored: events.TimeOf(time.Now().Add(l.off)),
+			}
 			if n > 1 {
 				slice[i].Meta.BatchIndex, slice[i].Meta.BatchSize = i+1, n
 			}
@@ -345,44 +348,40 @@ func TestDeposedLeaderIsAskedAgain(t *testing.T) {
 	})
 }
 
-func TestFreshnessIsTheInstantBeforeAsking(t *testing.T) {
+// TestFreshnessIsTheTimeOfTheLastFact: the leader's word proves nothing.
+func TestFreshnessIsTheTimeOfTheLastFact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLedger()
 		l.append(1)
 		begin := time.Now()
+		time.Sleep(time.Hour)
 		r, stop := start(t, l, &view{name: "v", slow: 300 * time.Millisecond})
 		synctest.Wait()
 		if !r.Fresh().IsZero() {
 			t.Fatal("fresh before anything was applied")
 		}
 		<-r.Ready()
-		synctest.Wait()
 		if got := r.Fresh(); !got.Equal(begin) {
-			t.Fatalf("fresh as of %v after the beginning, want the beginning", got.Sub(begin))
+			t.Fatalf("fresh as of %v after the first fact, want the fact's time", got.Sub(begin))
 		}
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
-		if age := time.Since(r.Fresh()); age > time.Second {
-			t.Fatalf("not proven fresh for %v", age)
+		// The source answers, and says that there is nothing more.
+		time.Sleep(time.Hour)
+		if got := r.Fresh(); !got.Equal(begin) {
+			t.Fatalf("fresh by the leader's word: as of %v later", got.Sub(begin))
 		}
-		// A leader that does not answer, or knows less than we, proves nothing.
-		before := r.Fresh()
-		l.append(1)
-		if err := r.WaitFor(t.Context(), 2); err != nil {
+		stored := time.Now()
+		l.append(1, 2)
+		if err := r.WaitFor(t.Context(), 4); err != nil {
 			t.Fatal(err)
 		}
-		l.claim(1, nil)
-		time.Sleep(3 * time.Second)
-		l.claim(1, events.ErrUnavailable)
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if got := r.Fresh(); got.Sub(before) > time.Second {
-			t.Fatalf("fresh by the word of one who knows less: %v later", got.Sub(before))
+		if got := r.Fresh(); !got.Equal(stored) {
+			t.Fatalf("fresh as of %v after the last fact", got.Sub(stored))
 		}
+		l.claim(1, events.ErrUnavailable)
 		if _, err := r.Lag(t.Context()); !errors.Is(err, events.ErrUnavailable) {
 			t.Fatalf("lag without a ledger: %v", err)
 		}
-		l.claim(12, nil)
+		l.claim(14, nil)
 		if lag, err := r.Lag(t.Context()); err != nil || lag != 10 {
 			t.Fatalf("lag %d, %v", lag, err)
 		}
@@ -394,6 +393,130 @@ func TestFreshnessIsTheInstantBeforeAsking(t *testing.T) {
 		}
 	})
 }
+
+func TestClockOfTheBroker(t *testing.T) {
+	for name, c := range map[string]struct {
+		off, fresh time.Duration // of now
+		never      bool
+	}{
+		"agrees":            {},
+		"a little behind":   {off: -time.Second, fresh: -time.Second},
+		"far behind":        {off: -time.Hour, fresh: -time.Hour},
+		"ahead":             {off: projections.ClockMargin},
+		"ahead of any good": {off: projections.ClockMargin + time.Microsecond, never: true},
+		"a year ahead":      {off: 365 * 24 * time.Hour, never: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLedger()
+				l.off = c.off
+				r, stop := start(t, l, &view{name: "v"})
+				l.append(1)
+				if err := r.WaitFor(t.Context(), 1); err != nil {
+					t.Fatal(err)
+				}
+				fresh, now := r.Fresh(), time.Now()
+				if fresh.IsZero() != c.never || !c.never && fresh.Sub(now) != c.fresh {
+					t.Errorf("fresh as of %s", fresh.Sub(now))
+				}
+				if got := r.Status().ClockAhead; got != max(c.off, 0) {
+					t.Errorf("told as %s ahead", got)
+				}
+				// A later fact of a better clock, or of a leader with a worse one.
+				l.off = -time.Second
+				l.append(1)
+				if err := r.WaitFor(t.Context(), 2); err != nil {
+					t.Fatal(err)
+				}
+				want := -time.Second
+				if !c.never {
+					want = max(want, c.fresh)
+				}
+				if got := r.Fresh().Sub(now); got != want {
+					t.Errorf("then as of %s, want %s", got, want)
+				}
+				if err := stop(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// TestProofOfTheView: where not every fact is seen, no fact proves anything.
+func TestProofOfTheView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		var at events.Time
+		holds := true
+		r, err := projections.NewRunner(projections.Config{Source: l, View: &view{name: "v"}, Filtered: true, Proven: func() (events.Time, bool) { return at, holds }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		next := func() {
+			t.Helper()
+			l.append(1)
+			synctest.Wait()
+		}
+		if next(); !r.Fresh().IsZero() {
+			t.Fatal("fresh without a proof")
+		}
+		begin := time.Now()
+		at = events.TimeOf(begin)
+		time.Sleep(time.Minute)
+		if next(); !r.Fresh().Equal(begin) {
+			t.Fatalf("fresh as of %s", r.Fresh())
+		}
+		holds = false
+		if next(); !r.Fresh().IsZero() {
+			t.Fatal("fresh although it does not hold any more")
+		}
+		holds = true
+		if next(); !r.Fresh().Equal(begin) {
+			t.Fatalf("fresh as of %s", r.Fresh())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestFilteredSourceLeavesOut(t *testing.T) {
+	fact := func(pos events.Position, org events.OrgID, index, size int) events.Recorded {
+		return events.Recorded{Position: pos, Subject: events.OrganizationSubject(org), Meta: events.Meta{BatchIndex: index, BatchSize: size}}
+	}
+	for name, c := range map[string]struct {
+		slices [][]events.Recorded
+		want   error
+	}{
+		"gaps":                                   {[][]events.Recorded{{fact(2, "acme", 0, 0), fact(7, "acme", 0, 0)}, {fact(9, "acme", 0, 0)}}, errEnded},
+		"a part of the installation's beginning": {[][]events.Recorded{{fact(1, events.System, 1, 5), fact(2, events.System, 2, 5)}}, errEnded},
+		"again":                                  {[][]events.Recorded{{fact(2, "acme", 0, 0)}, {fact(2, "acme", 0, 0)}}, projections.ErrOutOfOrder},
+		"back":                                   {[][]events.Recorded{{fact(7, "acme", 0, 0), fact(3, "acme", 0, 0)}}, projections.ErrOutOfOrder},
+		"a part of a command's":                  {[][]events.Recorded{{fact(2, "acme", 1, 2)}}, projections.ErrOutOfOrder},
+		"the rest of it in another":              {[][]events.Recorded{{fact(2, "acme", 1, 2)}, {fact(3, "acme", 2, 2)}}, projections.ErrOutOfOrder},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLedger()
+			l.slices, l.head, l.ended = c.slices, 9, errEnded
+			r, err := projections.NewRunner(projections.Config{
+				Source: l, View: &view{name: "v"}, Filtered: true, Proven: func() (events.Time, bool) { return 0, true },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Run(t.Context()); !errors.Is(err, c.want) {
+				t.Fatalf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+var errEnded = errors.New("ended")
 
 func TestWaitersWakeWhenTheirPositionComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -472,8 +595,8 @@ func TestTogetherGivesEachViewWhatItHasNotSeen(t *testing.T) {
 }
 
 func TestConfigTellsEveryFault(t *testing.T) {
-	_, err := projections.NewRunner(projections.Config{AskEvery: -1})
-	if joined, ok := err.(interface{ Unwrap() []error }); !ok || len(joined.Unwrap()) != 3 {
+	_, err := projections.NewRunner(projections.Config{AskEvery: -1, Filtered: true})
+	if joined, ok := err.(interface{ Unwrap() []error }); !ok || len(joined.Unwrap()) != 4 {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -30,15 +30,17 @@ var (
 // Source is a ledger to be followed.
 type Source interface {
 	// Follow calls apply with every fact after a position, in slices, in order
-	// and without a gap. Facts that were appended as one come in one slice.
+	// and without a gap, or with every one that a filter on the broker lets
+	// through. Facts that were appended as one come in one slice.
 	// It outlives interruptions of the ledger, and returns only when the
 	// context ends, when the ledger is corrupt ([events.ErrCorrupt]), or with
 	// the error of apply, which it does not call again then. The slice is the
 	// source's again once apply has returned.
 	Follow(ctx context.Context, after events.Position, apply func([]events.Recorded) error) error
 
-	// Last returns the position of the ledger's last fact, 0 when it is empty,
-	// as its leader knows it.
+	// Last returns the position of the ledger's last fact, 0 when it is empty, as
+	// its leader knows it; of a source that is filtered, the last that it lets
+	// through. It says how far there is to go, and proves nothing.
 	Last(ctx context.Context) (events.Position, error)
 }
 

@@ -21,8 +21,10 @@ import (
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/continuity"
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/projections/usage"
+	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
 )
@@ -36,16 +38,18 @@ const (
 // parts are a server's parts, in the order in which they start.
 type parts struct {
 	ledger        opened
+	continuity    *continuity.View
 	index         *index.Index
 	configuration *commands.Configuration
 	catalog       *catalog.Catalog
 	audit         *audit.Log
 	usage         *usage.View
 
-	// memory feeds the index and the configuration: what verdicts and
-	// decisions rest on moves together.
+	// memory feeds the index, the configuration and the count of both: what
+	// verdicts and decisions rest on moves together.
 	memory, catalogs, audits *projections.Runner
 	uses                     *usesRunner
+	ticks                    *ticks.Ticker
 
 	recorder *recording.Recorder
 	verifier *verify.Verifier
@@ -69,6 +73,9 @@ func assemble(ctx context.Context, cfg Config, ledger opened) (*parts, error) {
 
 func (p *parts) openViews(ctx context.Context, cfg Config) error {
 	var err error
+	if p.continuity, err = continuity.New(continuity.Config{Ledger: p.ledger.positions.Ledger, Logger: cfg.Logger}); err != nil {
+		return err
+	}
 	if p.index, err = index.New(index.Config{Logger: cfg.Logger}); err != nil {
 		return err
 	}
@@ -92,14 +99,20 @@ func (p *parts) connect(cfg Config) error {
 	for _, r := range []struct {
 		runner **projections.Runner
 		view   projections.View
+		proven func() (events.Time, bool)
 	}{
-		{&p.memory, projections.Together("index", p.index, p.configuration)},
-		{&p.catalogs, p.catalog},
-		{&p.audits, p.audit},
+		{&p.memory, projections.Together("index", p.continuity, p.index, p.configuration), p.continuity.Proven},
+		{&p.catalogs, p.catalog, nil},
+		{&p.audits, p.audit, nil},
 	} {
-		if *r.runner, err = projections.NewRunner(projections.Config{Source: p.ledger.views, View: r.view, Logger: cfg.Logger}); err != nil {
+		if *r.runner, err = projections.NewRunner(projections.Config{
+			Source: p.ledger.views, View: r.view, Proven: r.proven, Logger: cfg.Logger,
+		}); err != nil {
 			return err
 		}
+	}
+	if err := p.makeTicks(cfg); err != nil {
+		return err
 	}
 	p.uses = &usesRunner{ledger: p.ledger.views, view: p.usage, log: cfg.Logger}
 	p.recorder, err = recording.New(recording.Config{
@@ -184,12 +197,8 @@ func (p *parts) checks() map[string]func() error {
 		"problems": func() error {
 			return failing("events could not be applied; their keys are UNAVAILABLE", p.index.Err())
 		},
-		"fresh": func() error {
-			if p.verifier.Stale() {
-				return &api.Failing{Reason: "the index is not proven fresh: verdicts are STALE"}
-			}
-			return nil
-		},
+		"fresh": p.fresh,
+		"ticks": p.agrees,
 		"configuration": func() error {
 			if n := p.configuration.Faults(); n > 0 {
 				return &api.Failing{Reason: fmt.Sprintf("%d events about organizations could not be applied", n)}
@@ -230,6 +239,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 	faults := []error{
 		registry.Register(collectors.NewGoCollector()),
 		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
+		p.registerFreshness(registry),
 	}
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
@@ -311,6 +321,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 		views.Go(func() { _ = r.Run(running) })
 	}
 	views.Go(func() { p.uses.run(running) })
+	views.Go(func() { p.ticks.Run(running) })
 	defer func() {
 		stopViews()
 		views.Wait()
