@@ -117,9 +117,15 @@ func freeAddress(t *testing.T) string {
 // run starts the program on a data folder.
 func run(t *testing.T, data, listen string, more ...string) *server {
 	t.Helper()
-	s := &server{t: t, data: data, done: make(chan error, 1), ready: make(chan string, 1)}
-	s.cmd = exec.Command(binary, append([]string{"serve", "--data", data, "--listen", listen}, more...)...)
-	s.cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
+	cmd := exec.Command(binary, append([]string{"serve", "--data", data, "--listen", listen}, more...)...)
+	cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
+	return runCommand(t, data, cmd)
+}
+
+// runCommand starts a command that serves from a data folder.
+func runCommand(t *testing.T, data string, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{t: t, data: data, cmd: cmd, done: make(chan error, 1), ready: make(chan string, 1)}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,8 +101,10 @@ func (c *Cluster) Start(auth string) {
 	}
 }
 
-// environment is what a node is told beside its conf.
-func (c *Cluster) environment(n *node) map[string]string {
+// Variables are the names of those that a node is told beside its conf, in order.
+func Variables() []string { return slices.Sorted(maps.Keys(new(node).environment())) }
+
+func (n *node) environment() map[string]string {
 	return map[string]string{
 		"NATS_NAME":           n.name,
 		"NATS_LISTEN":         n.client,
@@ -121,7 +125,7 @@ func (c *Cluster) launch(i int) {
 	defer log.Close()
 	n.cmd = exec.Command(c.binary, "--config", filepath.Join(n.dir, "nats.conf"))
 	n.cmd.Stderr = log
-	for name, value := range c.environment(n) {
+	for name, value := range n.environment() {
 		n.cmd.Env = append(n.cmd.Env, name+"="+value)
 	}
 	if err := n.cmd.Start(); err != nil {
@@ -193,8 +197,11 @@ func (c *Cluster) URL(first int) string {
 	return strings.Join(urls, ",")
 }
 
-// Cluster returns the address at which a node awaits the others.
-func (c *Cluster) Cluster(i int) string { return c.nodes[i].cluster }
+// Client is the address at which a node awaits clients.
+func (c *Cluster) Client(i int) string { return c.nodes[i].client }
+
+// Member is the address at which a node awaits the others.
+func (c *Cluster) Member(i int) string { return c.nodes[i].cluster }
 
 // Healthy returns when a node says that it is: it knows the leader, and has caught
 // up with all that it keeps.

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/integration/natstest"
 )
@@ -26,7 +30,7 @@ import (
 // sync_interval each node shows it.
 func TestConf(t *testing.T) {
 	c := natstest.Reserve(t)
-	auth, operator := authority(t, c.Members())
+	auth, operator, password := authority(t, c.Members())
 	c.Start(auth)
 
 	for name, option := range map[string]nats.Option{
@@ -40,11 +44,11 @@ func TestConf(t *testing.T) {
 	for name, credentials := range map[string]string{
 		"nobody": `{}`, "another password": `{"user":"node","pass":"another"}`,
 	} {
-		if said := knock(t, c.Cluster(0), credentials); !strings.Contains(said, "Authorization Violation") {
+		if said := knock(t, c.Member(0), credentials); !strings.Contains(said, "Authorization Violation") {
 			t.Errorf("%s as a node is told %q", name, said)
 		}
 	}
-	if said := knock(t, c.Cluster(0), fmt.Sprintf(`{"user":"node","pass":%q}`, password)); strings.Contains(said, "Authorization Violation") {
+	if said := knock(t, c.Member(0), fmt.Sprintf(`{"user":"node","pass":%q}`, password)); strings.Contains(said, "Authorization Violation") {
 		t.Errorf("a node is told %q", said)
 	}
 
@@ -110,6 +114,38 @@ func publish(t *testing.T, conn *nats.Conn, n int) (answered []uint64) {
 	return answered
 }
 
+// authority makes what the nodes' conf includes, and the credentials of who may make
+// streams.
+func authority(t *testing.T, members []string) (auth, operator, password string) {
+	t.Helper()
+	made := t.TempDir()
+	a, err := credentials.Create(made)
+	if err == nil {
+		err = a.Nodes(members)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The nodes get these two files and nothing else.
+	auth = t.TempDir()
+	for _, name := range []string{credentials.ConfFile, credentials.ClusterConf} {
+		text, err := os.ReadFile(filepath.Join(made, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(auth, name), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := regexp.MustCompile(`user: node, password: "([^"]+)"`).FindSubmatch(text); found != nil {
+			password = string(found[1])
+		}
+	}
+	if password == "" {
+		t.Fatal("the nodes have no password")
+	}
+	return auth, filepath.Join(made, credentials.OperatorCreds), password
+}
+
 // config compares what a node runs with with what the conf promises.
 func config(t *testing.T, c *natstest.Cluster, i int) {
 	t.Helper()
@@ -133,7 +169,7 @@ func config(t *testing.T, c *natstest.Cluster, i int) {
 		t.Fatal(err)
 	}
 	if !told.JetStream.Config.SyncAlways || !told.AuthRequired || len(told.Operators) != 1 ||
-		told.MaxPayload != 1<<20 || told.Cluster.Name != "keyledger" || told.Name != fmt.Sprintf("nats-%d", i+1) {
+		told.MaxPayload != 256*1024 || told.Cluster.Name != "keyledger" || told.Name != fmt.Sprintf("nats-%d", i+1) {
 		t.Errorf("node %d runs with %+v", i, told)
 	}
 }
