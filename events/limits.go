@@ -87,6 +87,16 @@ const (
 	// next. It is part of what a tick means, and never changes.
 	MaxTickScopes = 300
 
+	// MaxCredentialOrganizations bounds the organizations of one broker credential:
+	// each is a filter of its consumer and an import of its account.
+	MaxCredentialOrganizations = 200
+
+	// MinStaleness and MaxStaleness bound how old a verifier may let its knowledge
+	// become. Three ticks go into it, and each is a fact for ever: at one a second
+	// they are 30 million a year. A day is when nobody would call it fresh.
+	MinStaleness = 3 * time.Second
+	MaxStaleness = 24 * time.Hour
+
 	// MaxExpiryNotices bounds the notices that are given of one key's end: a month,
 	// a week, a day ahead and two to spare. Each is a fact of every key.
 	MaxExpiryNotices = 5

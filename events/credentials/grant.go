@@ -9,10 +9,6 @@ import (
 	"github.com/keyledger/keyledger/events/jetstream"
 )
 
-// MaxOrganizations bounds the organizations of one credential: each is a filter of
-// its consumer and an import of its account.
-const MaxOrganizations = 200
-
 // Grant says what a credential is for, as the fact that issued it does.
 type Grant struct {
 	// Name is the account's name, the consumer's, and the verifier's.
@@ -38,8 +34,8 @@ func (g Grant) Validate() error {
 	if !slices.Contains(kinds, g.For) {
 		faults = append(faults, errors.New("credentials: a credential is for a verifier, a subscriber or an auditor"))
 	}
-	if len(g.Organizations) > MaxOrganizations {
-		faults = append(faults, fmt.Errorf("credentials: %d organizations, more than %d", len(g.Organizations), MaxOrganizations))
+	if len(g.Organizations) > events.MaxCredentialOrganizations {
+		faults = append(faults, fmt.Errorf("credentials: %d organizations, more than %d", len(g.Organizations), events.MaxCredentialOrganizations))
 	}
 	for i, org := range g.Organizations {
 		_, err := events.ParseOrgID(string(org))
