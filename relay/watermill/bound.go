@@ -50,22 +50,32 @@ func (s *Subscriber) bind(ctx context.Context, src *source, d *Delivery) error {
 	return nil
 }
 
-// Pending tells how many messages of a topic its group, or its bound consumer,
-// has not acknowledged yet: 0 is up to date. The broker's answer may be some
-// seconds old where a node was cut off from the others.
-func (s *Subscriber) Pending(ctx context.Context, topic string) (uint64, error) {
+// Place is how far a group has come, as its consumer tells.
+type Place struct {
+	// Acknowledged is the sequence up to which everything is acknowledged, for
+	// the ledger a position; 0 while nothing is. What a group keeps of what it
+	// acknowledged has to reach as far.
+	Acknowledged uint64
+	// Pending is how many messages are not acknowledged yet: 0 is up to date.
+	Pending uint64
+}
+
+// Place tells how far the group, or the bound consumer, of a topic has come. The
+// broker's answer may be some seconds old where a node was cut off from the
+// others.
+func (s *Subscriber) Place(ctx context.Context, topic string) (Place, error) {
 	if err := s.topics.prepare(ctx, s.js, topic); err != nil {
-		return 0, err
+		return Place{}, err
 	}
 	src := s.topics.source(topic)
 	if src.consumer.Durable == "" {
-		return 0, fmt.Errorf("%w: without a group there is no place to tell", ErrNoConsumer)
+		return Place{}, fmt.Errorf("%w: without a group there is no place to tell", ErrNoConsumer)
 	}
 	info, err := s.consumerInfo(ctx, src)
 	if err != nil {
-		return 0, err
+		return Place{}, err
 	}
-	return info.NumPending + uint64(max(info.NumAckPending, 0)), nil
+	return Place{info.AckFloor.Stream, info.NumPending + uint64(max(info.NumAckPending, 0))}, nil
 }
 
 // consumerInfo asks about a consumer that is there.

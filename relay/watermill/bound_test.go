@@ -111,16 +111,16 @@ func TestBound(t *testing.T) {
 	record(t, all, workspace("acme", "w"), revocation("acme", 1), revocation("acme", 2), revocation("other", 3))
 	recordFor(t, rehearsal, all, revocation("acme", 4))
 	f := follower(t, bound(conn))
-	pending := func() uint64 {
+	place := func() watermill.Place {
 		t.Helper()
-		n, err := f.Pending(t.Context(), "r")
+		p, err := f.Place(t.Context(), "r")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n
+		return p
 	}
-	if n := pending(); n != 4 {
-		t.Errorf("%d are pending before anybody follows", n)
+	if p := place(); p != (watermill.Place{Pending: 4}) {
+		t.Errorf("before anybody follows the place is %+v", p)
 	}
 	one := subscribe(t, f, "r")
 	m := next(t, one)
@@ -159,7 +159,12 @@ func TestBound(t *testing.T) {
 	if delivered[keyID(1).String()] != "2" || delivered[keyID(2).String()] != "1" || delivered[keyID(3).String()] != "1" {
 		t.Errorf("deliveries: %v", delivered)
 	}
-	eventually(t, "nothing is pending", func() bool { return pending() == 0 })
+	eventually(t, "everything is acknowledged", func() bool { return place() == watermill.Place{Acknowledged: 5} })
+	if _, err := follower(t, watermill.FollowerConfig{
+		Conn: conn, Ledger: ledgerID, Topics: map[string][]string{"r": watermill.Revocations()},
+	}).Place(t.Context(), "r"); !errors.Is(err, watermill.ErrNoConsumer) {
+		t.Errorf("place of nobody: %v", err)
+	}
 }
 
 // A consumer that is not there, or not what it is taken for, is refused with the
