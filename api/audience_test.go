@@ -53,6 +53,32 @@ func TestAudienceHandsToThoseConcerned(t *testing.T) {
 	}
 }
 
+// Large events are not kept for who does not keep up.
+func TestAudienceKeepsLittle(t *testing.T) {
+	a := newAudience(nil, nil)
+	r := &reading{followers: map[*follower]struct{}{}}
+	f := &follower{reading: r, wake: make(chan struct{}, 1), wants: func(*audit.Event) bool { return true }}
+	r.followers[f] = struct{}{}
+	for n := range maxWaiting {
+		a.hand(r, []audit.Event{{Position: events.Position(n), Raw: make([]byte, events.MaxFactBytes)}}, events.Position(n))
+		kept := 0
+		for _, e := range f.waiting {
+			kept += len(e.Raw)
+		}
+		if kept > maxWaitingBytes {
+			t.Fatalf("%d bytes are kept", kept)
+		}
+	}
+	if _, _, missed, _ := a.take(f); !missed {
+		t.Error("what is not kept is not missed either")
+	}
+	// Who keeps up again is handed events again.
+	a.hand(r, []audit.Event{{Position: 9999, Raw: make([]byte, 1000)}}, 9999)
+	if got, _, missed, _ := a.take(f); len(got) != 1 || missed {
+		t.Errorf("took %d events, %t", len(got), missed)
+	}
+}
+
 func TestSeats(t *testing.T) {
 	a := newAudience(nil, nil)
 	taken := 0

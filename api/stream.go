@@ -123,20 +123,20 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	err = st.run(ctx)
 	st.end(err)
 	reason := reasonOf(r.Context(), err)
-	s.metrics.streamsEnded.WithLabelValues(reason).Inc()
 	// A client that has gone says nothing.
 	if reason != endedByClient {
 		s.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "a stream of events ended",
 			slog.String("reason", reason), slog.String("request_id", t.requestID), slog.String("actor", t.actor.String()),
 			slog.Uint64("position", uint64(st.at)), slog.String("error", keystring.Redact(err.Error())))
 	}
+	s.metrics.streamsEnded.WithLabelValues(reason).Inc()
 }
 
 // reasonOf tells why a stream ended. Whatever a write failed of that is no
 // deadline is a connection that broke.
 func reasonOf(client context.Context, err error) string {
 	var e *ended
-	if errors.As(err, &e) && (client.Err() == nil || e.reason == endedSlow) {
+	if errors.As(err, &e) && (client.Err() == nil || e.reason == endedSlow || e.reason == endedByStop) {
 		return e.reason
 	}
 	return endedByClient
@@ -466,10 +466,11 @@ func (st *stream) write(ctx context.Context) error {
 		st.buf.Reset()
 		return tooSlow(took, patience)
 	}
+	// The context tells nothing here: a write that fails ends it.
 	st.torn = true
 	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
+	case st.server.streaming.Err() != nil:
+		return context.Cause(st.server.streaming)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return tooSlow(took, patience)
 	default:

@@ -36,7 +36,12 @@ func stream(t *testing.T, s *apitest.Server, key, query string, headers ...strin
 		body, _ := io.ReadAll(res.Body)
 		t.Fatalf("%d %s", res.StatusCode, body)
 	}
-	lines := bufio.NewScanner(res.Body)
+	return eventsOf(res.Body)
+}
+
+// eventsOf returns what reads a body event by event, as far as they are whole.
+func eventsOf(body io.Reader) func() map[string]string {
+	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
 	return func() map[string]string {
 		e := map[string]string{}

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -265,6 +266,40 @@ func TestEvents(t *testing.T) {
 	}
 	if err := c.Events(ctx, client.Follow{Types: []string{"nothing"}}, func(wire.Event) error { return nil }); code(err) != "invalid_request" {
 		t.Errorf("no such type: %v", err)
+	}
+}
+
+// A server says why it ends a stream: what passes is told and taken up again,
+// what does not is returned.
+func TestEventsHearWhyTheyEnd(t *testing.T) {
+	ends := []string{
+		`{"code":"unavailable","status":503,"title":"","type":"","detail":"the server stops"}`,
+		`{"code":"slow_reader","status":408,"title":"","type":"","detail":"read faster"}`,
+		`no problem`,
+		`{"code":"unauthenticated","status":401,"title":"","type":"","detail":"the key is not accepted"}`,
+	}
+	var n atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		turn := int(n.Add(1))
+		if got, want := r.URL.Query().Get("after"), fmt.Sprintf("p%d", turn-1); got != want {
+			t.Errorf("taken up after %q, want %q", got, want)
+		}
+		fmt.Fprintf(w, "id: p%d\nevent: key.created\ndata: {}\n\nevent: end\ndata: %s\n\n", turn, ends[turn-1])
+	}))
+	defer s.Close()
+	c, err := client.New(client.Config{URL: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen, told []string
+	err = c.Events(t.Context(), client.Follow{
+		After: "p0", Interrupted: func(why error) { told = append(told, code(why)) },
+	}, func(e wire.Event) error {
+		seen = append(seen, e.Position)
+		return nil
+	})
+	if code(err) != "unauthenticated" || strings.Join(seen, " ") != "p1 p2 p3 p4" || strings.Join(told, " ") != "unavailable slow_reader " {
+		t.Errorf("saw %q, was told %q, ended with %v", seen, told, err)
 	}
 }
 
