@@ -240,15 +240,24 @@ func (c *onCluster) stop()                                         { c.release()
 // inProcess is the embedded broker.
 type inProcess struct {
 	*embedded.Broker
-	log *slog.Logger
+	scheme string
+	log    *slog.Logger
 }
 
 func startEmbedded(ctx context.Context, cfg Config) (*inProcess, error) {
-	b, err := embedded.Start(ctx, embedded.Config{Dir: cfg.Data, Listen: cfg.NATSListen, Logger: cfg.Logger})
+	tls, err := cfg.tls()
 	if err != nil {
 		return nil, err
 	}
-	return &inProcess{Broker: b, log: cfg.Logger}, nil
+	b, err := embedded.Start(ctx, embedded.Config{Dir: cfg.Data, Listen: cfg.NATSListen, TLS: tls, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	scheme := "nats"
+	if tls != nil {
+		scheme = "tls"
+	}
+	return &inProcess{Broker: b, scheme: scheme, log: cfg.Logger}, nil
 }
 
 func (b *inProcess) connect(ctx context.Context, name string) (*nats.Conn, error) {
@@ -269,7 +278,7 @@ func (b *inProcess) stop()                                       { b.Shutdown() 
 
 func (b *inProcess) address() string {
 	if a := b.Addr(); a != nil {
-		return "nats://" + a.String()
+		return b.scheme + "://" + a.String()
 	}
 	return ""
 }

@@ -15,16 +15,26 @@ func listen(cfg Config) (net.Listener, error) {
 	if err != nil {
 		return nil, portFault(err, "--listen", cfg.Listen, "127.0.0.1:8081")
 	}
-	if cfg.TLSCert == "" {
+	config, err := cfg.tls("h2", "http/1.1")
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	if config == nil {
 		return l, nil
 	}
-	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("serve: --tls-cert and --tls-key: %w", err), l.Close())
+	return tls.NewListener(l, config), nil
+}
+
+// tls is what whoever comes in has to speak, nil for nothing.
+func (c Config) tls(protocols ...string) (*tls.Config, error) {
+	if c.TLSCert == "" {
+		return nil, nil
 	}
-	return tls.NewListener(l, &tls.Config{
-		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-	}), nil
+	cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("serve: --tls-cert and --tls-key: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: protocols}, nil
 }
 
 // portFault names the flag that moves a port.
