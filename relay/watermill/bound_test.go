@@ -2,88 +2,57 @@ package watermill_test
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/relay/watermill"
 )
 
-// doors is a broker on which a follower has an account of its own, that reaches
-// the ledger only by what is imported: one consumer.
-const doors = `
-listen: "127.0.0.1:-1"
-jetstream { store_dir: %q }
-accounts {
-  LEDGER {
-    jetstream: enabled
-    users: [ {user: all, password: all} ]
-    exports: [
-      {service: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.gateway", response_type: stream}
-      {service: "$JS.API.CONSUMER.INFO.LEDGER.gateway"}
-      {service: "$JS.ACK.LEDGER.gateway.>"}
-      {service: "nowhere"}
-    ]
-  }
-  gateway {
-    users: [ {user: follower, password: follower} ]
-    imports: [
-      {service: {account: LEDGER, subject: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.gateway"}}
-      {service: {account: LEDGER, subject: "$JS.API.CONSUMER.INFO.LEDGER.gateway"}}
-      {service: {account: LEDGER, subject: "$JS.ACK.LEDGER.gateway.>"}}
-      # Keeps the broker's own answers to everything below $JS.API out of the account.
-      {service: {account: LEDGER, subject: "nowhere"}, to: "$JS.API.INFO"}
-    ]
-  }
-}
-`
+// credential is whose consumer a bound follower uses.
+var credential = credentials.Grant{Name: "gateway", For: events.CredentialSubscriber}
 
-// walled starts that broker, with the ledger's streams, and returns a connection
-// that may do everything and the follower's.
+// walled starts a broker with the ledger's streams, and returns a connection that
+// may do everything and one of a subscriber's credential: in an account of its
+// own, that reaches one consumer and nothing else.
 func walled(t testing.TB) (all, conn *nats.Conn) {
 	t.Helper()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "nats.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, doors, dir), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	options, err := server.ProcessConfigFile(file)
+	b := listens(t)
+	issued, err := credentials.Draw(credential)
 	if err != nil {
 		t.Fatal(err)
 	}
-	options.NoSigs, options.NoLog = true, true
-	s, err := server.NewServer(options)
+	account, err := b.Authority().Account(credential, issued.Account)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(patience) {
-		t.Fatal("the broker does not start")
-	}
-	all = dial(t, s, "all")
-	if err := jetstream.EnsureStreams(t.Context(), all, 1); err != nil {
+	if err := b.Push(t.Context(), account); err != nil {
 		t.Fatal(err)
 	}
-	return all, dial(t, s, "follower")
+	return operator(t, b), enter(t, b.Addr().String(), issued.Creds)
+}
+
+// enter connects with a credential.
+func enter(t testing.TB, url string, creds []byte) *nats.Conn {
+	t.Helper()
+	conn, err := nats.Connect(url, nats.UserCredentialBytes(creds), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	return conn
 }
 
 // made is a consumer as it is made for a credential.
 func made(t testing.TB, all *nats.Conn, change func(*natsjs.ConsumerConfig)) {
 	t.Helper()
 	c := natsjs.ConsumerConfig{
-		Durable: "gateway", FilterSubject: watermill.Revocations()[0], AckPolicy: natsjs.AckExplicitPolicy,
+		Durable: string(credential.Name), FilterSubject: watermill.Revocations()[0], AckPolicy: natsjs.AckExplicitPolicy,
 		AckWait: time.Second, MaxDeliver: -1, MaxAckPending: 3,
 		Metadata: map[string]string{watermill.MetadataLedger: ledgerID.String()},
 	}
@@ -98,7 +67,7 @@ func made(t testing.TB, all *nats.Conn, change func(*natsjs.ConsumerConfig)) {
 func bound(conn *nats.Conn) watermill.FollowerConfig {
 	d := swift("")
 	d.DoubleAck = true
-	return watermill.FollowerConfig{Conn: conn, Consumer: "gateway", Topics: map[string][]string{"r": nil}, Delivery: d}
+	return watermill.FollowerConfig{Conn: conn, Consumer: string(credential.Name), Topics: map[string][]string{"r": nil}, Delivery: d}
 }
 
 // From an account that imports one consumer and nothing else, messages are
@@ -223,7 +192,7 @@ func TestBoundGoes(t *testing.T) {
 	record(t, all, revocation("acme", 1))
 	messages := subscribe(t, follower(t, bound(conn)), "r")
 	next(t, messages).Ack()
-	if err := js(t, all).DeleteConsumer(t.Context(), jetstream.StreamLedger, "gateway"); err != nil {
+	if err := js(t, all).DeleteConsumer(t.Context(), jetstream.StreamLedger, string(credential.Name)); err != nil {
 		t.Fatal(err)
 	}
 	made(t, all, nil)

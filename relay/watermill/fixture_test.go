@@ -29,10 +29,21 @@ func TestMain(m *testing.M) {
 
 var ledgerID = events.LedgerID(uuid.MustParse("0198c0de-0000-7000-8000-00000000001d"))
 
-// broker starts an embedded broker with the ledger's streams.
+// broker starts an embedded broker with the ledger's streams, for programs within.
 func broker(t testing.TB) *embedded.Broker {
 	t.Helper()
-	b, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir()})
+	return start(t, embedded.Config{Dir: t.TempDir()})
+}
+
+// listens starts one that others reach.
+func listens(t testing.TB) *embedded.Broker {
+	t.Helper()
+	return start(t, embedded.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+}
+
+func start(t testing.TB, c embedded.Config) *embedded.Broker {
+	t.Helper()
+	b, err := embedded.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
