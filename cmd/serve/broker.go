@@ -41,6 +41,11 @@ const (
 	// missingPatience is how long a stream that was there may be said not to be:
 	// a cluster that starts says so before it has caught up.
 	missingPatience = 10 * time.Second
+	// heartbeat is how often a node is asked whether it is there. One that stands
+	// still keeps its connections open, and only its silence tells: after two
+	// missed answers, in as long as an election takes, another node is tried.
+	heartbeat = 3 * time.Second
+	missed    = 2
 	// tryAgain is the pause between two attempts.
 	tryAgain = 250 * time.Millisecond
 )
@@ -108,6 +113,7 @@ func (c Cluster) connect(ctx context.Context, name string, log *slog.Logger, mor
 	log = log.With("connection", name)
 	options := append([]nats.Option{
 		nats.Name(name), nats.Timeout(connectTimeout), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.PingInterval(heartbeat), nats.MaxPingsOutstanding(missed),
 		// What cannot be sent now is refused now: sent later, it would be a
 		// surprise.
 		nats.ReconnectBufSize(-1),
