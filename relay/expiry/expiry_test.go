@@ -1,0 +1,254 @@
+package expiry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/key"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/relay/expiry"
+)
+
+// soon is when something that is due is recorded: the wait of who is alone, and
+// what it takes.
+const soon = time.Second
+
+// TestOnceAndInTime: whatever may happen to keys, several servers tell of each
+// end once, in time, and of what has none never.
+func TestOnceAndInTime(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		w.notices("1d", "2d")
+		var servers []*server
+		for range 3 {
+			servers = append(servers, w.server(asIs))
+			defer servers[len(servers)-1].stop()
+		}
+		want := map[events.KeyID][]string{}
+		name := map[events.KeyID]string{}
+		add := func(what string, lives time.Duration, told ...string) events.KeyID {
+			id := w.create(lives)
+			want[id], name[id] = told, what
+			return id
+		}
+		add("of an hour", time.Hour, "end")
+		add("of a day and more", 26*time.Hour, "1d", "end")
+		for n := range 5 {
+			add(fmt.Sprint("of more than two days ", n), 50*time.Hour, "2d", "1d", "end")
+		}
+		add("without an end", 0)
+		revoked := add("revoked", 27*time.Hour, "1d")
+		off := add("switched off", 28*time.Hour, "1d", "end")
+		w.update(off, key.Update{Status: domain.Some(events.StatusInactive)})
+		longer := add("moved", 29*time.Hour, "1d", "1d", "end")
+		rotated := add("rotated", 40*time.Hour, "end")
+		out, err := w.hands.RotateKey(w.ctx, wish(), acme, rotated, commands.RotateKey{Grace: 20 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[out.Key.ID], name[out.Key.ID] = []string{"1d", "end"}, "its successor"
+
+		time.Sleep(6 * time.Hour)
+		if _, err := w.hands.RevokeKey(w.ctx, wish(), acme, revoked, false); err != nil {
+			t.Fatal(err)
+		}
+		w.update(longer, key.Update{Expiry: domain.Some(key.Expiry{At: events.TimeOf(time.Now().Add(26 * time.Hour))})})
+		time.Sleep(50 * time.Hour)
+
+		for id, list := range w.told() {
+			w.expect(name[id], list, soon, want[id]...)
+			delete(want, id)
+		}
+		for id, left := range want {
+			if len(left) > 0 {
+				t.Errorf("%s: nothing, want %v", name[id], left)
+			}
+		}
+		var idle, recorded uint64
+		for _, s := range servers {
+			stats := s.keeper.Stats()
+			idle, recorded = idle+stats.Idle, recorded+stats.Expired+stats.Noticed
+			if stats.Failed > 0 {
+				t.Errorf("%+v", stats)
+			}
+		}
+		if 2*idle > recorded {
+			t.Errorf("%d recorded, and %d tries in vain", recorded, idle)
+		}
+	})
+}
+
+// TestDownOverEnds: what came while nobody ran is recorded by who comes, from
+// the longest due on, and notices that were missed are not made up for.
+func TestDownOverEnds(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		w.notices("2d", "1d")
+		var ids []events.KeyID
+		for n := range 300 {
+			ids = append(ids, w.create(50*time.Hour+time.Duration(n)*time.Minute))
+		}
+		left := w.create(120 * time.Hour)
+		late := w.create(75 * time.Hour)
+		time.Sleep(60 * time.Hour)
+		s := w.server(func(c *expiry.Config) { c.Rate = 10_000 })
+		defer s.stop()
+		time.Sleep(10 * time.Second)
+		all := w.told()
+		var ends []events.Time
+		for _, id := range ids {
+			w.expect("a key that ended", all[id], 11*time.Hour, "end")
+			ends = append(ends, all[id][0].end)
+		}
+		w.expect("what comes later", all[left], soon)
+		w.expect("the nearest that had come", all[late], 10*time.Hour, "1d")
+		if got := s.keeper.Stats(); got.Expired != 300 || got.Idle+got.Failed > 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// TestOutages: whatever the ledger does not take, or takes without a word, comes
+// to one fact when it is back.
+func TestOutages(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		var servers []*server
+		for range 2 {
+			servers = append(servers, w.server(asIs))
+			defer servers[len(servers)-1].stop()
+		}
+		var away, silent []events.KeyID
+		for range 20 {
+			away = append(away, w.create(time.Hour))
+			silent = append(silent, w.create(3*time.Hour))
+		}
+		time.Sleep(time.Hour - time.Minute)
+		w.log.away.Store(true)
+		time.Sleep(time.Hour)
+		if got := servers[0].keeper.Stats().Failed; got == 0 || got > 4*3600/15*2 {
+			t.Errorf("%d tries in an hour's outage", got)
+		}
+		w.log.away.Store(false)
+		time.Sleep(time.Minute)
+		all := w.told()
+		for _, id := range away {
+			w.expect("after the outage", all[id], time.Hour, "end")
+		}
+		w.log.unknown.Store(9)
+		time.Sleep(2 * time.Hour)
+		all = w.told()
+		for _, id := range silent {
+			w.expect("without an answer", all[id], time.Minute, "end")
+		}
+	})
+}
+
+// TestOneKeyKeepsNoneOther: what cannot be recorded is tried now and then, and
+// keeps nothing else from being so in time.
+func TestOneKeyKeepsNoneOther(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		bad := map[events.KeyID]bool{}
+		for range 200 {
+			bad[w.create(time.Hour)] = true
+		}
+		var mu sync.Mutex
+		tries := 0
+		s := w.server(func(c *expiry.Config) {
+			expire := c.Expire
+			c.Expire = func(ctx context.Context, org events.OrgID, id events.KeyID) (expiry.Outcome, error) {
+				if bad[id] {
+					mu.Lock()
+					defer mu.Unlock()
+					if tries++; tries%2 == 0 {
+						return expiry.Outcome{}, nil
+					}
+					return expiry.Outcome{}, errors.New("a fact that nobody understands")
+				}
+				return expire(ctx, org, id)
+			}
+		})
+		defer s.stop()
+		var good []events.KeyID
+		for n := range 10 {
+			good = append(good, w.create(time.Hour+time.Duration(n)*17*time.Minute))
+		}
+		time.Sleep(4 * time.Hour)
+		all := w.told()
+		for _, id := range good {
+			w.expect("another", all[id], 2*soon, "end")
+		}
+		// A second of doubt first, five minutes at last.
+		if most := 200 * (12 + 3*60/5*2); tries < 200*20 || tries > most {
+			t.Errorf("%d tries of 200 keys in three hours, at most %d were to be", tries, most)
+		}
+	})
+}
+
+// TestManyAtOnce: several servers share thousands of keys that end in the same
+// second, mostly by standing back, and keep to their rate.
+func TestManyAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		const keys = 3000
+		end := time.Now().Add(time.Hour)
+		for range keys {
+			w.create(time.Until(end))
+		}
+		var servers []*server
+		for range 3 {
+			servers = append(servers, w.server(asIs))
+			defer servers[len(servers)-1].stop()
+		}
+		time.Sleep(time.Until(end) + 4*time.Second)
+		if n := len(w.told()); n > 3*4*expiry.DefaultRate {
+			t.Errorf("%d keys in 4 s", n)
+		}
+		time.Sleep(10 * time.Second)
+		all := w.told()
+		if len(all) != keys {
+			t.Errorf("%d of %d keys", len(all), keys)
+		}
+		for _, list := range all {
+			w.expect("each", list, 10*time.Second, "end")
+		}
+		var idle uint64
+		for _, s := range servers {
+			idle += s.keeper.Stats().Idle
+		}
+		if idle > keys/2 {
+			t.Errorf("%d tries in vain", idle)
+		}
+	})
+}
+
+func TestConfigTellsEveryFault(t *testing.T) {
+	_, err := expiry.New(expiry.Config{Rate: -1})
+	if err == nil {
+		t.Fatal("nothing was wrong")
+	}
+	for _, part := range []string{"Catalog", "Ready", "Expire", "Rate", "Logger"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("nothing of %s in %v", part, err)
+		}
+	}
+}
