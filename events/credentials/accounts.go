@@ -176,6 +176,7 @@ func Draw(g Grant) (Issued, error) {
 	claims.Permissions.Pub.Allow.Add(g.publishes()...)
 	claims.Permissions.Sub.Allow.Add("_INBOX.>")
 	claims.AllowedConnectionTypes.Add(jwt.ConnectionTypeStandard)
+	claims.Tags.Add(kindTag(g.For))
 	content, err := creds(account, claims)
 	if err != nil {
 		return Issued{}, err
@@ -183,19 +184,39 @@ func Draw(g Grant) (Issued, error) {
 	return Issued{Account: public, Creds: content}, nil
 }
 
-// Holder tells whom a credential was drawn for: its name, and its account.
-func Holder(content []byte) (events.CredentialName, string, error) {
+// Held is what a credential says of itself.
+type Held struct {
+	Name events.CredentialName
+	For  events.CredentialKind
+	// Account is the public key of its account.
+	Account string
+}
+
+// Holder tells whom a credential was drawn for.
+func Holder(content []byte) (Held, error) {
+	none := errors.New("credentials: the file holds no credentials of this program")
 	token, err := jwt.ParseDecoratedJWT(content)
 	if err != nil {
-		return "", "", errors.New("credentials: the file holds no credentials")
+		return Held{}, none
 	}
 	claims, err := jwt.DecodeUserClaims(token)
 	if err != nil {
-		return "", "", errors.New("credentials: the file holds no credentials")
+		return Held{}, none
 	}
-	name, err := events.ParseCredentialName(claims.Name)
-	return name, claims.Issuer, err
+	held := Held{Account: claims.Issuer}
+	if held.Name, err = events.ParseCredentialName(claims.Name); err != nil {
+		return Held{}, none
+	}
+	for _, kind := range kinds {
+		if claims.Tags.Contains(kindTag(kind)) {
+			held.For = kind
+		}
+	}
+	return held, nil
 }
+
+// kindTag is how a credential says what it is for.
+func kindTag(kind events.CredentialKind) string { return "for:" + string(kind) }
 
 // Account is a credential's account, to be made known to the broker.
 func (a *Authority) Account(g Grant, public string) (Account, error) {

@@ -2,11 +2,14 @@ package credentials
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
@@ -16,6 +19,8 @@ import (
 const (
 	// ConfFile is what the conf of a nats-server includes.
 	ConfFile = "auth.conf"
+	// ClusterFile is what it includes in its block `cluster`, if there is one.
+	ClusterFile = "cluster.conf"
 	// ServerCreds is what `keyledger serve` works with.
 	ServerCreds = "server.creds"
 	// OperatorCreds opens the account that holds the streams.
@@ -29,6 +34,8 @@ const (
 	systemSeed   = "system.nk"
 	ledgerSeed   = "ledger.nk"
 	serverSeed   = "server.nk"
+	// routesFile is the password that the nodes of a cluster know each other by.
+	routesFile = "cluster.password"
 )
 
 // ErrNoAuthority says that a folder holds no root of trust.
@@ -238,3 +245,34 @@ func (a *Authority) Creds(name string) ([]byte, error) {
 	}
 	return content, nil
 }
+
+// ErrNode says that something is no node's address.
+var ErrNode = errors.New("credentials: a node's address must be host:port")
+
+// WriteCluster writes down how the nodes of a cluster know each other, which are
+// given by the addresses of their routes.
+func (a *Authority) WriteCluster(nodes []string) error {
+	path := filepath.Join(a.dir, routesFile)
+	err := once(path, func() ([]byte, error) { return []byte(rand.Text()), nil })
+	if err != nil {
+		return err
+	}
+	password, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("credentials: read password: %w", err)
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# Made by `keyledger nats-auth operator`. Include it in the block cluster.\n"+
+		"authorization { user: node, password: %q }\nroutes: [\n", password)
+	for _, node := range nodes {
+		// Written into a conf, so it must be what it says it is.
+		if _, _, err := net.SplitHostPort(node); err != nil || !plainNode.MatchString(node) {
+			return fmt.Errorf("%w: %q", ErrNode, node)
+		}
+		fmt.Fprintf(&b, "  \"nats-route://node:%s@%s\"\n", password, node)
+	}
+	b.WriteString("]\n")
+	return replace(filepath.Join(a.dir, ClusterFile), b.Bytes())
+}
+
+var plainNode = regexp.MustCompile(`^[A-Za-z0-9_.:\[\]-]+$`)

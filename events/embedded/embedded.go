@@ -294,7 +294,7 @@ func (b *Broker) Setup(ctx context.Context, f func(*nats.Conn) error) error {
 // Push makes accounts known to the broker.
 func (b *Broker) Push(ctx context.Context, accounts ...credentials.Account) error {
 	return b.briefly(ctx, credentials.SystemCreds, "system", func(conn *nats.Conn) error {
-		return credentials.Push(ctx, conn, accounts...)
+		return credentials.Push(ctx, conn, 1, accounts...)
 	})
 }
 

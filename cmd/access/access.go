@@ -1,0 +1,361 @@
+// Package access lets programs in at an installation's broker, and shuts them out
+// again: verifiers, subscribers, auditors. It draws a credential, records it,
+// makes the consumer it reads by, tells the broker, and hands the file over.
+//
+// Every step can be repeated, and what a crash or a lost answer left undone is done
+// by asking for the same once more.
+package access
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/credential"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/jetstream"
+)
+
+var (
+	// ErrExists says that a file would be overwritten.
+	ErrExists = errors.New("access: the file is there already")
+	// ErrIssued says that the credential was issued before, and is in no file here.
+	ErrIssued = errors.New("access: the credential was issued before")
+	// ErrOther says that it was issued before, to do something else.
+	ErrOther = errors.New("access: the credential was issued for something else")
+	// ErrRevoked says that its name was taken back.
+	ErrRevoked = errors.New("access: the credential was revoked")
+	// ErrUnknown says that there is no credential of that name.
+	ErrUnknown = errors.New("access: there is no such credential")
+)
+
+// pendingSuffix is what a file ends in until its credential opens something.
+const pendingSuffix = ".pending"
+
+// Config is what doors are opened with.
+type Config struct {
+	// Ledger records who comes in, and ID is its id.
+	Ledger *jetstream.Ledger
+	ID     events.LedgerID
+	// Conn makes consumers: the server's connection, or an operator's.
+	Conn *nats.Conn
+	// Authority signs.
+	Authority *credentials.Authority
+	// Push makes accounts known to the broker.
+	Push func(ctx context.Context, accounts ...credentials.Account) error
+	// Logger takes what operators should know.
+	Logger *slog.Logger
+}
+
+// Validate reports everything that is missing.
+func (c Config) Validate() error {
+	var faults []error
+	for what, missing := range map[string]bool{
+		"Ledger": c.Ledger == nil, "ID": c.ID.IsZero(), "Conn": c.Conn == nil,
+		"Authority": c.Authority == nil, "Push": c.Push == nil, "Logger": c.Logger == nil,
+	} {
+		if missing {
+			faults = append(faults, fmt.Errorf("access: config: %s is needed", what))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Doors lets programs in and out.
+type Doors struct {
+	cfg     Config
+	service *commands.Service
+}
+
+// New returns an installation's doors.
+func New(cfg Config) (*Doors, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	service, err := commands.New(commands.Config{
+		Log: cfg.Ledger, Ledger: cfg.ID, Configuration: commands.NewConfiguration(), Logger: cfg.Logger,
+		// Credentials hold no places, and no verdict rests on them.
+		Holders: func(context.Context, events.OrgID) ([]events.KeyID, error) { return nil, nil },
+		Await:   func(context.Context, events.Position) error { return nil },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Doors{cfg: cfg, service: service}, nil
+}
+
+// Wish is a credential to be issued.
+type Wish struct {
+	Name events.CredentialName
+	For  events.CredentialKind
+	// Organizations are the only ones it shall reach; none means all.
+	Organizations []events.OrgID
+	// MaxStaleness is how old a verifier lets its knowledge become; 0 is the default.
+	MaxStaleness time.Duration
+	// Out is the file that gets it, readable by its owner alone. It must not be
+	// there, except from an earlier attempt at the same.
+	Out string
+}
+
+// Issue lets a program in: when it returns, the file opens the broker. Called again
+// with the same wish it finishes what was left undone, or does nothing. Errors are
+// this package's and those of the ledger.
+func (d *Doors) Issue(ctx context.Context, w Wish) (events.CredentialIssued, error) {
+	state, err := commands.Credential(ctx, d.cfg.Ledger, w.Name)
+	if err != nil {
+		return events.CredentialIssued{}, err
+	}
+	account, file, err := draw(w, state)
+	if err != nil {
+		return events.CredentialIssued{}, err
+	}
+	if !state.Exists {
+		issued := events.CredentialIssued{
+			Name: w.Name, For: w.For, Organizations: w.Organizations, Account: account, MaxStaleness: int(w.MaxStaleness / time.Second),
+		}
+		if w.For != events.CredentialSubscriber && len(w.Organizations) > 0 {
+			if issued.Scope, err = label(); err != nil {
+				return events.CredentialIssued{}, err
+			}
+		}
+		_, err := d.service.IssueCredential(ctx, commands.Wish{Principal: commands.Operator()}, issued)
+		if err != nil {
+			return events.CredentialIssued{}, err
+		}
+		// As it is recorded, whoever recorded it.
+		if state, err = commands.Credential(ctx, d.cfg.Ledger, w.Name); err != nil {
+			return events.CredentialIssued{}, err
+		}
+	}
+	if err := d.open(ctx, state.Issued); err != nil {
+		return events.CredentialIssued{}, err
+	}
+	return state.Issued, settle(file, w.Out)
+}
+
+// draw finds the file of an earlier attempt, or draws a credential into one. It
+// returns the credential's account and where the file is now.
+func draw(w Wish, state credential.State) (account, file string, err error) {
+	pending := w.Out + pendingSuffix
+	for _, path := range []string{w.Out, pending} {
+		content, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", "", fmt.Errorf("access: read credentials: %w", err)
+		}
+		held, err := credentials.Holder(content)
+		switch {
+		case path == w.Out && (err != nil || !state.Exists || held.Account != state.Issued.Account):
+			return "", "", fmt.Errorf("%w: %s", ErrExists, path)
+		case err != nil || held.Name != w.Name || held.For != w.For:
+			// An attempt at something else, which came to nothing.
+			continue
+		case !state.Exists || held.Account == state.Issued.Account:
+			return held.Account, path, refuse(w, state)
+		}
+	}
+	if state.Exists {
+		if err := refuse(w, state); err != nil {
+			return "", "", err
+		}
+		return "", "", fmt.Errorf("%w: %s, and %s does not hold it; a name is given once, so choose another", ErrIssued, w.Name, w.Out)
+	}
+	drawn, err := credentials.Draw(credentials.Grant{Name: w.Name, For: w.For, Organizations: w.Organizations})
+	if err != nil {
+		return "", "", err
+	}
+	// Before it is recorded, so that no crash can lose what was recorded.
+	return drawn.Account, pending, credentials.WriteFile(pending, drawn.Creds)
+}
+
+// refuse tells why a credential that was issued is not the one that is wished for.
+func refuse(w Wish, state credential.State) error {
+	switch {
+	case state.Revoked:
+		return fmt.Errorf("%w: %s; a name is given once, so choose another", ErrRevoked, w.Name)
+	case state.Exists && !credential.Same(state.Issued, events.CredentialIssued{
+		Name: w.Name, For: w.For, Organizations: slices.Sorted(slices.Values(w.Organizations)), MaxStaleness: int(w.MaxStaleness / time.Second),
+	}):
+		return fmt.Errorf("%w: %s; a name is given once, so choose another", ErrOther, w.Name)
+	}
+	return nil
+}
+
+// settle puts the file in its place, once it opens something.
+func settle(file, out string) error {
+	if file == out {
+		return nil
+	}
+	if err := os.Rename(file, out); err != nil {
+		return fmt.Errorf("access: hand credentials over: %w", err)
+	}
+	return nil
+}
+
+// open makes what the credential reads by, and has the broker let it in.
+func (d *Doors) open(ctx context.Context, issued events.CredentialIssued) error {
+	grant := credentials.GrantOf(issued)
+	account, err := d.cfg.Authority.Account(grant, issued.Account)
+	if err != nil {
+		return err
+	}
+	for _, reader := range grant.Readers(d.cfg.ID) {
+		if err := jetstream.EnsureReader(ctx, d.cfg.Conn, reader); err != nil {
+			return err
+		}
+	}
+	return d.cfg.Push(ctx, account)
+}
+
+// Revoke shuts a program out, for ever: when it returns, every server of the broker
+// that is there has thrown it out, and what it read by is gone. Called again it
+// does what was left undone.
+func (d *Doors) Revoke(ctx context.Context, name events.CredentialName, reason string) error {
+	state, err := commands.Credential(ctx, d.cfg.Ledger, name)
+	if err != nil {
+		return err
+	}
+	if !state.Exists {
+		return fmt.Errorf("%w: %s", ErrUnknown, name)
+	}
+	if _, err := d.service.RevokeCredential(ctx, commands.Wish{Principal: commands.Operator(), Reason: reason}, name); err != nil {
+		return err
+	}
+	return d.shut(ctx, state.Issued)
+}
+
+func (d *Doors) shut(ctx context.Context, issued events.CredentialIssued) error {
+	account, err := d.cfg.Authority.Revoked(issued.Name, issued.Account)
+	if err != nil {
+		return err
+	}
+	if err := d.cfg.Push(ctx, account); err != nil {
+		return err
+	}
+	for _, reader := range credentials.GrantOf(issued).Readers(d.cfg.ID) {
+		if err := jetstream.RemoveReader(ctx, d.cfg.Conn, reader.Stream, reader.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Entry is one credential that was ever issued.
+type Entry struct {
+	events.CredentialIssued
+	// At is when, RevokedAt when it was taken back, 0 if it was not.
+	At, RevokedAt events.Time
+}
+
+// List returns every credential that was ever issued, by name.
+func (d *Doors) List(ctx context.Context) ([]Entry, error) {
+	subjects, err := d.cfg.Ledger.Aggregates(ctx, events.System, events.AggregateCredential)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Entry, 0, len(subjects))
+	for _, subject := range subjects {
+		facts, err := d.cfg.Ledger.Load(ctx, subject, 0)
+		if err != nil {
+			return nil, err
+		}
+		var entry Entry
+		for _, f := range facts {
+			switch e := f.Event.(type) {
+			case events.CredentialIssued:
+				entry.CredentialIssued, entry.At = e, f.Meta.Time
+			case events.CredentialRevoked:
+				entry.RevokedAt = f.Meta.Time
+			}
+		}
+		out = append(out, entry)
+	}
+	return out, nil
+}
+
+// Heal has the broker know again who is let in and who is not, as the ledger says:
+// after files of the broker were lost, or brought back from a backup.
+func (d *Doors) Heal(ctx context.Context) error {
+	entries, err := d.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		f := d.open
+		if e.RevokedAt != 0 {
+			f = d.shut
+		}
+		if err := f(ctx, e.CredentialIssued); err != nil {
+			return fmt.Errorf("access: credential %s: %w", e.Name, err)
+		}
+	}
+	return nil
+}
+
+// first are the credentials that a folder is given at its ledger's beginning. Their
+// names are those of what uses them. Nothing writes to it.
+var first = []Wish{
+	{Name: "sidecar", For: events.CredentialVerifier},
+	{Name: "subscriber", For: events.CredentialSubscriber},
+	{Name: "auditor", For: events.CredentialAuditor},
+}
+
+// Furnish puts the first credentials into a folder, `<name>.creds`: one that reads
+// the ledger and records uses, one that reads revocations, one that reads
+// everything. One that was issued and taken away, or revoked, stays away.
+func (d *Doors) Furnish(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("access: folder of credentials: %w", err)
+	}
+	for _, w := range first {
+		w.Out = filepath.Join(dir, string(w.Name)+".creds")
+		_, err := d.Issue(ctx, w)
+		switch {
+		case errors.Is(err, ErrIssued), errors.Is(err, ErrRevoked), errors.Is(err, ErrOther), errors.Is(err, ErrExists):
+			d.cfg.Logger.InfoContext(ctx, "a first credential is left as it is", "name", string(w.Name), "cause", err)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// label draws the label of a scope.
+func label() (events.ScopeLabel, error) {
+	var random [16]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", fmt.Errorf("access: draw a label: %w", err)
+	}
+	return events.ScopeLabel(hex.EncodeToString(random[:])), nil
+}
+
+// ParseOrganizations reads a list such as a flag holds, "a,b".
+func ParseOrganizations(text string) ([]events.OrgID, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var out []events.OrgID
+	for part := range strings.SplitSeq(text, ",") {
+		org, err := events.ParseOrgID(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, org)
+	}
+	return out, nil
+}

@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyledger/keyledger/cmd/access"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
+)
+
+func (a *app) natsAuthCommand() *cobra.Command {
+	return a.under("nats-auth", "Let verifiers, subscribers and auditors in at the broker",
+		`Let programs in at the broker, and shut them out again. Each gets credentials of
+its own: by them it reads what it may, as one consumer that was made for it, and
+reaches nothing else. Who was let in is an event of the ledger.
+
+The embedded broker is reached by its server's data folder, whether the server
+runs, with --nats-listen, or is stopped. A cluster is reached by --nats, with the
+folder that nats-auth operator made.`,
+		a.natsAuthOperatorCommand(),
+		a.natsAuthIssueCommand(events.CredentialVerifier, "Issue credentials for a verifier",
+			`A verifier, such as a sidecar, reads the ledger to answer for keys by itself, and
+records its own uses. Narrowed to organizations, it reads no other organization's
+events.`),
+		a.natsAuthIssueCommand(events.CredentialSubscriber, "Issue credentials for a subscriber",
+			`A subscriber is told of revocations, each until it has said that it dealt with it.
+It reads nothing else, and writes nothing.`),
+		a.natsAuthIssueCommand(events.CredentialAuditor, "Issue credentials for an auditor",
+			`An auditor reads every event and every use, and writes nothing.`),
+		a.natsAuthListCommand(), a.natsAuthRevokeCommand())
+}
+
+func (a *app) natsAuthOperatorCommand() *cobra.Command {
+	var out string
+	var nodes []string
+	c := &cobra.Command{
+		Use: "operator --out DIR", Short: "Make a cluster's root of trust, once", Args: takes(),
+		Long: `Make a cluster's root of trust in a folder: what the nodes' conf includes, and
+the credentials of those who run the installation. Who has the folder can let
+anybody in: keep it where keys are kept.
+
+It is made once. Run again, it leaves every key as it is, finishes what was
+interrupted, and brings auth.conf to what this version needs.`,
+		Example: `  keyledger nats-auth operator --out auth --nodes n1:6222,n2:6222,n3:6222`,
+		RunE: func(*cobra.Command, []string) error {
+			if out == "" {
+				return usage("--out is needed: the folder for the root of trust", "")
+			}
+			authority, err := credentials.Create(out)
+			if err != nil {
+				return err
+			}
+			if len(nodes) > 0 {
+				if err := authority.WriteCluster(nodes); err != nil {
+					return err
+				}
+			}
+			path := func(name string) string { return shellQuote(filepath.ToSlash(filepath.Join(out, name))) }
+			return a.out.done(map[string]any{"folder": out, "ledger_account": authority.LedgerAccount()}, authority.LedgerAccount(),
+				`The root of trust is in %s. Keep it safe.
+
+  %s  what the conf of every node includes
+  %s  for keyledger init, once
+  %s  for keyledger serve`,
+				shellQuote(filepath.ToSlash(out)), path(credentials.ConfFile), path(credentials.OperatorCreds), path(credentials.ServerCreds))
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "`folder` for the root of trust")
+	c.Flags().StringSliceVar(&nodes, "nodes", nil, "the cluster `addresses` of the nodes, for cluster.conf")
+	a.out.flags(c.Flags())
+	return c
+}
+
+// reachFlags are the flags by which a broker's doors are reached.
+func (a *app) reachFlags(c *cobra.Command, r *access.Reach) {
+	f := c.Flags()
+	f.StringVar(&r.Data, "data", "./data", "`folder` of the server with the embedded broker")
+	f.StringVar(&r.URL, "nats", "", "the cluster's `addresses`, where the ledger lies on one")
+	f.StringVar(&r.Auth, "auth", "", "`folder` that nats-auth operator made")
+	f.StringVar(&r.CA, "nats-ca", "", "`file` with the authorities that the broker's certificates are checked by, PEM")
+	f.IntVar(&r.Replicas, "replicas", 3, "on how many of the cluster's nodes each stream lies: 1, 3 or 5")
+	a.out.flags(f)
+}
+
+// atDoors reaches the broker's doors for the time of a call.
+func (a *app) atDoors(cmd *cobra.Command, r access.Reach, f func(*access.Doors) error) error {
+	r.Logger = slog.New(slog.NewTextHandler(a.env.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	if err := r.Validate(); err != nil {
+		return usage(serveFault(err), "")
+	}
+	doors, leave, err := r.Open(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return f(doors)
+}
+
+func (a *app) natsAuthIssueCommand(kind events.CredentialKind, short, long string) *cobra.Command {
+	var reach access.Reach
+	var orgs string
+	wish := access.Wish{For: kind}
+	c := &cobra.Command{
+		Use: string(kind) + " NAME --out FILE", Short: short, Args: takes("NAME"),
+		Long: long + `
+
+The name is given once, for ever. Interrupted, the command goes on when it is run
+again; run once more after that it changes nothing.`,
+		Example: fmt.Sprintf("  keyledger nats-auth %s %s-1 --out %s-1.creds\n  keyledger nats-auth %s acme-1 --orgs acme --out acme-1.creds \\\n    --nats nats://n1:4222 --auth auth",
+			kind, kind, kind, kind),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if wish.Name, err = events.ParseCredentialName(args[0]); err != nil {
+				return usage("NAME must be 1 to 63 characters of a-z, 0-9 and '-', and begin with a letter or digit", "")
+			}
+			if wish.Organizations, err = access.ParseOrganizations(orgs); err != nil {
+				return usage("--orgs is a list of organization ids, such as acme,globex", "")
+			}
+			if wish.Out == "" {
+				return usage("--out is needed: the file for the credentials", "")
+			}
+			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
+				issued, err := doors.Issue(cmd.Context(), wish)
+				if err != nil {
+					return err
+				}
+				return a.out.done(credentialDocument(access.Entry{CredentialIssued: issued}), string(issued.Name),
+					"The %s %s is let in by %s. Whoever has the file is %s.", kind, issued.Name, wish.Out, issued.Name)
+			})
+		},
+	}
+	c.Flags().StringVar(&orgs, "orgs", "", "the only `organizations` it reaches, separated by commas (default: all)")
+	c.Flags().StringVar(&wish.Out, "out", "", "`file` for the credentials, readable by its owner alone")
+	if kind == events.CredentialVerifier {
+		c.Flags().DurationVar(&wish.MaxStaleness, "max-staleness", 0, "how old it may let its knowledge become, such as 30s (default: the server's)")
+	}
+	a.reachFlags(c, &reach)
+	return c
+}
+
+func (a *app) natsAuthListCommand() *cobra.Command {
+	var reach access.Reach
+	c := &cobra.Command{
+		Use: "list", Short: "List everybody who was ever let in", Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
+				entries, err := doors.List(cmd.Context())
+				if err != nil {
+					return err
+				}
+				documents := []map[string]any{}
+				g := grid{
+					head: []string{"NAME", "FOR", "ORGANIZATIONS", "ISSUED", "REVOKED"},
+					none: "Nobody was let in.", whole: map[string]bool{"NAME": true}, folded: map[string]bool{"ORGANIZATIONS": true},
+				}
+				for _, e := range entries {
+					orgs := "all"
+					if len(e.Organizations) > 0 {
+						orgs = joinIDs(e.Organizations, ", ")
+					}
+					documents = append(documents, credentialDocument(e))
+					g.add(string(e.Name), string(e.Name), string(e.For), orgs, at(e.At.Std()), at(e.RevokedAt.Std()))
+				}
+				return a.out.list(map[string]any{"items": documents}, g)
+			})
+		},
+	}
+	a.reachFlags(c, &reach)
+	return c
+}
+
+func (a *app) natsAuthRevokeCommand() *cobra.Command {
+	var reach access.Reach
+	var reason string
+	c := &cobra.Command{
+		Use: "revoke NAME", Short: "Shut somebody out, for ever", Args: takes("NAME"),
+		Long: `Shut a program out at the broker, at once and for ever: it is thrown out where it
+is connected. Its name is not given again. Interrupted, the command goes on when it
+is run again.`,
+		Example: `  keyledger nats-auth revoke verifier-1 --reason "the machine was sold"`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := events.ParseCredentialName(args[0])
+			if err != nil {
+				return usage("there can be no credential of that name", "")
+			}
+			if err := a.confirm(cmd, "Shut "+string(name)+" out at the broker, for ever?"); err != nil {
+				return err
+			}
+			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
+				if err := doors.Revoke(cmd.Context(), name, reason); err != nil {
+					return err
+				}
+				return a.out.done(map[string]any{"name": name}, string(name), "%s is shut out, for ever.", name)
+			})
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "`why`, for the ledger")
+	a.yesFlag(c)
+	a.reachFlags(c, &reach)
+	return c
+}
+
+// credentialDocument is a credential as a program reads it.
+func credentialDocument(e access.Entry) map[string]any {
+	d := map[string]any{"name": e.Name, "for": e.For, "account": e.Account}
+	if len(e.Organizations) > 0 {
+		d["organizations"] = e.Organizations
+	}
+	if e.MaxStaleness > 0 {
+		d["max_staleness"] = e.MaxStaleness
+	}
+	for member, t := range map[string]events.Time{"issued_at": e.At, "revoked_at": e.RevokedAt} {
+		if !t.IsZero() {
+			d[member] = t
+		}
+	}
+	return d
+}
+
+func joinIDs[T ~string](ids []T, separator string) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = string(id)
+	}
+	return strings.Join(texts, separator)
+}
