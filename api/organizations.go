@@ -67,7 +67,7 @@ func (s *Server) createOrganization(ctx context.Context, c *call) (reply, error)
 		Limits: events.Limits{MaxActiveKeys: body.Limits.MaxActiveKeys, MaxKeyLifetime: events.Period(body.Limits.MaxKeyLifetime)},
 		Policy: events.Policy{
 			DefaultPrefix: body.Policy.DefaultPrefix, DefaultExpiresIn: events.Period(body.Policy.DefaultExpiresIn),
-			RotationDueAfter: events.Period(body.Policy.RotationDueAfter),
+			RotationDueAfter: events.Period(body.Policy.RotationDueAfter), ExpiryNotices: periods(body.Policy.ExpiryNotices),
 		},
 	})
 	return s.organizationChanged(ctx, w, out, err, id, "/v1/organizations/"+string(id))
@@ -168,6 +168,16 @@ func patchPolicy(change *organization.Update, patch wire.Optional[wire.UpdatePol
 	change.DefaultPrefix = given(patch.Value.DefaultPrefix)
 	change.DefaultExpiresIn = givenPeriod(patch.Value.DefaultExpiresIn)
 	change.RotationDueAfter = givenPeriod(patch.Value.RotationDueAfter)
+	notices := patch.Value.ExpiryNotices
+	change.ExpiryNotices = domain.Optional[[]events.Period]{Set: notices.Set, Value: periods(notices.Value)}
+}
+
+func periods(list []string) []events.Period {
+	var out []events.Period
+	for _, p := range list {
+		out = append(out, events.Period(p))
+	}
+	return out
 }
 
 func (s *Server) deleteOrganization(ctx context.Context, c *call) (reply, error) {

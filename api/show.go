@@ -143,6 +143,7 @@ func showLimits(l events.Limits) wire.Limits {
 func showPolicy(p events.Policy) wire.Policy {
 	return wire.Policy{
 		DefaultPrefix: p.DefaultPrefix, DefaultExpiresIn: string(p.DefaultExpiresIn), RotationDueAfter: string(p.RotationDueAfter),
+		ExpiryNotices: texts(p.ExpiryNotices),
 	}
 }
 

@@ -23,9 +23,10 @@ type Limits struct {
 
 // Policy is how an organization wants its keys when a request does not say.
 type Policy struct {
-	DefaultPrefix    string `json:"default_prefix,omitzero" maxLength:"15" example:"acme_live" doc:"Prefix of keys created without one."`
-	DefaultExpiresIn string `json:"default_expires_in,omitzero" maxLength:"16" example:"90d" doc:"Expiry of keys created without one."`
-	RotationDueAfter string `json:"rotation_due_after,omitzero" maxLength:"16" example:"180d" doc:"Age at which a key should be rotated."`
+	DefaultPrefix    string   `json:"default_prefix,omitzero" maxLength:"15" example:"acme_live" doc:"Prefix of keys created without one."`
+	DefaultExpiresIn string   `json:"default_expires_in,omitzero" maxLength:"16" example:"90d" doc:"Expiry of keys created without one."`
+	RotationDueAfter string   `json:"rotation_due_after,omitzero" maxLength:"16" example:"180d" doc:"Age at which a key should be rotated."`
+	ExpiryNotices    []string `json:"expiry_notices,omitempty" maxItems:"5" example:"[\"14d\",\"1d\"]" doc:"How long before a key ends a key.expiring event tells of it: <n>d, <n>mo or <n>y, the longest first."`
 }
 
 // Organization is a tenant.
@@ -70,6 +71,13 @@ type UpdatePolicy struct {
 	DefaultPrefix    Optional[string] `json:"default_prefix,omitzero" maxLength:"15"`
 	DefaultExpiresIn Optional[string] `json:"default_expires_in,omitzero" maxLength:"16"`
 	RotationDueAfter Optional[string] `json:"rotation_due_after,omitzero" maxLength:"16"`
+	// ExpiryNotices takes the place of the whole list.
+	ExpiryNotices Optional[[]string] `json:"expiry_notices,omitzero" maxItems:"5" doc:"Takes the place of the whole list."`
+}
+
+// IsZero reports whether nothing is patched.
+func (p UpdatePolicy) IsZero() bool {
+	return p.DefaultPrefix.IsZero() && p.DefaultExpiresIn.IsZero() && p.RotationDueAfter.IsZero() && p.ExpiryNotices.IsZero()
 }
 
 // Workspace is a project inside an organization.

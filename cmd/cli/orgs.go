@@ -22,6 +22,7 @@ func (a *app) orgsCommand() *cobra.Command {
 // orgSettings are the flags of what an organization is set up with.
 type orgSettings struct {
 	name, plan, lifetime, prefix, expiresIn, rotation string
+	notices                                           []string
 	maxKeys                                           int
 }
 
@@ -33,6 +34,7 @@ func (o *orgSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.prefix, "default-prefix", "", "`prefix` of keys that are created without one")
 	f.StringVar(&o.expiresIn, "default-expires-in", "", "`period` until keys expire that are created without one")
 	f.StringVar(&o.rotation, "rotation-due-after", "", "`age` at which a key should be rotated")
+	f.StringSliceVar(&o.notices, "expiry-notices", nil, "`periods` before a key's end at which key.expiring tells of it, such as 14d,1d")
 }
 
 func (a *app) orgsCreateCommand() *cobra.Command {
@@ -57,7 +59,9 @@ func (a *app) orgsCreateCommand() *cobra.Command {
 		org, err := s.CreateOrganization(cmd.Context(), wire.CreateOrganization{
 			ID: args[0], Name: o.name, Plan: o.plan, Reason: w.reason,
 			Limits: wire.Limits{MaxActiveKeys: o.maxKeys, MaxKeyLifetime: o.lifetime},
-			Policy: wire.Policy{DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, RotationDueAfter: o.rotation},
+			Policy: wire.Policy{
+				DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, RotationDueAfter: o.rotation, ExpiryNotices: o.notices,
+			},
 		}, a.options(w, &got)...)
 		return a.changed(err, got, org, org.ID, func() error {
 			return a.out.say("Created organization %s, plan %s.", titled(org.ID, org.Name), org.Plan)
@@ -191,7 +195,12 @@ func (o *orgSettings) patch(f *pflag.FlagSet) wire.UpdateOrganization {
 	if limits != (wire.UpdateLimits{}) {
 		p.Limits = wire.Some(limits)
 	}
-	if policy != (wire.UpdatePolicy{}) {
+	if f.Changed("expiry-notices") {
+		if policy.ExpiryNotices = wire.Some(o.notices); len(o.notices) == 0 {
+			policy.ExpiryNotices = wire.Null[[]string]()
+		}
+	}
+	if !policy.IsZero() {
 		p.Policy = wire.Some(policy)
 	}
 	return p

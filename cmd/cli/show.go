@@ -161,6 +161,7 @@ func (a *app) orgFields(o wire.Organization, revision string) []field {
 		{"default prefix", o.Policy.DefaultPrefix},
 		{"default expiry", o.Policy.DefaultExpiresIn},
 		{"rotation due after", o.Policy.RotationDueAfter},
+		{"notices of expiry", strings.Join(o.Policy.ExpiryNotices, ", ")},
 		{"created", at(o.CreatedAt)},
 		{"changed", changedText(o.CreatedAt, o.UpdatedAt)},
 		{"revision", revision},

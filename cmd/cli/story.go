@@ -135,6 +135,8 @@ func happenedToKey(e events.Event) string {
 		return "rotated, succeeded by key " + shortID(e.Successor.String()) + untilText(e.GraceEndsAt)
 	case events.KeyGraceChanged:
 		return "grace ends " + at(e.GraceEndsAt.Std())
+	case events.KeyExpiring:
+		return "will expire " + at(e.ExpiresAt.Std()) + ", told " + string(e.Notice) + " ahead"
 	case events.KeyExpired:
 		return "expired"
 	case events.KeyRevoked:

@@ -24,6 +24,7 @@ import (
 	"github.com/keyledger/keyledger/projections/continuity"
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/projections/usage"
+	"github.com/keyledger/keyledger/relay/expiry"
 	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -50,6 +51,7 @@ type parts struct {
 	memory, catalogs, audits *projections.Runner
 	uses                     *usesRunner
 	ticks                    *ticks.Ticker
+	expiry                   *expiry.Keeper
 
 	recorder *recording.Recorder
 	verifier *verify.Verifier
@@ -132,6 +134,9 @@ func (p *parts) connect(cfg Config) error {
 		Holders: p.holders, Await: p.await, Logger: cfg.Logger,
 	})
 	if err != nil {
+		return err
+	}
+	if err := p.makeExpiry(cfg, service); err != nil {
 		return err
 	}
 	return p.offer(cfg, service)
@@ -240,6 +245,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		registry.Register(collectors.NewGoCollector()),
 		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
 		p.registerFreshness(registry),
+		p.registerExpiry(registry),
 	}
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
@@ -322,6 +328,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	}
 	views.Go(func() { p.uses.run(running) })
 	views.Go(func() { p.ticks.Run(running) })
+	views.Go(func() { p.keepExpiry(running) })
 	defer func() {
 		stopViews()
 		views.Wait()

@@ -213,7 +213,7 @@ func checkNotices(list []events.Period) error {
 	}
 	for _, p := range list {
 		if p == "" || p == period.Never {
-			return domain.Refuse(domain.ErrInvalid, field, "holds periods of the form <n>d, <n>mo or <n>y, such as 14d; leave it out for no notice")
+			return domain.Refuse(domain.ErrInvalid, field, "must hold periods of the form <n>d, <n>mo or <n>y, such as 14d, and none for no notice")
 		}
 		if err := period.Check(field, p); err != nil {
 			return err
