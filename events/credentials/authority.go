@@ -266,7 +266,7 @@ func (a *Authority) WriteCluster(nodes []string) error {
 		"authorization { user: node, password: %q }\nroutes: [\n", password)
 	for _, node := range nodes {
 		// Written into a conf, so it must be what it says it is.
-		if _, _, err := net.SplitHostPort(node); err != nil || !plainNode.MatchString(node) {
+		if host, port, err := net.SplitHostPort(node); err != nil || host == "" || port == "" || !plainNode.MatchString(node) {
 			return fmt.Errorf("%w: %q", ErrNode, node)
 		}
 		fmt.Fprintf(&b, "  \"nats-route://node:%s@%s\"\n", password, node)

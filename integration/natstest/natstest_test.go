@@ -121,14 +121,14 @@ func authority(t *testing.T, members []string) (auth, operator, password string)
 	made := t.TempDir()
 	a, err := credentials.Create(made)
 	if err == nil {
-		err = a.Nodes(members)
+		err = a.WriteCluster(members)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The nodes get these two files and nothing else.
 	auth = t.TempDir()
-	for _, name := range []string{credentials.ConfFile, credentials.ClusterConf} {
+	for _, name := range []string{credentials.ConfFile, credentials.ClusterFile} {
 		text, err := os.ReadFile(filepath.Join(made, name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(auth, name), text, 0o600)

@@ -1,6 +1,7 @@
 package credentials_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,17 +12,17 @@ import (
 
 // The nodes' password is drawn once, and nobody but the folder's owner reads it. What
 // would break the conf, or lead a node elsewhere, is refused.
-func TestNodes(t *testing.T) {
+func TestWriteCluster(t *testing.T) {
 	dir := t.TempDir()
 	a, err := credentials.Create(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write := func(addresses ...string) string {
-		if err := a.Nodes(addresses); err != nil {
+		if err := a.WriteCluster(addresses); err != nil {
 			t.Fatal(err)
 		}
-		text, err := os.ReadFile(filepath.Join(dir, credentials.ClusterConf))
+		text, err := os.ReadFile(filepath.Join(dir, credentials.ClusterFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,18 +35,15 @@ func TestNodes(t *testing.T) {
 	if n := strings.Count(more, "nats-route://node:"); n != 4 {
 		t.Errorf("%d routes:\n%s", n, more)
 	}
-	for _, name := range []string{credentials.ClusterConf, "nodes.key"} {
+	for _, name := range []string{credentials.ClusterFile, "cluster.password"} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
 	}
 	for _, address := range []string{"", "a", "a:", ":6222", `a:1"]`, "a:6222/b", "node@a:6222", "a b:1", "a:6222\nroutes: []"} {
-		if err := a.Nodes([]string{address}); err == nil {
-			t.Errorf("%q is taken for a node", address)
+		if err := a.WriteCluster([]string{address}); !errors.Is(err, credentials.ErrNode) {
+			t.Errorf("%q is taken for a node: %v", address, err)
 		}
-	}
-	if err := a.Nodes(nil); err == nil {
-		t.Error("a cluster of nobody")
 	}
 }
