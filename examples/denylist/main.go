@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/examples/denylist/deny"
 )
@@ -48,16 +49,19 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	name, _, err := credentials.Holder(content)
+	held, err := credentials.Holder(content)
 	if err != nil {
 		return fmt.Errorf("%s: %w", *creds, err)
+	}
+	if held.For != events.CredentialSubscriber {
+		return fmt.Errorf("%s: is for %s, and this service takes a subscriber's", *creds, held.For)
 	}
 	list, err := deny.Open(*file)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, list.Close()) }()
-	conn, err := nats.Connect(*url, nats.Name(string(name)), nats.UserCredentials(*creds),
+	conn, err := nats.Connect(*url, nats.Name(string(held.Name)), nats.UserCredentials(*creds),
 		// The list answers from its file while the broker is away, also at the start.
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("disconnected", "error", err) }),
@@ -68,12 +72,12 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close()
-	f, err := deny.NewFollower(deny.Config{Conn: conn, Consumer: string(name), List: list, Logger: log})
+	f, err := deny.NewFollower(deny.Config{Conn: conn, Consumer: string(held.Name), List: list, Logger: log})
 	if err != nil {
 		return err
 	}
 	denied, aside := list.Size()
-	log.Info("following revocations", "as", name, "denied", denied, "set_aside", aside)
+	log.Info("following revocations", "as", held.Name, "denied", denied, "set_aside", aside)
 	return both(ctx, f, *listen, f.Handler(*maxAge), log)
 }
 

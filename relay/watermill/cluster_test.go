@@ -95,7 +95,7 @@ func admitted(t testing.TB, c *clustertest.Cluster) *nats.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := credentials.Push(t.Context(), c.System(), account); err != nil {
+	if err := credentials.Push(t.Context(), c.System(), clustertest.Nodes, account); err != nil {
 		t.Fatal(err)
 	}
 	for _, spec := range credential.Readers(ledgerID) {

@@ -75,11 +75,11 @@ func newWorld(t testing.TB) *world {
 // throwOut revokes the credential at the broker.
 func (w *world) throwOut() {
 	w.t.Helper()
-	_, public, err := credentials.Holder(w.creds)
+	held, err := credentials.Holder(w.creds)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	account, err := w.broker.Authority().Revoked(consumer, public)
+	account, err := w.broker.Authority().Revoked(consumer, held.Account)
 	if err != nil {
 		w.t.Fatal(err)
 	}
