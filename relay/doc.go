@@ -2,6 +2,9 @@
 // effects, each with a position of its own, that carry events to programs which
 // do not read the ledger themselves.
 //
+// relay/ticks tells everybody who reads the ledger, by a fact of its own, that
+// nothing happened.
+//
 // relay/watermill lets programs that are built on Watermill follow the ledger,
 // and use topics of their own beside it. Events also leave through the API
 // (GET /v1/events) and through the ledger itself.
