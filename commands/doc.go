@@ -24,6 +24,7 @@ package commands
 
 import (
 	"context"
+	"time"
 
 	"github.com/keyledger/keyledger/events"
 )
@@ -42,6 +43,14 @@ type Reader interface {
 
 	// Latest returns the last fact of a subject, and whether there is one.
 	Latest(ctx context.Context, subject events.Subject) (events.Recorded, bool, error)
+
+	// Confirm returns nil when all that was read since an instant was read from a
+	// leader that nobody had replaced: one that is cut off from the others goes on
+	// answering for a while, and what it says there is, was. Errors:
+	//   - [events.ErrConflict]: it was perhaps read from the leader before; read
+	//     again, and confirm that.
+	//   - [events.ErrUnavailable]: it cannot be confirmed now.
+	Confirm(ctx context.Context, began time.Time) error
 }
 
 // Appender appends facts.

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -92,11 +93,19 @@ func (s *Service) loadKey(ctx context.Context, org events.OrgID, id events.KeyID
 
 // Key reads a key from its own facts, as they are now.
 func (s *Service) Key(ctx context.Context, org events.OrgID, id events.KeyID) (Key, error) {
-	k, err := s.loadKey(ctx, org, id)
-	if err == nil && !k.Exists {
-		err = notFound("key")
+	for n := 1; ; n++ {
+		began := time.Now()
+		k, err := s.loadKey(ctx, org, id)
+		if err == nil && !k.Exists {
+			err = s.confirm(ctx, began, notFound("key"))
+		}
+		switch {
+		case !errors.Is(err, events.ErrConflict):
+			return k.Key, err
+		case n == maxAttempts:
+			return Key{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+		}
 	}
-	return k.Key, err
 }
 
 func (k loadedKey) attempt(org events.OrgID, o order) (attempt, error) {

@@ -287,38 +287,23 @@ func (s *Service) run(ctx context.Context, o order, decide func(context.Context)
 // settle is the one loop.
 func (s *Service) settle(ctx context.Context, o order, decide func(context.Context) (attempt, error)) (Outcome, error) {
 	backoff := firstBackoff
+	met := false // a conflict
 	for n := 1; ; n++ {
-		a, err := decide(ctx)
-		if n > 1 && errors.Is(err, events.ErrUnavailable) {
+		facts, out, err := s.once(ctx, o, decide)
+		if err == nil && len(facts) > 0 {
+			var stored []events.Recorded
+			if stored, err = s.append(ctx, o.wish, facts); err == nil {
+				return Outcome{Facts: stored, Position: history(stored).last()}, nil
+			}
+			met = met || errors.Is(err, events.ErrConflict)
+		} else if met && errors.Is(err, events.ErrUnavailable) {
 			// What met the conflict was to be looked for, and may be this very
 			// wish: stored before, or now, where two brokers both lead for a moment.
 			return Outcome{}, fmt.Errorf("%w: the conflict could not be looked into", events.ErrOutcomeUnknown)
 		}
-		if err != nil {
-			return Outcome{}, err
-		}
-		if len(a.done) > 0 {
-			return Outcome{Facts: a.done, Position: max(a.position, history(a.done).last()), Replayed: true}, nil
-		}
-		if o.wish.IfMatch != 0 && o.wish.IfMatch != a.revision && !a.absorbing {
-			return Outcome{}, domain.Refuse(domain.ErrStale, "If-Match", "names revision %d, the current one is %d; read it again", o.wish.IfMatch, a.revision)
-		}
-		if len(a.facts) == 0 {
-			return Outcome{Position: a.position}, nil
-		}
-		entries, err := s.entries(o, a)
-		if err != nil {
-			return Outcome{}, err
-		}
-		if o.wish.DryRun {
-			return Outcome{Facts: preview(entries), Position: a.position}, nil
-		}
-		facts, err := s.append(ctx, o.wish, entries)
 		switch {
-		case err == nil:
-			return Outcome{Facts: facts, Position: history(facts).last()}, nil
 		case !errors.Is(err, events.ErrConflict):
-			return Outcome{}, err
+			return out, err
 		case n == maxAttempts:
 			return Outcome{}, fmt.Errorf("%w: gave up after %d attempts, nothing was changed", events.ErrUnavailable, n)
 		}
@@ -327,6 +312,44 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
+}
+
+// once decides, and returns what is to be appended, or the outcome where nothing
+// is. What only says that nothing happens leaves here confirmed: nobody else
+// vouches for it, while what is appended goes through the quorum.
+func (s *Service) once(ctx context.Context, o order, decide func(context.Context) (attempt, error)) ([]events.Entry, Outcome, error) {
+	began := time.Now()
+	a, err := decide(ctx)
+	switch {
+	case err != nil:
+	case len(a.done) > 0:
+		return nil, Outcome{Facts: a.done, Position: max(a.position, history(a.done).last()), Replayed: true}, nil
+	case o.wish.IfMatch != 0 && o.wish.IfMatch != a.revision && !a.absorbing:
+		err = domain.Refuse(domain.ErrStale, "If-Match", "names revision %d, the current one is %d; read it again", o.wish.IfMatch, a.revision)
+	}
+	if err != nil || len(a.facts) == 0 {
+		return nil, Outcome{Position: a.position}, s.confirm(ctx, began, err)
+	}
+	entries, err := s.entries(o, a)
+	if err == nil && o.wish.DryRun {
+		return nil, Outcome{Facts: preview(entries), Position: a.position}, nil
+	}
+	return entries, Outcome{}, err
+}
+
+// confirm returns a refusal, or nil, that rests on what was read since an instant,
+// when that is confirmed; else why it is not. What does not rest on the ledger
+// needs no confirmation.
+func (s *Service) confirm(ctx context.Context, began time.Time, refusal error) error {
+	for _, other := range []error{events.ErrUnavailable, events.ErrOutcomeUnknown, events.ErrCorrupt, domain.ErrInvalid} {
+		if errors.Is(refusal, other) {
+			return refusal
+		}
+	}
+	if err := s.cfg.Log.Confirm(ctx, began); err != nil {
+		return err
+	}
+	return refusal
 }
 
 // append stores what one wish decided. A new key alone goes out with others that

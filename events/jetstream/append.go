@@ -79,6 +79,7 @@ func (l *Ledger) store(ctx context.Context, parts []batch.Part) ([]events.Record
 	if ack.Duplicate {
 		return nil, fmt.Errorf("%w: message id was stored before, at position %d", events.ErrConflict, ack.Seq)
 	}
+	l.seen.reach(ack.Seq)
 	out := make([]events.Recorded, len(parts))
 	first := ack.Seq - uint64(len(parts)) + 1
 	for i, p := range parts {

@@ -98,6 +98,9 @@ type Ledger struct {
 	replicas int
 	log      *slog.Logger
 	config   Config
+	// seen is how far the ledger was seen to go.
+	seen       furthest
+	confirming confirming
 }
 
 // New returns the ledger behind a connection. It asks the broker nothing.
@@ -211,6 +214,9 @@ func (l *Ledger) get(ctx context.Context, stream string, req getRequest) (messag
 		return message{}, e.read(stream)
 	}
 	m := answer.Message
+	if stream == StreamLedger {
+		l.seen.reach(m.Seq)
+	}
 	return message{seq: m.Seq, stored: events.TimeOf(m.Time), subject: m.Subject, body: m.Data}, nil
 }
 

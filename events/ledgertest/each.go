@@ -1,10 +1,12 @@
 package ledgertest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/batch"
@@ -100,5 +102,42 @@ func latest(t *testing.T, b *bench) {
 	all := b.load(t, subject, 0)
 	if want := all[len(all)-1]; !reflect.DeepEqual(got, want) {
 		t.Fatalf("%+v, want %+v", got, want)
+	}
+}
+
+// confirmedRead confirms what many read at once while others write. A ledger may
+// ask for it to be read again, and then confirms it.
+func confirmedRead(t *testing.T, b *bench) {
+	const readers, times = 8, 10
+	subject := events.WorkspaceSubject(org, "a")
+	b.append(t, b.workspace("a"))
+	together(readers+1, func(i int) {
+		for n := range times {
+			if i == readers {
+				if _, err := b.Ledger.Append(b.ctx, []events.Entry{b.rename("a", events.Revision(n+2))}); err != nil {
+					t.Errorf("append: %v", err)
+				}
+				continue
+			}
+			for {
+				began := time.Now()
+				_, found, err := b.Ledger.Latest(b.ctx, subject)
+				if err == nil {
+					err = b.Ledger.Confirm(b.ctx, began)
+				}
+				if errors.Is(err, events.ErrConflict) {
+					continue
+				}
+				if err != nil || !found {
+					t.Errorf("confirm: %v", err)
+				}
+				break
+			}
+		}
+	})
+	ctx, cancel := context.WithCancel(b.ctx)
+	cancel()
+	if err := b.Ledger.Confirm(ctx, time.Now()); !errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("confirm without patience: %v", err)
 	}
 }

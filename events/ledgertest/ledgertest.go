@@ -24,6 +24,7 @@ type Writer interface {
 type Reader interface {
 	Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error)
 	Latest(ctx context.Context, subject events.Subject) (events.Recorded, bool, error)
+	Confirm(ctx context.Context, began time.Time) error
 	Last(ctx context.Context) (events.Position, error)
 	At(ctx context.Context, pos events.Position) (events.Recorded, error)
 }
@@ -84,6 +85,7 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"facts that stand alone are refused together", eachRefused},
 		{"load reads one subject", load},
 		{"latest reads the last of one subject", latest},
+		{"what was read is confirmed", confirmedRead},
 		{"load reads a long history up to now", loadLong},
 		{"load refuses a doubtful history", loadDoubtful},
 		{"load refuses a long history that is doubtful", loadLongDoubtful},
