@@ -213,9 +213,10 @@ func (c *customer) named(id string) int {
 // lost, what was not answered is there wholly or not at all, no server finds a
 // revoked key VALID after the bound, and the servers need nobody's help.
 //
-// Breaking it, and what showed it: a server whose connection does not notice a node
-// that stands still; answers that do not wait for the broker's; a command id that is
-// drawn anew for each repeat.
+// Breaking it, and what showed it: servers without a heartbeat to their node stay with
+// the one that stands still, and two changes in two minutes are answered; with a
+// command id that is drawn anew for each repeat, a create that was carried out is
+// refused when it is told again.
 func TestLeaderLost(t *testing.T) {
 	p := compose(t)
 	nodes, servers := p.up()
