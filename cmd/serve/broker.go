@@ -117,7 +117,12 @@ func (c Cluster) connect(ctx context.Context, name string, log *slog.Logger, mor
 		// What cannot be sent now is refused now: sent later, it would be a
 		// surprise.
 		nats.ReconnectBufSize(-1),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("the broker is gone", "error", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			// There is none when it was closed here.
+			if err != nil {
+				log.Warn("the broker is gone", "error", err)
+			}
+		}),
 		nats.ReconnectHandler(func(conn *nats.Conn) { log.Info("the broker is back", "node", conn.ConnectedUrlRedacted()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			subject := ""

@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/embedded"
@@ -66,28 +68,44 @@ func Init(ctx context.Context, cfg InitConfig) (Begun, error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return Begun{}, fmt.Errorf("serve: data folder: %w", err)
 	}
-	release, err := embedded.Lock(cfg.Data)
+	f := folderOf(cfg.Data, cfg.InstallationKey)
+	_, seen, err := f.begun()
 	if err != nil {
 		return Begun{}, err
 	}
-	defer release()
+	// A folder that has begun is only read, and may be a running server's.
+	if !seen {
+		release, err := embedded.Lock(cfg.Data)
+		if err != nil {
+			return Begun{}, err
+		}
+		defer release()
+	}
 	conn, err := cfg.Cluster.connect(ctx, "keyledger init", cfg.Logger)
 	if err != nil {
 		return Begun{}, err
 	}
 	defer conn.Close()
-	f := folderOf(cfg.Data, cfg.InstallationKey)
 	at := brokerPlace{conn: conn, replicas: cfg.Cluster.Replicas, log: cfg.Logger}
 	out := Begun{Owner: f.path(OwnerFile), InstallationKey: f.installationKey, VerifierKey: f.path(VerifierKeyFile)}
 	err = patiently(ctx, func() error {
 		var err error
 		out.Ledger, out.Again, err = at.begin(ctx, f)
-		return err
+		return denied(conn, err)
 	})
 	if err == nil {
 		err = patiently(ctx, func() error { return at.verify(ctx, f, out.Ledger) })
 	}
 	return out, err
+}
+
+// denied tells a broker that does not allow something from one that does not
+// answer: it says so beside the answer.
+func denied(conn *nats.Conn, err error) error {
+	if said := conn.LastError(); err != nil && errors.Is(said, nats.ErrPermissionViolation) {
+		return fmt.Errorf("%w: %w", ErrRefused, said)
+	}
+	return err
 }
 
 // begin begins the ledger unless this folder has.
