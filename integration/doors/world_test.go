@@ -1,0 +1,347 @@
+// Package doors tries to get in: with every kind of credential, and with the
+// server's own, by what it may ask for and by where it wants the answer. What the
+// streams hold afterwards must be what they held before, byte for byte.
+package doors
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/clustertest"
+	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+)
+
+var ledgerID = events.LedgerID(uuid.MustParse("0198c0de-0000-7000-8000-00000000001d"))
+
+// world is a broker with a ledger on it, and those who are let in.
+type world struct {
+	*testing.T
+	authority *credentials.Authority
+	// url is where outsiders come in.
+	url string
+	// server and operator are connections of these two.
+	server, operator *nats.Conn
+	push             func(...credentials.Account)
+	ledger           *jetstream.Ledger
+	replicas         int
+	// own are the names of those who try.
+	own []string
+}
+
+// both runs a test on one node and on three.
+func both(t *testing.T, f func(*world)) {
+	t.Run("one node", func(t *testing.T) { f(oneNode(t)) })
+	t.Run("three nodes", func(t *testing.T) { f(threeNodes(t)) })
+}
+
+func oneNode(t *testing.T) *world {
+	t.Helper()
+	b, err := embedded.Start(t.Context(), embedded.Config{Dir: folder(t), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Shutdown)
+	w := &world{T: t, authority: b.Authority(), url: "nats://" + b.Addr().String(), server: b.Conn(), replicas: 1}
+	w.operator = w.as(credentials.OperatorCreds)
+	w.push = func(accounts ...credentials.Account) {
+		t.Helper()
+		if err := b.Push(t.Context(), accounts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := jetstream.EnsureStreams(t.Context(), w.operator, 1); err != nil {
+		t.Fatal(err)
+	}
+	return w.furnish()
+}
+
+// folder is a temporary one. A broker that has ended may still sweep up behind
+// batches that nobody committed.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "doors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 50 {
+			if os.RemoveAll(dir) == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	return dir
+}
+
+func threeNodes(t *testing.T) *world {
+	t.Helper()
+	c := clustertest.Start(t)
+	c.Begin()
+	system := c.System()
+	// Outsiders come in where no stream is led: what they ask for crosses a wire.
+	outside := (c.Leader(jetstream.StreamLedger) + 1) % clustertest.Nodes
+	w := &world{
+		T: t, authority: c.Authority(), url: c.URL(outside), server: c.Connect(outside), operator: c.Operator(),
+		replicas: clustertest.Nodes,
+	}
+	w.push = func(accounts ...credentials.Account) {
+		t.Helper()
+		if err := credentials.Push(t.Context(), system, clustertest.Nodes, accounts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w.furnish()
+}
+
+// furnish fills the streams with something to steal and to spoil.
+func (w *world) furnish() *world {
+	w.Helper()
+	var err error
+	w.ledger, err = jetstream.New(jetstream.Config{Conn: w.server, Ledger: ledgerID, Replicas: w.replicas})
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := w.ledger.CheckStreams(w.Context()); err != nil {
+		w.Fatal(err)
+	}
+	for _, org := range []events.OrgID{"acme", "globex"} {
+		for i := range 3 {
+			w.append(entry(events.WorkspaceSubject(org, events.WorkspaceID(fmt.Sprint("w", i))),
+				events.WorkspaceCreated{ID: events.WorkspaceID(fmt.Sprint("w", i)), Name: events.ClearText("w")}))
+		}
+		id := events.KeyID(uuid.Must(uuid.NewV7()))
+		w.append(entry(events.RevokedSubject(org, id), events.KeyRevoked{}))
+		w.uses(org, "other", "block of "+string(org))
+	}
+	if _, err := w.operator.Request("seals.installation.signing", []byte("sealed"), 5*time.Second); err != nil {
+		w.Fatal(err)
+	}
+	return w
+}
+
+func entry(subject events.Subject, event events.Event) events.Entry {
+	return events.Entry{Subject: subject, Event: event, Expect: events.Expect(subject, 0), Meta: events.Meta{
+		ID: events.EventID(uuid.Must(uuid.NewV7())), Ledger: ledgerID, Time: events.TimeOf(time.Now()), Revision: 1,
+		Actor: events.Actor{Type: events.ActorSystem, Name: "test"}, Command: events.CommandID(uuid.New()),
+	}}
+}
+
+func (w *world) append(entries ...events.Entry) {
+	w.Helper()
+	if _, err := w.ledger.Append(w.Context(), entries); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) uses(org events.OrgID, by events.VerifierID, body string) {
+	w.Helper()
+	err := w.ledger.PublishUses(w.Context(), []events.UsesMessage{{Subject: events.UsesSubject(org, by), ID: uuid.NewString(), Body: []byte(body)}})
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// as connects with one of the installation's own credentials.
+func (w *world) as(creds string) *nats.Conn {
+	w.Helper()
+	secret, err := w.authority.Creds(creds)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return w.connect(nats.UserCredentialBytes(secret))
+}
+
+func (w *world) connect(options ...nats.Option) *nats.Conn {
+	w.Helper()
+	conn, err := nats.Connect(w.url, append(options, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond),
+		// Being refused is what is tried here.
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(conn.Close)
+	return conn
+}
+
+// verifier, subscriber and auditor are what programs are let in for.
+func grant(name events.CredentialName, kind events.CredentialKind, orgs ...events.OrgID) credentials.Grant {
+	g := credentials.Grant{Name: name, For: kind, Organizations: orgs}
+	if len(orgs) > 0 && kind != events.CredentialSubscriber {
+		g.Scope = "00112233445566778899aabbccddeeff"
+	}
+	return g
+}
+
+// admit lets a program in as it is done, and returns its credentials.
+func (w *world) admit(g credentials.Grant) []byte {
+	w.Helper()
+	issued, err := credentials.Draw(g)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.open(g, issued.Account)
+	return issued.Creds
+}
+
+func (w *world) open(g credentials.Grant, public string) {
+	w.Helper()
+	account, err := w.authority.Account(g, public)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, r := range g.Readers(ledgerID) {
+		if err := jetstream.EnsureReader(w.Context(), w.server, r); err != nil {
+			w.Fatal(err)
+		}
+	}
+	w.push(account)
+}
+
+// admitBare lets a program in whose user may do whatever his account may: what the
+// account alone keeps out.
+func (w *world) admitBare(g credentials.Grant) nats.Option {
+	w.Helper()
+	account := must(w.T, nkeys.CreateAccount)
+	public := must(w.T, account.PublicKey)
+	w.open(g, public)
+	return user(w.T, account, jwt.Permissions{})
+}
+
+// inside is a user in the account that holds the streams, which nobody gets.
+func (w *world) inside(publish ...string) nats.Option {
+	w.Helper()
+	secret, err := w.authority.Creds("ledger.nk")
+	if err != nil {
+		w.Fatal(err)
+	}
+	account, err := nkeys.FromSeed(bytes.TrimSpace(secret))
+	if err != nil {
+		w.Fatal(err)
+	}
+	var may jwt.Permissions
+	may.Pub.Allow.Add(publish...)
+	may.Sub.Allow.Add("_INBOX.>")
+	return user(w.T, account, may)
+}
+
+func user(t testing.TB, account nkeys.KeyPair, may jwt.Permissions) nats.Option {
+	t.Helper()
+	key := must(t, nkeys.CreateUser)
+	claims := jwt.NewUserClaims(must(t, key.PublicKey))
+	claims.Permissions = may
+	token, err := claims.Encode(account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nats.UserJWTAndSeed(token, string(must(t, key.Seed)))
+}
+
+func must[T any](t testing.TB, f func() (T, error)) T {
+	t.Helper()
+	v, err := f()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// state is what the streams hold, are configured as, and who reads them how far.
+type state struct {
+	messages []string
+	configs  []string
+	acked    []string
+}
+
+type consumer struct {
+	Name   string          `json:"name"`
+	Config json.RawMessage `json:"config"`
+	Floor  struct {
+		Stream uint64 `json:"stream_seq"`
+	} `json:"ack_floor"`
+}
+
+// look reads all of it, but the uses that those who try may record under their own
+// names.
+func (w *world) look() state {
+	w.Helper()
+	var s state
+	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals} {
+		var info struct {
+			Config json.RawMessage `json:"config"`
+			State  struct {
+				First uint64 `json:"first_seq"`
+				Last  uint64 `json:"last_seq"`
+			} `json:"state"`
+		}
+		w.ask("$JS.API.STREAM.INFO."+stream, "", &info)
+		s.configs = append(s.configs, stream+" "+string(info.Config))
+		for seq := info.State.First; seq <= info.State.Last; seq++ {
+			var got struct {
+				Message struct {
+					Subject string `json:"subject"`
+					Header  []byte `json:"hdrs"`
+					Data    []byte `json:"data"`
+					Time    string `json:"time"`
+				} `json:"message"`
+			}
+			w.ask("$JS.API.STREAM.MSG.GET."+stream, fmt.Sprintf(`{"seq":%d}`, seq), &got)
+			m := got.Message
+			place := fmt.Sprint(seq)
+			if stream == jetstream.StreamUses {
+				if name := m.Subject[strings.LastIndex(m.Subject, ".")+1:]; slices.Contains(w.own, name) {
+					continue
+				}
+				// Its place depends on what was recorded under their names.
+				place = ""
+			}
+			s.messages = append(s.messages, fmt.Sprintf("%s %s %s %s %q %q", stream, place, m.Time, m.Subject, m.Header, m.Data))
+		}
+		var list struct {
+			Consumers []consumer `json:"consumers"`
+		}
+		w.ask("$JS.API.CONSUMER.LIST."+stream, "", &list)
+		slices.SortFunc(list.Consumers, func(a, b consumer) int { return strings.Compare(a.Name, b.Name) })
+		for _, c := range list.Consumers {
+			s.configs = append(s.configs, stream+" "+c.Name+" "+string(c.Config))
+			if !slices.Contains(w.own, c.Name) {
+				s.acked = append(s.acked, fmt.Sprint(stream, " ", c.Name, " ", c.Floor.Stream))
+			}
+		}
+	}
+	return s
+}
+
+// ask asks as the operator until there is an answer.
+func (w *world) ask(subject, body string, into any) {
+	w.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		msg, err := w.operator.Request(subject, []byte(body), 5*time.Second)
+		if err == nil && !bytes.Contains(msg.Data, []byte(`"error"`)) {
+			if err := json.Unmarshal(msg.Data, into); err != nil {
+				w.Fatal(err)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			if msg != nil {
+				w.Logf("answer: %s", msg.Data)
+			}
+			w.Fatalf("%s: %v", subject, err)
+		}
+	}
+}
