@@ -454,7 +454,7 @@ func TestScanIsTaken(t *testing.T) {
 				t.Fatal("the envelope takes the thorough path")
 			}
 			switch f.event.(type) {
-			case KeyCreated, KeyRevoked, QuotaChanged:
+			case KeyCreated, KeyRevoked, QuotaChanged, Tick:
 				if scanData(h.kind, h.data) == nil {
 					t.Error("the data takes the thorough path")
 				}

@@ -92,6 +92,10 @@ func scanData(kind Kind, data Document) Event {
 		if e := s.quotaChanged(); s.done() {
 			return e
 		}
+	case KindTick:
+		if e := s.tick(); s.done() {
+			return e
+		}
 	case KindKeyRevoked:
 		if s.lit(`{}`); s.done() {
 			return KeyRevoked{}
@@ -172,6 +176,33 @@ func (s *scanner) quotaChanged() (e QuotaChanged) {
 		}
 	}
 	s.lit(`]}`)
+	return e
+}
+
+func (s *scanner) tick() (e Tick) {
+	s.lit(`{"at":"`)
+	e.At = s.time()
+	s.lit(`,"through":`)
+	e.Through = Position(s.uint())
+	s.lit(`,"digest":"`)
+	s.digest((*[32]byte)(&e.Digest))
+	if s.has(`,"scopes":[`) {
+		for more := true; more; more = s.has(`,`) {
+			var of TickScope
+			s.lit(`{"scope":"`)
+			of.Scope = ScopeLabel(s.text())
+			s.lit(`,"count":`)
+			of.Count = s.uint()
+			s.lit(`,"digest":"`)
+			s.digest((*[32]byte)(&of.Digest))
+			s.lit(`}`)
+			e.Scopes = append(e.Scopes, of)
+		}
+		s.lit(`]`)
+	}
+	s.lit(`,"signature":"`)
+	e.Signature = s.text()
+	s.lit(`}`)
 	return e
 }
 
