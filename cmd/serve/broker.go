@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/keyledger/keyledger/cmd/access"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -192,6 +193,10 @@ type broker interface {
 	// is: embedded it begins one, a cluster's has begun. How it began is reported.
 	arrive(ctx context.Context, conn *nats.Conn, f folder) (id events.LedgerID, began bool, err error)
 
+	// furnish makes the credentials that others come in with, where it is this
+	// server that lets them in.
+	furnish(ctx context.Context, ledger *jetstream.Ledger, id events.LedgerID, f folder) error
+
 	// ask repeats a question as long as it makes sense to.
 	ask(ctx context.Context, f func() error) error
 
@@ -243,6 +248,11 @@ func (c *onCluster) arrive(ctx context.Context, conn *nats.Conn, _ folder) (even
 	return id, false, err
 }
 
+// On a cluster it is the operator who lets others in: see nats-auth.
+func (c *onCluster) furnish(context.Context, *jetstream.Ledger, events.LedgerID, folder) error {
+	return nil
+}
+
 func (c *onCluster) ask(ctx context.Context, f func() error) error { return patiently(ctx, f) }
 func (c *onCluster) replicas() int                                 { return c.Replicas }
 func (c *onCluster) address() string                               { return "" }
@@ -280,6 +290,14 @@ func (b *inProcess) arrive(ctx context.Context, conn *nats.Conn, f folder) (even
 		return events.LedgerID{}, false, err
 	}
 	return begin(ctx, brokerPlace{conn: conn, replicas: 1, log: b.log}, f, time.Now())
+}
+
+func (b *inProcess) furnish(ctx context.Context, ledger *jetstream.Ledger, id events.LedgerID, f folder) error {
+	doors, err := access.EmbeddedDoors(b.Broker, ledger, id, b.log)
+	if err != nil {
+		return err
+	}
+	return doors.Furnish(ctx, f.path(CredentialsFolder))
 }
 
 // Nobody is in doubt about what an embedded broker says.

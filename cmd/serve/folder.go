@@ -25,6 +25,9 @@ const (
 	InstallationKeyFile = "installation.key"
 	// VerifierKeyFile holds what the installation's signatures are checked with.
 	VerifierKeyFile = "log.vkey"
+	// CredentialsFolder holds what sidecars, subscribers and auditors come in with
+	// at the embedded broker.
+	CredentialsFolder = "creds"
 	// verifierFile holds the id under which this server records uses.
 	verifierFile = "verifier.id"
 	// pendingSuffix marks what counts only once the ledger has begun with it.

@@ -193,13 +193,13 @@ func operatorService(ctx context.Context, ledger *jetstream.Ledger, id events.Le
 
 // installationKeys lists the keys of the installation's own organization.
 func installationKeys(ctx context.Context, ledger *jetstream.Ledger) ([]events.KeyID, error) {
-	ids, err := ledger.IDs(ctx, events.System, events.AggregateKey)
+	subjects, err := ledger.Aggregates(ctx, events.System, events.AggregateKey)
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]events.KeyID, len(ids))
-	for i, id := range ids {
-		if keys[i], err = events.ParseKeyID(id); err != nil {
+	keys := make([]events.KeyID, len(subjects))
+	for i, subject := range subjects {
+		if keys[i], err = events.ParseKeyID(subject.ID); err != nil {
 			return nil, err
 		}
 	}

@@ -136,6 +136,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer ledger.close()
+	if err := b.furnish(ctx, ledger.Ledger, ledger.positions.Ledger, folderOf(cfg.Data, cfg.InstallationKey)); err != nil {
+		return err
+	}
 	parts, err := assemble(ctx, cfg, ledger)
 	if err != nil {
 		return err
