@@ -146,10 +146,11 @@ func TestReaderThatDoesNotReadDoesNotHoldUpTheStop(t *testing.T) {
 	furnish(s, "acme")
 	want := much(t, s)
 	conn := connection(t, s, s.Owner, "?after=0")
-	// It has begun, and cannot have ended.
+	// It has begun, and soon waits for room.
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(500 * time.Millisecond)
 	s.API.EndStreams()
 	wantEnded(t, s, "server_stops", 1)
 	next := stream(t, apitest.Beside(t, s), s.Owner, "?types=profile.settings_changed&after=0")
