@@ -2,6 +2,8 @@ package watermill_test
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +52,8 @@ func TestFollowCluster(t *testing.T) {
 			// Whether it was heard shows in nothing but that all goes on.
 			_, _ = conn.Request("$JS.API.CONSUMER.LEADER.STEPDOWN.LEDGER."+watermill.ConsumerName("g", "r"), nil, patience)
 		case count / 2:
-			stopped = c.Leader(jetstream.StreamLedger)
+			stopped = lonely(t, conn)
+			c.Lead(jetstream.StreamLedger, stopped)
 			c.Stop(stopped)
 		case count * 3 / 4:
 			c.Restart(stopped)
@@ -82,6 +85,24 @@ func TestFollowCluster(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lonely is the node that has the consumer of the subscription without a group.
+func lonely(t testing.TB, conn *nats.Conn) int {
+	t.Helper()
+	stream, err := js(t, conn).Stream(t.Context(), jetstream.StreamLedger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for info := range stream.ListConsumers(t.Context()).Info() {
+		if info.Config.Durable == "" && info.Cluster != nil {
+			if node, err := strconv.Atoi(strings.TrimPrefix(info.Cluster.Leader, "n")); err == nil {
+				return node
+			}
+		}
+	}
+	t.Fatal("no consumer without a group is there")
+	return 0
 }
 
 // admitted makes a subscriber's credential on a cluster, and connects with it.

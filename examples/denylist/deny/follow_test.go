@@ -1,6 +1,7 @@
 package deny
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -107,9 +108,11 @@ func TestLost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := f.Run(t.Context()); !errors.Is(err, ErrLost) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if err := f.Run(ctx); !errors.Is(err, ErrLost) {
 			t.Errorf("%s: %v", name, err)
 		}
+		cancel()
 	}
 	if err := os.WriteFile(file, whole, 0o600); err != nil {
 		t.Fatal(err)
