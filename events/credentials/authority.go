@@ -62,7 +62,23 @@ func Create(dir string) (*Authority, error) {
 		return nil, fmt.Errorf("credentials: make folder: %w", err)
 	}
 	a := &Authority{dir: dir}
-	// The operator's last: where it is, the others are.
+	_, err := os.Stat(filepath.Join(dir, operatorSeed))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = drawSeeds(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := a.load(); err != nil {
+		return nil, err
+	}
+	return a, a.write()
+}
+
+// drawSeeds draws the keys. The operator's comes last: where it is, the others were,
+// and one that is missing beside it was lost, and must not be drawn anew. Another
+// LEDGER would be an empty one.
+func drawSeeds(dir string) error {
 	for _, k := range []struct {
 		file string
 		make func() (nkeys.KeyPair, error)
@@ -80,13 +96,10 @@ func Create(dir string) (*Authority, error) {
 			return key.Seed()
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := a.load(); err != nil {
-		return nil, err
-	}
-	return a, a.write()
+	return nil
 }
 
 // Open opens the root of trust that a folder holds; [ErrNoAuthority] if none.

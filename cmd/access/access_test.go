@@ -1,0 +1,316 @@
+package access_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyledger/keyledger/cmd/access"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+)
+
+var ledgerID = events.LedgerID(uuid.MustParse("0198c0de-0000-7000-8000-00000000001d"))
+
+// place is a broker with a ledger, and its doors.
+type place struct {
+	*testing.T
+	broker *embedded.Broker
+	config access.Config
+	dir    string
+	// fail, if set, is what telling the broker comes to.
+	fail error
+}
+
+func begin(t *testing.T) *place {
+	t.Helper()
+	b, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Shutdown)
+	if err := b.Setup(t.Context(), func(conn *nats.Conn) error { return jetstream.EnsureStreams(t.Context(), conn, 1) }); err != nil {
+		t.Fatal(err)
+	}
+	p := &place{T: t, broker: b, dir: t.TempDir()}
+	ledger, err := jetstream.New(jetstream.Config{Conn: b.Conn(), Ledger: ledgerID, Replicas: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.config = access.Config{
+		Ledger: ledger, ID: ledgerID, Conn: b.Conn(), Authority: b.Authority(), Logger: slog.New(slog.DiscardHandler),
+		Push: func(ctx context.Context, accounts ...credentials.Account) error {
+			if p.fail != nil {
+				return p.fail
+			}
+			return b.Push(ctx, accounts...)
+		},
+	}
+	return p
+}
+
+func (p *place) doors() *access.Doors {
+	p.Helper()
+	d, err := access.New(p.config)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return d
+}
+
+func (p *place) wish(name events.CredentialName, orgs ...events.OrgID) access.Wish {
+	return access.Wish{Name: name, For: events.CredentialVerifier, Organizations: orgs, Out: filepath.Join(p.dir, string(name)+".creds")}
+}
+
+// enters tells whether a file opens the broker, and the credential's own consumer.
+func (p *place) enters(file, name string) bool {
+	p.Helper()
+	conn, err := nats.Connect("nats://"+p.broker.Addr().String(), nats.UserCredentials(file),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	_, err = jetstream.DescribeReader(p.Context(), conn, jetstream.StreamLedger, name)
+	return err == nil
+}
+
+func (p *place) facts() int {
+	p.Helper()
+	last, err := p.config.Ledger.Last(p.Context())
+	if err != nil {
+		p.Fatal(err)
+	}
+	return int(last)
+}
+
+func TestLife(t *testing.T) {
+	p := begin(t)
+	d := p.doors()
+	w := p.wish("edge", "globex", "acme")
+	w.MaxStaleness = 30 * time.Second
+	issued, err := d.Issue(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(issued.Organizations, []events.OrgID{"acme", "globex"}) || issued.MaxStaleness != 30 || len(issued.Scope) != 32 {
+		t.Errorf("issued %+v", issued)
+	}
+	info, err := os.Stat(w.Out)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("file: %v %v", info, err)
+	}
+	if !p.enters(w.Out, "edge") {
+		t.Fatal("the file opens nothing")
+	}
+	// Once more is nothing more.
+	if again, err := d.Issue(t.Context(), w); err != nil || again.Account != issued.Account || p.facts() != 1 {
+		t.Fatalf("again: %+v, %v, %d facts", again, err, p.facts())
+	}
+	if err := d.Revoke(t.Context(), "edge", "the machine was sold"); err != nil {
+		t.Fatal(err)
+	}
+	if p.enters(w.Out, "edge") {
+		t.Error("let in after it was shut out")
+	}
+	if err := d.Revoke(t.Context(), "edge", ""); err != nil || p.facts() != 2 {
+		t.Errorf("again: %v, %d facts", err, p.facts())
+	}
+	other := p.wish("edge")
+	other.Out += "2"
+	for _, w := range []access.Wish{w, other} {
+		if _, err := d.Issue(t.Context(), w); !errors.Is(err, access.ErrRevoked) {
+			t.Errorf("a name was given again: %v", err)
+		}
+	}
+	if err := d.Revoke(t.Context(), "nobody", ""); !errors.Is(err, access.ErrUnknown) {
+		t.Errorf("revoke: %v", err)
+	}
+	entries, err := d.List(t.Context())
+	if err != nil || len(entries) != 1 || entries[0].Account != issued.Account || entries[0].At == 0 || entries[0].RevokedAt < entries[0].At {
+		t.Errorf("list: %+v %v", entries, err)
+	}
+}
+
+// What would be mistaken for something else, or lost, is refused and changes nothing.
+func TestRefuses(t *testing.T) {
+	p := begin(t)
+	d := p.doors()
+	if _, err := d.Issue(t.Context(), p.wish("edge")); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(p.wish("edge").Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := p.wish("new")
+	taken.Out = filepath.Join(p.dir, "precious")
+	if err := os.WriteFile(taken.Out, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	another := p.wish("new")
+	another.Out = p.wish("edge").Out
+	elsewhere := p.wish("edge")
+	elsewhere.Out += "2"
+	for name, c := range map[string]struct {
+		wish access.Wish
+		want error
+	}{
+		"a file of something else":   {taken, access.ErrExists},
+		"another's file":             {another, access.ErrExists},
+		"the same name elsewhere":    {elsewhere, access.ErrIssued},
+		"the same name for less":     {p.wish("edge", "acme"), access.ErrOther},
+		"the same name, other works": {access.Wish{Name: "edge", For: events.CredentialAuditor, Out: p.wish("edge").Out}, access.ErrOther},
+	} {
+		if _, err := d.Issue(t.Context(), c.wish); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, bad := range []access.Wish{p.wish("a.b"), p.wish("new", ">"), p.wish("new", "acme", "acme"), p.wish("new", events.System), {Name: "new", For: "operator", Out: p.wish("new").Out}} {
+		if _, err := d.Issue(t.Context(), bad); err == nil {
+			t.Errorf("issued %+v", bad)
+		}
+	}
+	if now, err := os.ReadFile(p.wish("edge").Out); err != nil || string(now) != string(content) {
+		t.Errorf("the file was changed: %v", err)
+	}
+	if now, _ := os.ReadFile(taken.Out); string(now) != "precious" {
+		t.Error("the other file was changed")
+	}
+	if p.facts() != 1 || !p.enters(p.wish("edge").Out, "edge") {
+		t.Error("something was changed")
+	}
+}
+
+var errPower = errors.New("power is gone")
+
+// Whatever was left undone, asking for the same once more does it: the broker did
+// not hear, the file was not moved, the consumer was not made, nothing was recorded.
+func TestGoesOn(t *testing.T) {
+	p := begin(t)
+	w := p.wish("edge")
+	// Nothing but the file: recording fails.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 2 {
+		if _, err := p.doors().Issue(ctx, w); err == nil {
+			t.Fatal("issued without a ledger")
+		}
+	}
+	p.fail = errPower
+	for range 2 {
+		if _, err := p.doors().Issue(t.Context(), w); !errors.Is(err, errPower) {
+			t.Fatalf("issue: %v", err)
+		}
+		if _, err := os.Stat(w.Out); err == nil {
+			t.Fatal("a file was handed over that opens nothing")
+		}
+		if err := jetstream.RemoveReader(t.Context(), p.config.Conn, jetstream.StreamLedger, "edge"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.fail = nil
+	if _, err := p.doors().Issue(t.Context(), w); err != nil || !p.enters(w.Out, "edge") || p.facts() != 1 {
+		t.Fatalf("issue: %v, %d facts", err, p.facts())
+	}
+	if left, err := filepath.Glob(filepath.Join(p.dir, "*")); err != nil || len(left) != 1 {
+		t.Errorf("left: %v %v", left, err)
+	}
+	p.fail = errPower
+	for range 2 {
+		if err := p.doors().Revoke(t.Context(), "edge", ""); !errors.Is(err, errPower) {
+			t.Fatalf("revoke: %v", err)
+		}
+	}
+	p.fail = nil
+	if err := p.doors().Revoke(t.Context(), "edge", ""); err != nil || p.enters(w.Out, "edge") || p.facts() != 2 {
+		t.Fatalf("revoke: %v, %d facts", err, p.facts())
+	}
+}
+
+// A folder gets the first three once, and what was taken away stays away.
+func TestFurnish(t *testing.T) {
+	p := begin(t)
+	dir := filepath.Join(p.dir, "creds")
+	p.fail = errPower
+	if err := p.doors().Furnish(t.Context(), dir); !errors.Is(err, errPower) {
+		t.Fatal(err)
+	}
+	p.fail = nil
+	for range 2 {
+		if err := p.doors().Furnish(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sidecar", "subscriber", "auditor"} {
+		if !p.enters(filepath.Join(dir, name+".creds"), name) {
+			t.Errorf("%s opens nothing", name)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "sidecar.creds")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.doors().Revoke(t.Context(), "subscriber", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.doors().Furnish(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "sidecar.creds")); err == nil || p.enters(filepath.Join(dir, "subscriber.creds"), "subscriber") || p.facts() != 4 {
+		t.Errorf("furnished again, %d facts", p.facts())
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("folder: %v %v", info, err)
+	}
+}
+
+// A broker that lost its accounts and consumers has them again as the ledger says.
+func TestHeal(t *testing.T) {
+	p := begin(t)
+	d := p.doors()
+	for _, name := range []events.CredentialName{"in", "out"} {
+		if _, err := d.Issue(t.Context(), p.wish(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Revoke(t.Context(), "out", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := jetstream.RemoveReader(t.Context(), p.config.Conn, jetstream.StreamLedger, "in"); err != nil {
+		t.Fatal(err)
+	}
+	// The broker believes the opposite.
+	entries, err := d.List(t.Context())
+	if err != nil || len(entries) != 2 {
+		t.Fatal(entries, err)
+	}
+	in, out := entries[0].CredentialIssued, entries[1].CredentialIssued
+	opened, err := p.config.Authority.Account(credentials.GrantOf(out), out.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shut, err := p.config.Authority.Revoked(in.Name, in.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.broker.Push(t.Context(), opened, shut); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Heal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !p.enters(p.wish("in").Out, "in") || p.enters(p.wish("out").Out, "out") {
+		t.Error("not as the ledger says")
+	}
+}
