@@ -43,6 +43,7 @@ type composed struct {
 		HostIP string `json:"host_ip"`
 	}
 	Volumes   []mount
+	Profiles  []string
 	DependsOn map[string]struct{ Condition string } `json:"depends_on"`
 	Restart   string
 }
@@ -87,7 +88,8 @@ func (p *project) nodes() []string {
 //
 // Breaking it, and what showed it: another conf, a variable more or fewer, another
 // version of the image, a port without 127.0.0.1, a service without a check that
-// others wait for, seeds mounted into a server.
+// others wait for, seeds mounted into a server, a service that ends and that nobody
+// waits for.
 func TestComposeFile(t *testing.T) {
 	p := compose(t)
 	for name, s := range p.Services {
@@ -106,6 +108,11 @@ func TestComposeFile(t *testing.T) {
 			if port.HostIP != "127.0.0.1" {
 				t.Errorf("%s is open at %q", name, port.HostIP)
 			}
+		}
+		// `docker compose up --wait` takes a service that has ended for one that has
+		// failed, unless somebody waits for its end.
+		if s.Restart == "" && len(s.Profiles) == 0 && !p.awaited(name) {
+			t.Errorf("nobody waits for the end of %s", name)
 		}
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) {
 			t.Errorf("%s is not confined", name)
@@ -142,6 +149,16 @@ func TestComposeFile(t *testing.T) {
 			t.Errorf("%s does not find what its conf includes", name)
 		}
 	}
+}
+
+// awaited tells whether a service waits for another to end well.
+func (p *project) awaited(name string) bool {
+	for _, s := range p.Services {
+		if s.DependsOn[name].Condition == "service_completed_successfully" {
+			return true
+		}
+	}
+	return false
 }
 
 // mounted is what a path of a service is, "" if nothing.
