@@ -35,6 +35,10 @@ const patience = 90 * time.Second
 // pause is between two looks.
 const pause = 50 * time.Millisecond
 
+// compare is how often nodes compare what they know of accounts. A real one does so
+// every minute.
+const compare = time.Second
+
 // Cluster is three brokers with one root of trust. Its methods are for one
 // goroutine at a time.
 type Cluster struct {
@@ -128,7 +132,7 @@ func (c *Cluster) start(i int) {
 // beginning, and those that it is told of.
 func (c *Cluster) accounts(n *node) server.AccountResolver {
 	c.t.Helper()
-	resolver, err := server.NewDirAccResolver(filepath.Join(n.dir, "accounts"), 0, 0, server.NoDelete)
+	resolver, err := server.NewDirAccResolver(filepath.Join(n.dir, "accounts"), 0, compare, server.NoDelete)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -172,5 +173,53 @@ func TestRestart(t *testing.T) {
 	conn.Close()
 	if _, err := nats.Connect(url, nats.UserCredentialBytes(secrets[1])); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("let in again: %v", err)
+	}
+}
+
+// A node that was away when somebody was let in, and somebody shut out, hears of both
+// from the others.
+func TestNodeThatWasAway(t *testing.T) {
+	c := clustertest.Start(t)
+	c.Begin()
+	system := c.System()
+	push := func(account credentials.Account, err error) {
+		t.Helper()
+		if err == nil {
+			err = credentials.Push(t.Context(), system, 0, account)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	draw := func(name events.CredentialName) (credentials.Grant, credentials.Issued) {
+		g := grant(name, events.CredentialVerifier)
+		issued, err := credentials.Draw(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g, issued
+	}
+	in, drawnIn := draw("in")
+	out, drawnOut := draw("out")
+	push(c.Authority().Account(out, drawnOut.Account))
+	const away = 2
+	c.Stop(away)
+	// Accounts are told apart by the second they were signed in.
+	time.Sleep(time.Second)
+	push(c.Authority().Account(in, drawnIn.Account))
+	push(c.Authority().Revoked(out.Name, drawnOut.Account))
+	c.Restart(away)
+	lets := func(secret []byte) bool {
+		conn, err := nats.Connect(c.URL(away), nats.UserCredentialBytes(secret))
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		return conn.Flush() == nil
+	}
+	for deadline := time.Now().Add(time.Minute); !lets(drawnIn.Creds) || lets(drawnOut.Creds); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the node did not hear")
+		}
 	}
 }
