@@ -315,15 +315,11 @@ func (c *cluster) ownedBy(data string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	facts, err := l.IDs(c.t.Context(), events.System, events.AggregateKey)
-	if err != nil || len(facts) != 1 {
-		c.t.Fatalf("the ledger has owners %v (%v)", facts, err)
+	owners, err := l.Aggregates(c.t.Context(), events.System, events.AggregateKey)
+	if err != nil || len(owners) != 1 {
+		c.t.Fatalf("the ledger has owners %v (%v)", owners, err)
 	}
-	key, err := events.ParseKeyID(facts[0])
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	created, ok, err := l.Latest(c.t.Context(), events.KeySubject(events.System, key))
+	created, ok, err := l.Latest(c.t.Context(), owners[0])
 	if err != nil || !ok || created.Event.(events.KeyCreated).Digest.Value != events.DigestValue(keystring.Digest(ownerIn(c.t, data))) {
 		c.t.Errorf("the owner's key in the folder is not the ledger's: %v", err)
 	}
@@ -374,5 +370,5 @@ func TestClusterGoneAndBack(t *testing.T) {
 // A cluster that is not there, or does not take the credentials, is told as that.
 func TestNoCluster(t *testing.T) {
 	t.Parallel()
-	said(t, refused(t, t.TempDir(), "--nats", "nats://user:secret@127.0.0.1:1"), "no broker answers at nats://user:xxxxx@127.0.0.1:1", "--nats")
+	said(t, refused(t, t.TempDir(), "--nats", "nats://user:secret@127.0.0.1:1"), "no broker answers at nats://xxxxx@127.0.0.1:1", "--nats")
 }

@@ -123,7 +123,9 @@ func (a *app) explain(cmd *cobra.Command, err error) *fault {
 	case errors.Is(err, embedded.ErrLocked):
 		f.hint = "--data names another folder."
 	case errors.Is(err, serve.ErrNoBroker):
-		f.hint = "--nats names the cluster's nodes, and --nats-ca the authorities of their certificates."
+		f.hint = "--nats names the cluster's nodes."
+	case errors.Is(err, serve.ErrUntrusted):
+		f.hint = "--nats-ca names the file with the authorities that signed it."
 	case errors.Is(err, serve.ErrRefused):
 		f.hint = "--nats-creds names the file with the credentials."
 	case errors.Is(err, jetstream.ErrReplicas):

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,9 @@ var (
 
 	// ErrRefused says that the cluster does not take the credentials.
 	ErrRefused = errors.New("serve: the broker refuses the credentials")
+
+	// ErrUntrusted says that nobody trusted signed a node's certificate.
+	ErrUntrusted = errors.New("serve: the broker's certificate is not trusted")
 
 	// ErrNoLedger says that nothing has begun on the cluster.
 	ErrNoLedger = errors.New("serve: no ledger has begun on this cluster")
@@ -76,8 +80,8 @@ func (c Cluster) validate() []error {
 		return nil
 	}
 	var faults []error
-	for node := range strings.SplitSeq(c.URL, ",") {
-		if u, err := url.Parse(node); err != nil || u.Host == "" && !strings.Contains(node, ":") {
+	for text := range strings.SplitSeq(c.URL, ",") {
+		if u, err := node(text); err != nil || u.Host == "" {
 			faults = append(faults, errors.New("serve: --nats takes addresses such as nats://10.0.0.1:4222, separated by commas"))
 			break
 		}
@@ -96,12 +100,25 @@ func (c Cluster) validate() []error {
 	return faults
 }
 
-// Shown is the cluster's address without a password that may stand in it.
+// node parses the address of a node, as the client does.
+func node(text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "nats://" + text
+	}
+	return url.Parse(text)
+}
+
+// Shown is the cluster's address without what may stand in it to log in with.
 func (c Cluster) Shown() string {
 	nodes := strings.Split(c.URL, ",")
-	for i, node := range nodes {
-		if u, err := url.Parse(node); err == nil {
-			nodes[i] = u.Redacted()
+	for i, text := range nodes {
+		u, err := node(text)
+		switch {
+		case err != nil:
+			nodes[i] = "?"
+		case u.User != nil:
+			u.User = url.User("xxxxx")
+			nodes[i] = u.String()
 		}
 	}
 	return strings.Join(nodes, ",")
@@ -141,9 +158,12 @@ func (c Cluster) connect(ctx context.Context, name string, log *slog.Logger, mor
 	}
 	for deadline := time.Now().Add(connectPatience); ; {
 		conn, err := nats.Connect(c.URL, options...)
+		var untrusted *tls.CertificateVerificationError
 		switch {
 		case err == nil:
 			return conn, nil
+		case errors.As(err, &untrusted):
+			return nil, fmt.Errorf("%w: %s: %w", ErrUntrusted, c.Shown(), untrusted.Err)
 		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
 			return nil, fmt.Errorf("%w: %s: %w", ErrRefused, c.Shown(), err)
 		case time.Now().After(deadline):
@@ -266,16 +286,16 @@ type inProcess struct {
 }
 
 func startEmbedded(ctx context.Context, cfg Config) (*inProcess, error) {
-	tls, err := cfg.tls()
+	secure, err := cfg.tls()
 	if err != nil {
 		return nil, err
 	}
-	b, err := embedded.Start(ctx, embedded.Config{Dir: cfg.Data, Listen: cfg.NATSListen, TLS: tls, Logger: cfg.Logger})
+	b, err := embedded.Start(ctx, embedded.Config{Dir: cfg.Data, Listen: cfg.NATSListen, TLS: secure, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
 	scheme := "nats"
-	if tls != nil {
+	if secure != nil {
 		scheme = "tls"
 	}
 	return &inProcess{Broker: b, scheme: scheme, log: cfg.Logger}, nil

@@ -10,33 +10,40 @@ import (
 )
 
 // Aggregates returns the subjects of an organization's aggregates of one kind, in
-// order, as the stream's leader knows them. It is for those of which there are
-// few: each stands in the answer.
+// order, as the stream's leader knows them: of each there is at least one fact.
+// It is for those of which there are few, since each stands in the answer.
 func (l *Ledger) Aggregates(ctx context.Context, org events.OrgID, aggregate events.Aggregate) ([]events.Subject, error) {
-	var answer struct {
-		Error *apiError `json:"error"`
-		State struct {
-			Subjects map[string]uint64 `json:"subjects"`
-		} `json:"state"`
-		Total int `json:"total"`
-	}
 	filter := fmt.Sprintf("ledger.%04d.%s.%s.*", events.Partition(org), org, aggregate)
-	if err := l.ask(ctx, "$JS.API.STREAM.INFO."+StreamLedger, map[string]string{"subjects_filter": filter}, &answer); err != nil {
-		return nil, err
-	}
-	if answer.Error != nil {
-		return nil, answer.Error.read(StreamLedger)
-	}
-	if n := len(answer.State.Subjects); n < answer.Total {
-		return nil, fmt.Errorf("jetstream: %d of %d subjects of %s were told", n, answer.Total, filter)
-	}
-	out := make([]events.Subject, 0, len(answer.State.Subjects))
-	for text := range answer.State.Subjects {
-		subject, err := events.ParseSubject(text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", events.ErrCorrupt, err)
+	var out []events.Subject
+	// The broker tells so many at a time.
+	for total := 1; len(out) < total; {
+		var answer struct {
+			Error *apiError `json:"error"`
+			State struct {
+				Subjects map[string]uint64 `json:"subjects"`
+			} `json:"state"`
+			Total int `json:"total"`
 		}
-		out = append(out, subject)
+		request := struct {
+			Filter string `json:"subjects_filter"`
+			Offset int    `json:"offset"`
+		}{filter, len(out)}
+		if err := l.ask(ctx, "$JS.API.STREAM.INFO."+StreamLedger, request, &answer); err != nil {
+			return nil, err
+		}
+		if answer.Error != nil {
+			return nil, answer.Error.read(StreamLedger)
+		}
+		if total = answer.Total; len(answer.State.Subjects) == 0 {
+			break
+		}
+		for text := range answer.State.Subjects {
+			subject, err := events.ParseSubject(text)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", events.ErrCorrupt, err)
+			}
+			out = append(out, subject)
+		}
 	}
 	slices.SortFunc(out, func(a, b events.Subject) int { return strings.Compare(a.ID, b.ID) })
 	return out, nil

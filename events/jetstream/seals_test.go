@@ -2,10 +2,7 @@ package jetstream_test
 
 import (
 	"errors"
-	"slices"
 	"testing"
-
-	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -34,29 +31,6 @@ func TestSealedOnce(t *testing.T) {
 	}
 	if _, _, err := ledger(t, start(t, t.TempDir()).Conn()).Sealed(t.Context(), "a.b"); !errors.Is(err, jetstream.ErrStreamMissing) {
 		t.Errorf("without a stream: %v", err)
-	}
-}
-
-// What is listed is what has facts, of that organization and that kind alone.
-func TestIDs(t *testing.T) {
-	b := begin(t, t.TempDir())
-	l := ledger(t, b.Conn())
-	var want []string
-	if ids, err := l.IDs(t.Context(), events.System, events.AggregateKey); len(ids) != 0 || err != nil {
-		t.Fatalf("%v, %v", ids, err)
-	}
-	for range 5 {
-		id := events.KeyID(uuid.Must(uuid.NewV7()))
-		want = append(want, id.String())
-		for _, subject := range []events.Subject{
-			events.KeySubject(events.System, id), events.KeySubject(events.System, id),
-			events.RevokedSubject(events.System, id), events.KeySubject("acme", events.KeyID(uuid.Must(uuid.NewV7()))),
-		} {
-			plant(t, b.Conn(), subject.String(), []byte("a fact"))
-		}
-	}
-	if ids, err := l.IDs(t.Context(), events.System, events.AggregateKey); !slices.Equal(ids, want) || err != nil {
-		t.Errorf("got %v, want %v (%v)", ids, want, err)
 	}
 }
 
