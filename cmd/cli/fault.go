@@ -19,9 +19,11 @@ import (
 
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/cmd/access"
 	"github.com/keyledger/keyledger/cmd/serve"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 )
@@ -122,6 +124,14 @@ func (a *app) explain(cmd *cobra.Command, err error) *fault {
 	switch {
 	case errors.Is(err, embedded.ErrLocked):
 		f.hint = "--data names another folder."
+	case errors.Is(err, access.ErrNobodyListens):
+		f.hint = "Stop the server, or run it with --nats-listen."
+	case errors.Is(err, access.ErrNoBroker):
+		f.hint = "--nats names the cluster's nodes, and --nats-ca the authorities of their certificates."
+	case errors.Is(err, access.ErrNotBegun):
+		f.hint = "--data names the folder of a server; for a cluster there are --nats and --auth."
+	case errors.Is(err, credentials.ErrNoAuthority):
+		f.hint = "keyledger nats-auth operator --out DIR makes one."
 	case errors.Is(err, serve.ErrNoBroker):
 		f.hint = "--nats names the cluster's nodes."
 	case errors.Is(err, serve.ErrUntrusted):
