@@ -142,6 +142,9 @@ type Service struct {
 	cfg      Config
 	lanes    lanes
 	together *together
+	// ends are what of keys' ends is recorded together. They have a line of their
+	// own: nobody's wish waits for them.
+	ends *together
 }
 
 // New returns a service.
@@ -152,7 +155,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, together: newTogether(cfg.Log)}, nil
+	return &Service{cfg: cfg, together: newTogether(cfg.Log), ends: newTogether(cfg.Log)}, nil
 }
 
 // order is a wish on its way: what stays the same over all attempts.
@@ -353,10 +356,17 @@ func (s *Service) confirm(ctx context.Context, began time.Time, refusal error) e
 }
 
 // append stores what one wish decided. A new key alone goes out with others that
-// wait; whatever else there is goes by itself, a revocation above all.
+// wait, and so does the end of one; whatever else there is goes by itself, a
+// revocation above all.
 func (s *Service) append(ctx context.Context, w Wish, entries []events.Entry) ([]events.Recorded, error) {
-	if _, created := entries[0].Event.(events.KeyCreated); created && len(entries) == 1 {
-		return s.together.append(ctx, entries[0], w.still)
+	if len(entries) == 1 {
+		switch entries[0].Event.(type) {
+		case events.KeyCreated:
+			return s.together.append(ctx, entries[0], w.still)
+		case events.KeyExpired, events.KeyExpiring:
+			return s.ends.append(ctx, entries[0], w.still)
+		default:
+		}
 	}
 	if err := w.still(); err != nil {
 		return nil, err

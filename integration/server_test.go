@@ -45,7 +45,7 @@ func build(m *testing.M) int {
 
 // server is a running `keyledger serve` on a data folder of its own.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	data string
 	url  string
 	cmd  *exec.Cmd
@@ -58,13 +58,13 @@ type server struct {
 }
 
 // start runs the program on a data folder and waits for its `ready` line.
-func start(t *testing.T, data string) *server {
+func start(t testing.TB, data string) *server {
 	t.Helper()
 	return startAt(t, data, "127.0.0.1:0")
 }
 
 // startAt is start on an address.
-func startAt(t *testing.T, data, listen string) *server {
+func startAt(t testing.TB, data, listen string) *server {
 	t.Helper()
 	return run(t, data, listen, alone...).awaitReady()
 }
@@ -115,7 +115,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // run starts the program on a data folder.
-func run(t *testing.T, data, listen string, more ...string) *server {
+func run(t testing.TB, data, listen string, more ...string) *server {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{"serve", "--data", data, "--listen", listen}, more...)...)
 	cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
@@ -123,7 +123,7 @@ func run(t *testing.T, data, listen string, more ...string) *server {
 }
 
 // runCommand starts a command that serves from a data folder.
-func runCommand(t *testing.T, data string, cmd *exec.Cmd) *server {
+func runCommand(t testing.TB, data string, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := &server{t: t, data: data, cmd: cmd, done: make(chan error, 1), ready: make(chan string, 1)}
 	out, err := s.cmd.StdoutPipe()

@@ -22,22 +22,22 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/catalog"
 )
 
 const (
-	// DefaultRate bounds how many keys a second are tried: many keys that end in
-	// the same second shall not keep the ledger from anything else.
-	DefaultRate = 500
+	// firstPage is how many keys are asked for at first, page how many after that.
+	// Those of one organization are tried at once: what is recorded of them goes to
+	// disk as one, and costs the ledger one sync. A few come first, so that whoever
+	// is not alone finds that out at the price of them.
+	firstPage, page = 8, 32
 
-	// workers are how many are tried at once.
-	workers = 4
-
-	// page is how many are asked for at once.
-	page = 128
+	// rest is the wait after each organization's keys, or as long as they took:
+	// many keys that end in the same second shall not keep the ledger from anything
+	// else. That makes a thousand a second, and more, of one organization, and some
+	// 70 where each has its own.
+	rest = 10 * time.Millisecond
 
 	// jitter is the longest random wait before something that is due is tried.
 	jitter = 400 * time.Millisecond
@@ -83,7 +83,7 @@ type Outcome struct {
 // be asked. Anything else that it fails with is about that key.
 type Appender func(ctx context.Context, org events.OrgID, key events.KeyID) (Outcome, error)
 
-// Config says what a keeper works with. All but Rate is required.
+// Config says what a keeper works with. All of it is required.
 type Config struct {
 	// Catalog tells what is due.
 	Catalog *catalog.Catalog
@@ -95,8 +95,6 @@ type Config struct {
 	WaitFor func(context.Context, events.Position) error
 	// Expire records that a key's time has come, Notify gives notice of it.
 	Expire, Notify Appender
-	// Rate is how many keys a second are tried at most. 0 is [DefaultRate].
-	Rate int
 	// Logger takes what operators should know.
 	Logger *slog.Logger
 }
@@ -112,7 +110,6 @@ func (c Config) Validate() error {
 	fault(c.Catalog == nil, "no Catalog")
 	fault(c.Ready == nil || c.Applied == nil || c.WaitFor == nil, "no Ready, Applied or WaitFor")
 	fault(c.Expire == nil || c.Notify == nil, "no Expire or Notify")
-	fault(c.Rate < 0, "Rate is negative")
 	fault(c.Logger == nil, "no Logger")
 	return errors.Join(faults...)
 }
@@ -126,8 +123,7 @@ type Stats struct {
 
 // Keeper records what is due.
 type Keeper struct {
-	cfg   Config
-	limit *rate.Limiter
+	cfg Config
 	// doubts are the keys of which nothing is recorded though it is due, sweeps
 	// counts how often all that is due was gone through. They are Run's own.
 	doubts map[catalog.Due]doubt
@@ -149,12 +145,7 @@ func New(cfg Config) (*Keeper, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Rate == 0 {
-		cfg.Rate = DefaultRate
-	}
-	return &Keeper{
-		cfg: cfg, limit: rate.NewLimiter(rate.Limit(cfg.Rate), workers), doubts: map[catalog.Due]doubt{},
-	}, nil
+	return &Keeper{cfg: cfg, doubts: map[catalog.Due]doubt{}}, nil
 }
 
 // Stats tells how the keeper is doing.
@@ -270,9 +261,10 @@ func (t tally) crowded() bool { return t.lost >= crowd && 3*t.lost >= t.recorded
 // somebody else is at it.
 func (k *Keeper) sweep(ctx context.Context) (shared bool, err error) {
 	var t tally
-	for after := (catalog.Due{}); ; {
+	size := firstPage
+	for after := (catalog.Due{}); ; size = min(2*size, page) {
 		now, applied := time.Now(), k.cfg.Applied()
-		list, err := k.cfg.Catalog.Due(ctx, events.TimeOf(now), after, page)
+		list, err := k.cfg.Catalog.Due(ctx, events.TimeOf(now), after, size)
 		if err != nil {
 			return false, err
 		}
@@ -326,8 +318,8 @@ func (t tried) lost(applied events.Position) bool {
 	return t.err == nil && !t.outcome.Recorded && t.outcome.Position > applied
 }
 
-// record tries keys, several at once, and waits until the catalog shows what it
-// came to: what is asked for next is what is left.
+// record tries keys, and waits until the catalog shows what it came to: what is
+// asked for next is what is left.
 func (k *Keeper) record(ctx context.Context, list []catalog.Due, applied events.Position, t *tally) error {
 	var (
 		last events.Position
@@ -368,45 +360,48 @@ func (k *Keeper) doubt(d catalog.Due) {
 }
 
 // tryAll tries keys until all are tried, somebody else is at it, or the ledger
-// cannot be asked. What is on its way then is waited for.
+// cannot be asked.
 func (k *Keeper) tryAll(ctx context.Context, list []catalog.Due, applied events.Position, t *tally) []tried {
-	going, stop := context.WithCancel(ctx)
-	defer stop()
-	var (
-		mu      sync.Mutex
-		results []tried
-		wg      sync.WaitGroup
-	)
-	todo := make(chan catalog.Due)
-	for range min(workers, len(list)) {
-		wg.Go(func() {
-			for d := range todo {
-				r := k.try(ctx, d)
-				mu.Lock()
-				results = append(results, r)
-				switch {
-				case r.outcome.Recorded:
-					t.recorded++
-				case r.lost(applied):
-					t.lost++
-				}
-				if r.err != nil && outage(r.err) || t.crowded() {
-					stop()
-				}
-				mu.Unlock()
+	var results []tried
+	for len(list) > 0 && ctx.Err() == nil {
+		var of, others []catalog.Due
+		for _, d := range list {
+			if d.Org == list[0].Org {
+				of = append(of, d)
+			} else {
+				others = append(others, d)
 			}
-		})
-	}
-	for _, d := range list {
-		// An error says that the context has ended.
-		if k.limit.Wait(going) != nil {
-			break
 		}
-		todo <- d
+		began := time.Now()
+		out := k.tryTogether(ctx, of)
+		results, list = append(results, out...), others
+		for _, r := range out {
+			switch {
+			case r.err != nil && outage(r.err):
+				return results
+			case r.outcome.Recorded:
+				t.recorded++
+			case r.lost(applied):
+				t.lost++
+			}
+		}
+		if t.crowded() {
+			return results
+		}
+		pause(ctx, max(rest, time.Since(began)))
 	}
-	close(todo)
-	wg.Wait()
 	return results
+}
+
+// tryTogether tries keys of one organization at once.
+func (k *Keeper) tryTogether(ctx context.Context, list []catalog.Due) []tried {
+	out := make([]tried, len(list))
+	var wg sync.WaitGroup
+	for i, d := range list {
+		wg.Go(func() { out[i] = k.try(ctx, d) })
+	}
+	wg.Wait()
+	return out
 }
 
 func (k *Keeper) try(ctx context.Context, d catalog.Due) tried {

@@ -103,7 +103,7 @@ func TestDownOverEnds(t *testing.T) {
 		left := w.create(120 * time.Hour)
 		late := w.create(75 * time.Hour)
 		time.Sleep(60 * time.Hour)
-		s := w.server(func(c *expiry.Config) { c.Rate = 10_000 })
+		s := w.server(asIs)
 		defer s.stop()
 		time.Sleep(10 * time.Second)
 		all := w.told()
@@ -203,7 +203,7 @@ func TestOneKeyKeepsNoneOther(t *testing.T) {
 }
 
 // TestManyAtOnce: several servers share thousands of keys that end in the same
-// second, mostly by standing back, and keep to their rate.
+// second, mostly by standing back.
 func TestManyAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -219,11 +219,7 @@ func TestManyAtOnce(t *testing.T) {
 			servers = append(servers, w.server(asIs))
 			defer servers[len(servers)-1].stop()
 		}
-		time.Sleep(time.Until(end) + 4*time.Second)
-		if n := len(w.told()); n > 3*4*expiry.DefaultRate {
-			t.Errorf("%d keys in 4 s", n)
-		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(time.Until(end) + 10*time.Second)
 		all := w.told()
 		if len(all) != keys {
 			t.Errorf("%d of %d keys", len(all), keys)
@@ -242,11 +238,11 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 func TestConfigTellsEveryFault(t *testing.T) {
-	_, err := expiry.New(expiry.Config{Rate: -1})
+	_, err := expiry.New(expiry.Config{})
 	if err == nil {
 		t.Fatal("nothing was wrong")
 	}
-	for _, part := range []string{"Catalog", "Ready", "Expire", "Rate", "Logger"} {
+	for _, part := range []string{"Catalog", "Ready", "Expire", "Logger"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("nothing of %s in %v", part, err)
 		}
