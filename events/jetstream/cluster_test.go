@@ -32,6 +32,7 @@ func ledgerOver(t *testing.T, conn *nats.Conn, catchUp time.Duration) *jetstream
 
 // The suite on three nodes, over a connection to a node that need not lead.
 func TestLedgerOnThreeNodes(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t)
 	var conns [clustertest.Nodes]*nats.Conn
 	for i := range conns {
@@ -55,6 +56,7 @@ func TestLedgerOnThreeNodes(t *testing.T) {
 
 // The suite on three nodes, followed by credentials that show everything.
 func TestLedgerByCredentialOnThreeNodes(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t)
 	conns := []*nats.Conn{c.Connect(0), c.Connect(1), c.Connect(2)}
 	used := new(atomic.Int64)
@@ -69,8 +71,10 @@ func TestLedgerByCredentialOnThreeNodes(t *testing.T) {
 }
 
 // Leaders step down and a node leaves while facts are appended, each until it is
-// known to be stored: each is stored once, and the follower sees all in order.
+// known to be stored: each is stored once, and followers see all in order, the
+// ledger's own and one by a credential.
 func TestLostLeaders(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t)
 	c.Begin()
 	writer, follower := ledgerOver(t, c.Connect(0), 0), ledgerOver(t, c.Connect(1), 0)
@@ -98,26 +102,34 @@ func TestLostLeaders(t *testing.T) {
 			}
 		}
 	})
-	seen := make(map[events.Subject]bool)
-	last := events.Position(0)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	err := follower.Follow(ctx, 0, func(slice []events.Recorded) error {
-		for _, r := range slice {
-			if last++; r.Position != last || seen[r.Subject] {
-				return fmt.Errorf("position %d after %d, seen before: %t", r.Position, last-1, seen[r.Subject])
+	reader(t, c.Connect(1), spec("credential"))
+	followers := map[string]interface {
+		Follow(context.Context, events.Position, func([]events.Recorded) error) error
+	}{"ledger": follower, "credential": readerOf(t, c.Operator(), "credential")}
+	for name, follower := range followers {
+		writing.Go(func() {
+			seen := make(map[events.Subject]bool)
+			last := events.Position(0)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			err := follower.Follow(ctx, 0, func(slice []events.Recorded) error {
+				for _, r := range slice {
+					if last++; r.Position != last || seen[r.Subject] {
+						return fmt.Errorf("position %d after %d, seen before: %t", r.Position, last-1, seen[r.Subject])
+					}
+					seen[r.Subject] = true
+				}
+				if last == facts {
+					return errEnough
+				}
+				return nil
+			})
+			if !errors.Is(err, errEnough) {
+				t.Errorf("%s: %v at %d", name, err, last)
 			}
-			seen[r.Subject] = true
-		}
-		if last == facts {
-			return errEnough
-		}
-		return nil
-	})
-	writing.Wait()
-	if !errors.Is(err, errEnough) {
-		t.Fatalf("follow: %v at %d", err, last)
+		})
 	}
+	writing.Wait()
 	if end, err := writer.Last(t.Context()); err != nil || end != facts {
 		t.Fatalf("last is %d: %v", end, err)
 	}
