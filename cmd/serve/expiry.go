@@ -23,7 +23,7 @@ func (p *parts) makeExpiry(cfg Config, service *commands.Service) error {
 	var err error
 	p.expiry, err = expiry.New(expiry.Config{
 		Catalog: p.catalog, Ready: p.catalogs.Ready(), Applied: p.catalogs.Applied, WaitFor: p.catalogs.WaitFor,
-		Expire: appender(service.ExpireKey), Notify: appender(service.NotifyExpiry), Logger: cfg.Logger,
+		Expire: appender(service.ExpireKey), Notify: appender(service.NotifyExpiry), Stale: p.verifier.Stale, Logger: cfg.Logger,
 	})
 	return err
 }

@@ -95,6 +95,10 @@ type Config struct {
 	WaitFor func(context.Context, events.Position) error
 	// Expire records that a key's time has come, Notify gives notice of it.
 	Expire, Notify Appender
+	// Stale tells whether this server's own verdicts are stale. Nothing is recorded
+	// meanwhile: an end that is recorded is for ever, and what makes verdicts stale
+	// may be this machine's clock, which says that ends have come.
+	Stale func() bool
 	// Logger takes what operators should know.
 	Logger *slog.Logger
 }
@@ -110,6 +114,7 @@ func (c Config) Validate() error {
 	fault(c.Catalog == nil, "no Catalog")
 	fault(c.Ready == nil || c.Applied == nil || c.WaitFor == nil, "no Ready, Applied or WaitFor")
 	fault(c.Expire == nil || c.Notify == nil, "no Expire or Notify")
+	fault(c.Stale == nil, "no Stale")
 	fault(c.Logger == nil, "no Logger")
 	return errors.Join(faults...)
 }
@@ -364,6 +369,9 @@ func (k *Keeper) doubt(d catalog.Due) {
 func (k *Keeper) tryAll(ctx context.Context, list []catalog.Due, applied events.Position, t *tally) []tried {
 	var results []tried
 	for len(list) > 0 && ctx.Err() == nil {
+		if k.cfg.Stale() {
+			return append(results, tried{due: list[0], err: errStale})
+		}
 		var of, others []catalog.Due
 		for _, d := range list {
 			if d.Org == list[0].Org {
@@ -421,9 +429,13 @@ func (k *Keeper) try(ctx context.Context, d catalog.Due) tried {
 	return tried{d, outcome, err}
 }
 
-// outage reports whether it is the ledger that failed, and not one key.
+// errStale says that this server knows too little, or its clock is wrong.
+var errStale = errors.New("expiry: this server's verdicts are stale")
+
+// outage reports whether it is the ledger or this server that failed, and not one
+// key.
 func outage(err error) bool {
-	return errors.Is(err, events.ErrUnavailable) || errors.Is(err, events.ErrOutcomeUnknown) ||
+	return errors.Is(err, errStale) || errors.Is(err, events.ErrUnavailable) || errors.Is(err, events.ErrOutcomeUnknown) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 

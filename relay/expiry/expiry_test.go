@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +42,7 @@ func TestOnceAndInTime(t *testing.T) {
 			want[id], name[id] = told, what
 			return id
 		}
+		add("of five seconds", 5*time.Second, "end")
 		add("of an hour", time.Hour, "end")
 		add("of a day and more", 26*time.Hour, "1d", "end")
 		for n := range 5 {
@@ -158,6 +160,28 @@ func TestOutages(t *testing.T) {
 	})
 }
 
+// TestStaleServersRecordNothing: what is for ever is not left to a server whose
+// clock or knowledge is not good enough for a verdict.
+func TestStaleServersRecordNothing(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		var stale atomic.Bool
+		stale.Store(true)
+		s := w.server(func(c *expiry.Config) { c.Stale = stale.Load })
+		defer s.stop()
+		id := w.create(time.Hour)
+		time.Sleep(2 * time.Hour)
+		if got := s.keeper.Stats(); got != (expiry.Stats{}) || len(w.told()) > 0 {
+			t.Errorf("%+v, recorded %v", got, w.told())
+		}
+		stale.Store(false)
+		time.Sleep(time.Minute)
+		w.expect("fresh again", w.told()[id], 2*time.Hour, "end")
+	})
+}
+
 // TestOneKeyKeepsNoneOther: what cannot be recorded is tried now and then, and
 // keeps nothing else from being so in time.
 func TestOneKeyKeepsNoneOther(t *testing.T) {
@@ -242,7 +266,7 @@ func TestConfigTellsEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing was wrong")
 	}
-	for _, part := range []string{"Catalog", "Ready", "Expire", "Logger"} {
+	for _, part := range []string{"Catalog", "Ready", "Expire", "Stale", "Logger"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("nothing of %s in %v", part, err)
 		}

@@ -147,6 +147,7 @@ func (w *world) server(change func(*expiry.Config)) *server {
 	cfg := expiry.Config{
 		Catalog: s.catalog, Ready: s.runner.Ready(), Applied: s.runner.Applied, WaitFor: s.runner.WaitFor,
 		Expire: s.appender(s.ExpireKey), Notify: s.appender(s.NotifyExpiry), Logger: quiet,
+		Stale: func() bool { return false },
 	}
 	if change != nil {
 		change(&cfg)
