@@ -127,6 +127,27 @@ func TestNotifyExpiry(t *testing.T) {
 	w.expectTold("none after the end", short, "1d")
 }
 
+// Who was told late of an end knows of it: a notice is not made up that a policy
+// has got since.
+func TestNoticeOfWhatIsKnown(t *testing.T) {
+	w := newWorld(t)
+	s := w.server()
+	w.acme(s, events.Limits{})
+	w.notices(s, acme, "14d")
+	c := plain()
+	c.Expiry.In = "30d"
+	id := w.create(s, acme, c).Key.ID
+	w.advance(20 * day)
+	w.notify(id, s)
+	w.expectTold("four days late", id, "14d")
+	w.notices(s, acme, "14d", "12d", "5d")
+	w.notify(id, s)
+	w.expectTold("known by then", id, "14d")
+	w.advance(6 * day)
+	w.notify(id, s)
+	w.expectTold("nearer", id, "14d", "5d")
+}
+
 // A rotated key ends with its grace, and is told of like any other.
 func TestExpiryOfARotatedKey(t *testing.T) {
 	w := newWorld(t)

@@ -5,6 +5,9 @@
 // relay/ticks tells everybody who reads the ledger, by a fact of its own, that
 // nothing happened.
 //
+// relay/expiry records that keys have ended, and gives notice ahead of it;
+// relay/ticks shows readers that they are not cut off.
+//
 // relay/watermill lets programs that are built on Watermill follow the ledger,
 // and use topics of their own beside it. Events also leave through the API
 // (GET /v1/events) and through the ledger itself.
