@@ -264,31 +264,66 @@ func (c *Cluster) Leader(stream string) int {
 
 // leader is the node that a node takes for a stream's leader, -1 if there is none.
 func (c *Cluster) leader(i int, stream string) int {
-	body, err := c.Ask(i, "/jsz?streams=true")
+	told, err := c.stream(i, stream)
 	if err != nil {
 		return -1
 	}
+	return slices.IndexFunc(c.nodes[:], func(n *node) bool { return n.name == told.Cluster.Leader })
+}
+
+// State is what a node holds of a stream.
+type State struct {
+	Messages uint64 `json:"messages"`
+	First    uint64 `json:"first_seq"`
+	Last     uint64 `json:"last_seq"`
+	Deleted  uint64 `json:"num_deleted"`
+}
+
+// Alike returns what every node holds of a stream, once it is the same.
+func (c *Cluster) Alike(stream string) State {
+	c.t.Helper()
+	var states [Nodes]State
+	c.until("the nodes to hold the same of "+stream, func() bool {
+		for i := range c.nodes {
+			told, err := c.stream(i, stream)
+			if err != nil {
+				return false
+			}
+			states[i] = told.State
+		}
+		return states[0] == states[1] && states[1] == states[2]
+	})
+	return states[0]
+}
+
+// streamDetail is what a node's monitoring tells of a stream.
+type streamDetail struct {
+	Name    string
+	Cluster struct{ Leader string }
+	State   State
+}
+
+func (c *Cluster) stream(i int, name string) (streamDetail, error) {
+	body, err := c.Ask(i, "/jsz?streams=true")
+	if err != nil {
+		return streamDetail{}, err
+	}
 	var told struct {
 		Accounts []struct {
-			Streams []struct {
-				Name    string
-				Cluster struct{ Leader string }
-			} `json:"stream_detail"`
+			Streams []streamDetail `json:"stream_detail"`
 		} `json:"account_details"`
 	}
-	if json.Unmarshal(body, &told) != nil {
-		return -1
+	if err := json.Unmarshal(body, &told); err != nil {
+		return streamDetail{}, err
 	}
 	for _, account := range told.Accounts {
 		for _, s := range account.Streams {
-			for named, n := range c.nodes {
-				if s.Name == stream && s.Cluster.Leader == n.name {
-					return named
-				}
+			if s.Name == name {
+				return s, nil
 			}
 		}
 	}
-	return -1
+	return streamDetail{}, fmt.Errorf("natstest: %s has no stream %s", c.nodes[i].name, name)
 }
 
 // until waits for something that a cluster does in its own time.
