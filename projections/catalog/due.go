@@ -76,9 +76,9 @@ func (c *Catalog) Overdue(ctx context.Context, now events.Time, bound int) (int,
 }
 
 const (
-	// dueOfOrg finds the keys of an organization for which anything will be due.
-	// The plus keeps SQLite from going through those of all organizations.
-	dueOfOrg = `org = ? AND revoked = 0 AND +due_at <> 0`
+	// dueOfOrg finds the keys of an organization for which anything will be due,
+	// along the index of those that are not revoked.
+	dueOfOrg = `org = ? AND revoked = 0 AND due_at <> 0`
 
 	// endsSQL is Key.EndsAt.
 	endsSQL = `CASE WHEN grace_ends_at <> 0 AND (expires_at = 0 OR grace_ends_at < expires_at) THEN grace_ends_at ELSE expires_at END`

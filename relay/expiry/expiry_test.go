@@ -176,9 +176,15 @@ func TestStaleServersRecordNothing(t *testing.T) {
 		if got := s.keeper.Stats(); got != (expiry.Stats{}) || len(w.told()) > 0 {
 			t.Errorf("%+v, recorded %v", got, w.told())
 		}
+		early := w.server(func(c *expiry.Config) { c.Ready = make(chan struct{}) })
+		defer early.stop()
+		time.Sleep(time.Hour)
+		if got := early.keeper.Stats(); got != (expiry.Stats{}) {
+			t.Errorf("without knowing what is recorded: %+v", got)
+		}
 		stale.Store(false)
 		time.Sleep(time.Minute)
-		w.expect("fresh again", w.told()[id], 2*time.Hour, "end")
+		w.expect("fresh again", w.told()[id], 3*time.Hour, "end")
 	})
 }
 

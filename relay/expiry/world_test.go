@@ -44,6 +44,8 @@ type world struct {
 // faulty is a ledger that cannot be asked now and then.
 type faulty struct {
 	*memory.Ledger
+	// far is how long it takes to get there.
+	far  time.Duration
 	away atomic.Bool
 	// unknown are how many appends by the keepers get no answer; every other one
 	// is stored all the same.
@@ -51,6 +53,7 @@ type faulty struct {
 }
 
 func (f *faulty) Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	time.Sleep(f.far)
 	if f.away.Load() {
 		return nil, events.ErrUnavailable
 	}
@@ -68,7 +71,20 @@ func (f *faulty) Append(ctx context.Context, entries []events.Entry) ([]events.R
 	return f.Ledger.Append(ctx, entries)
 }
 
+func (f *faulty) AppendEach(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	time.Sleep(f.far)
+	switch {
+	case f.away.Load():
+		return nil, events.ErrUnavailable
+	case f.unknown.Load() > 0:
+		// Each by itself meets its own end.
+		return nil, events.ErrConflict
+	}
+	return f.Ledger.AppendEach(ctx, entries)
+}
+
 func (f *faulty) Load(ctx context.Context, s events.Subject, after events.Position) ([]events.Recorded, error) {
+	time.Sleep(f.far)
 	if f.away.Load() {
 		return nil, events.ErrUnavailable
 	}
@@ -82,8 +98,13 @@ var owner = commands.Principal{
 
 func wish() commands.Wish { return commands.Wish{Principal: owner} }
 
-// newWorld begins a ledger with an organization.
-func newWorld(t testing.TB, dir string) *world { return newWorldAt(t, dir, nil) }
+// newWorld begins a ledger with an organization, in a bubble.
+func newWorld(t testing.TB, dir string) *world {
+	t.Helper()
+	w := newWorldAt(t, dir, nil)
+	w.log.far = time.Millisecond
+	return w
+}
 
 func newWorldAt(t testing.TB, dir string, now func() time.Time) *world {
 	t.Helper()
