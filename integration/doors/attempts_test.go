@@ -29,8 +29,9 @@ const short = 100 * time.Millisecond
 
 // where is where an answer may be wanted: in the ledger, among another's uses,
 // among the seals, at the broker's own doors, at another's acknowledgements.
-func where() []string {
+func (w *world) where() []string {
 	out := []string{
+		w.waiting,
 		"$JS.API.CONSUMER.DELETE.LEDGER.other", "$JS.API.CONSUMER.DELETE.LEDGER.sub", "$JS.API.CONSUMER.RESET.LEDGER.sub",
 		"$JS.API.CONSUMER.DELETE.USES.aud", "$JS.ACK.LEDGER.sub.1.1.1.1.1", "$SYS.REQ.CLAIMS.UPDATE", "_R_.x.y",
 		events.WorkspaceSubject("globex", "evil").String(), events.WorkspaceSubject("acme", "w0").String(),
@@ -73,7 +74,7 @@ func asks(g credentials.Grant) []attempt {
 }
 
 // alone is what a credential sends without caring for an answer.
-func alone(g credentials.Grant) []attempt {
+func (w *world) alone(g credentials.Grant) []attempt {
 	name := string(g.Name)
 	evil := events.WorkspaceSubject("globex", "evil").String()
 	out := []attempt{
@@ -84,8 +85,9 @@ func alone(g credentials.Grant) []attempt {
 		{subject: "uses.0000.globex.other", body: "forged"},
 		{subject: "seals.installation.signing", body: "forged"},
 		{subject: "presence.0000.acme.other", body: "forged"},
-		{subject: "$JS.ACK.LEDGER.sub.1.1.1.1.1", body: "+ACK"},
-		{subject: "$JS.ACK.LEDGER.sub.1.1.1.1.1", body: "+TERM"},
+		{subject: w.waiting},
+		{subject: w.waiting, body: "+ACK"},
+		{subject: w.waiting, body: "+TERM"},
 		{subject: "$SYS.REQ.CLAIMS.UPDATE", body: "forged"},
 		{subject: "$SYS.REQ.CLAIMS.DELETE", body: "forged"},
 		{subject: "$SYS.REQ.SERVER.PING"},
@@ -173,7 +175,7 @@ func (w *world) try(conn *nats.Conn, g credentials.Grant) []string {
 	}
 	// Answers to what is his own are not looked at.
 	for _, a := range asks(g) {
-		for _, reply := range where() {
+		for _, reply := range w.where() {
 			send(a, reply)
 		}
 	}
@@ -184,7 +186,7 @@ func (w *world) try(conn *nats.Conn, g credentials.Grant) []string {
 		w.Fatal(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	for _, a := range alone(g) {
+	for _, a := range w.alone(g) {
 		send(a, inbox)
 		send(a, "")
 	}
@@ -254,8 +256,14 @@ func grants() []credentials.Grant {
 // targets are those whose names the attempts use.
 func (w *world) targets() {
 	w.admit(grant("other", events.CredentialVerifier))
-	w.admit(grant("sub", events.CredentialSubscriber))
 	w.admit(grant("aud", events.CredentialAuditor))
+	// The subscriber was told of a revocation, and has not said that it dealt with it.
+	conn := w.connect(nats.UserCredentialBytes(w.admit(grant("sub", events.CredentialSubscriber))))
+	m, err := conn.Request("$JS.API.CONSUMER.MSG.NEXT.LEDGER.sub", []byte(`{"batch":1,"expires":10000000000}`), 30*time.Second)
+	if err != nil || m.Reply == "" {
+		w.Fatalf("the subscriber was told nothing: %v", err)
+	}
+	w.waiting = m.Reply
 }
 
 // Nobody who is let in changes anything but the uses that he records under his own
@@ -374,7 +382,7 @@ func (w *world) asTheServer(conn *nats.Conn, g credentials.Grant) {
 		)
 	}
 	sends = append(sends, asks(g)...)
-	for _, reply := range where() {
+	for _, reply := range w.where() {
 		if !strings.HasPrefix(reply, "$JS.API.STREAM.") {
 			continue
 		}

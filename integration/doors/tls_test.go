@@ -92,6 +92,11 @@ func TestTLS(t *testing.T) {
 			t.Errorf("let in who %s", name)
 		}
 	}
+	// A client that asks for no TLS has to talk it all the same.
+	if conn, err := nats.Connect(url, creds); err == nil {
+		conn.Close()
+		t.Error("let in who asks for no TLS")
+	}
 	// One that talks in clear is not heard.
 	raw, err := net.Dial("tcp", b.Addr().String())
 	if err != nil {

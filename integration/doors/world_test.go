@@ -40,6 +40,8 @@ type world struct {
 	replicas         int
 	// own are the names of those who try.
 	own []string
+	// waiting is where an acknowledgement is waited for, from somebody else.
+	waiting string
 }
 
 // both runs a test on one node and on three.
