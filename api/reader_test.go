@@ -62,13 +62,25 @@ func rest(t *testing.T, conn net.Conn) []map[string]string {
 	return all
 }
 
-// much makes events of which no broker's, server's or client's socket holds all:
-// 7 MB of them. It returns the positions.
+// much makes events of which no socket of server and client holds all: 7 MB of
+// them. It returns the positions.
 func much(t *testing.T, s *apitest.Server) []string {
+	t.Helper()
 	var positions []string
-	for n := range 450 {
-		a := s.Must(200, s.Owner, "PATCH", "/v1/organizations/acme/profiles/gold", fmt.Sprintf(`{"settings":{"n":%d,"text":%q}}`, n, strings.Repeat("x", 16_000)))
-		positions = append(positions, as[wire.Profile](t, a).Position)
+	for n := range 130 {
+		now := events.TimeOf(time.Now())
+		stored, err := s.Ledger.Append(t.Context(), []events.Entry{{
+			Subject: events.ProfileSubject("acme", "gold"),
+			Event:   events.ProfileSettingsChanged{Settings: events.Document(fmt.Sprintf(`{"text":%q}`, strings.Repeat("x", 55_000)))},
+			Meta: events.Meta{
+				ID: events.EventID(uuid.New()), Ledger: s.Positions.Ledger, Time: now, Revision: events.Revision(n + 2),
+				Actor: events.Actor{Type: events.ActorSystem, Name: "test"}, Command: events.CommandID(uuid.New()),
+			},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		positions = append(positions, s.Positions.Format(events.StreamLedger, stored[0].Position))
 	}
 	return positions
 }
