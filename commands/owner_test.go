@@ -134,6 +134,25 @@ func TestOwnersResetAtOnce(t *testing.T) {
 	}
 }
 
+// A key that was revoked while the others were is no way in, and is not told as one.
+func TestOwnerRevokedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	s := w.server()
+	reset := commands.OwnerReset{Owner: w.newOwner(), Reason: "lost", Keys: s.installationKeys}
+	made, err := s.ResetOwner(w.ctx, reset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reset.RevokeOthers = true
+	reset.Keys = func(ctx context.Context) ([]events.KeyID, error) {
+		_, err := s.RevokeKey(ctx, w.by(w.owner), events.System, made.Owner, false)
+		return nil, err
+	}
+	if _, err := s.ResetOwner(w.ctx, reset); !errors.Is(err, commands.ErrOwnerRevoked) {
+		t.Error(err)
+	}
+}
+
 func TestOwnerResetRefusesWhatIsNoKey(t *testing.T) {
 	w := newWorld(t)
 	if _, err := w.server().ResetOwner(w.ctx, commands.OwnerReset{Owner: keystring.Conceal("no key")}); err == nil {

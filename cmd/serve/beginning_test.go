@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/memory"
@@ -217,6 +218,11 @@ func opens(t *testing.T, f folder, o *oneLedger, id events.LedgerID) {
 	}
 	if info, err := os.Stat(f.installationKey); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the installation key's file: %v, %v", info, err)
+	}
+	// One that the ledger knows nothing of signs for nobody.
+	state.Signers = []installation.Signer{{Name: "keyledger/other", VerifierKey: "keyledger/other+0+0"}}
+	if _, err := f.unseal(t.Context(), o, id, state); !errors.Is(err, events.ErrCorrupt) {
+		t.Errorf("a signer that the ledger does not know: %v", err)
 	}
 }
 

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
+	"github.com/tink-crypto/tink-go/v2/keyset"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keyledger/keyledger/events"
@@ -157,6 +160,36 @@ func TestWhatDoesNotOpen(t *testing.T) {
 			s.held[name][i] ^= 1
 			fails(fmt.Sprintf("%s with byte %d changed", name, i), s, key, ledger)
 		}
+	}
+}
+
+// What is wrapped can be opened by whoever has the installation key and Tink, for
+// its ledger and its purpose.
+func TestFormat(t *testing.T) {
+	s := newStore()
+	key, text := newKey(t)
+	made, err := seals.Make(t.Context(), s, key, ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapping, err := aead.New(handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(purpose string) (wrapped, binding []byte) {
+		return s.held["installation."+ledger.String()+"."+purpose], []byte("keyledger installation " + purpose + " key\n" + ledger.String() + "\n")
+	}
+	signing, err := wrapping.Decrypt(at("signing"))
+	if err != nil || !strings.HasPrefix(string(signing), "PRIVATE+KEY+keyledger/"+ledger.String()+"+") || !strings.HasSuffix(string(signing), "\n"+made.VerifierKey()+"\n") {
+		t.Errorf("the signing key: %v", err)
+	}
+	wrapped, binding := at("sealing")
+	if _, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(wrapped)), wrapping, binding); err != nil {
+		t.Errorf("the sealing key: %v", err)
 	}
 }
 
