@@ -319,6 +319,28 @@ func (p *poisoner) shownRaw(kind string) func(t *testing.T, s *server, owner str
 	}
 }
 
+// What closes the installation's own organization closes its management keys, and
+// no organization's.
+func TestPoisonedInstallation(t *testing.T) {
+	s := start(t, t.TempDir())
+	owner := s.owner()
+	s.organization(owner, "acme", "")
+	created := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
+	admin := s.must(201, owner, "POST", "/v1/organizations/acme/keys", `{"kind":"management","role":"admin","scope":{"all_workspaces":true}}`).text("secret")
+	s.stop()
+	p := &poisoner{t: t, ledger: positions(t, s.data).Ledger, ids: map[string]events.KeyID{}}
+	plant(t, s.data, p.unknown(events.Subject{Org: events.System, Aggregate: "lockdown", ID: "all"}, 1, "lockdown.begun.v1", true))
+	for range 2 {
+		s = start(t, s.data)
+		s.must(503, owner, "GET", "/v1/whoami", "")
+		if got := s.verdict(admin, created.text("secret"), "interview:read"); got != valid {
+			t.Errorf("a key of an organization is %s", got)
+		}
+		s.must(201, admin, "POST", "/v1/organizations/acme/keys", keyBody)
+		s.stop()
+	}
+}
+
 // A batch of which a part is missing is not an event that cannot be applied but a
 // ledger that is broken: nothing can be said from there on, and nothing is. The
 // program says so and stays.
