@@ -116,8 +116,9 @@ func (c *Cluster) start(i int) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "n" + strconv.Itoa(i), Host: "127.0.0.1", Port: n.port, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: n.dir, SyncAlways: true,
-		// Not advertised: or else the nodes would go around the wires.
-		Cluster:          server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: n.routes, NoAdvertise: true},
+		// The nodes tell each other where a third one is, and would go around the
+		// wires: they tell of a place where nobody listens.
+		Cluster:          server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: n.routes, NoAdvertise: true, Advertise: "127.0.0.1:1"},
 		Routes:           routes,
 		TrustedOperators: []*jwt.OperatorClaims{operator}, SystemAccount: c.authority.SystemAccount(), AccountResolver: c.accounts(n),
 	})
@@ -237,6 +238,34 @@ func (c *Cluster) Leader(stream string) int {
 		return leader >= 0
 	})
 	return leader
+}
+
+// First returns the node that leads the cluster itself, once there is one.
+func (c *Cluster) First() int {
+	c.t.Helper()
+	first := -1
+	c.until("a leader of the cluster", func() bool {
+		for i, n := range c.nodes {
+			if n.server.Running() && n.server.JetStreamIsLeader() {
+				first = i
+			}
+		}
+		return first >= 0
+	})
+	return first
+}
+
+// Outdate cuts off a node that leads a stream and the cluster itself, which then
+// takes it 16 s or more to notice, while the others need 9 at most for another
+// leader. It has to be [Cluster.First].
+func (c *Cluster) Outdate(stream string, node int) {
+	c.t.Helper()
+	// A leader looks every 10 s, beginning with its term, whether it has heard from
+	// anybody within 10 s.
+	c.Lead(stream, (node+1)%Nodes)
+	c.Lead(stream, node)
+	time.Sleep(2 * time.Second)
+	c.Isolate(node)
 }
 
 // StepDown has the leader of a stream hand its office over. It is refused where

@@ -136,7 +136,7 @@ func (a *announcement) judge(replicas int, seen events.Position, since time.Dura
 	switch majority := replicas/2 + 1; {
 	case near == replicas, now >= majority:
 		return standing
-	case near < majority && a.settled():
+	case near < majority && office > 2*lease: // one that is new may not have heard yet
 		return deserted
 	default:
 		return doubtful

@@ -52,6 +52,7 @@ func TestJudge(t *testing.T) {
 		{"new in office", standing, said(t, 2*time.Second, 9, 900*ms, 20*ms), 9, 0},
 		{"new in office, one heard before", doubtful, said(t, 500*ms, 9, 900*ms, 20*ms), 9, 0},
 		{"new in office, none heard since", doubtful, said(t, 10*ms, 9, 900*ms, 20*ms), 9, 0},
+		{"no more new in office, none heard since", deserted, said(t, 7*time.Second, 9, 3900*ms, 6000*ms), 9, 0},
 		{"ends before what was seen", doubtful, said(t, long, 8, 20*ms, 20*ms), 9, 0},
 		{"a peer is missing", doubtful, said(t, long, 9, 20*ms), 9, 0},
 		{"not in office", doubtful, announcement{}, 0, 0},
