@@ -239,8 +239,10 @@ func TestCutOffLeader(t *testing.T) {
 	c.Begin()
 	var ledgers [clustertest.Nodes]*jetstream.Ledger
 	var servers [clustertest.Nodes]*node
+	var conns [clustertest.Nodes]*nats.Conn
 	for i := range servers {
-		ledgers[i] = p.ledger(c.Connect(i), clustertest.Nodes)
+		conns[i] = c.Connect(i)
+		ledgers[i] = p.ledger(conns[i], clustertest.Nodes)
 	}
 	p.begin(ledgers[0])
 	for i := range servers {
@@ -281,7 +283,7 @@ func TestCutOffLeader(t *testing.T) {
 		}
 	}
 	if !behind.stale() {
-		t.Error("who is cut off is fresh")
+		t.Errorf("who is cut off is fresh as of %s after the cut, %s ago, at node %d of leader %d", behind.Fresh().Sub(cut), time.Since(behind.Fresh()), c.NodeOf(conns[leader]), leader)
 	}
 	c.Heal(leader)
 	all()
