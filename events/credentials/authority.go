@@ -243,6 +243,9 @@ func (a *Authority) conf(operator string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// Dir is the authority's folder.
+func (a *Authority) Dir() string { return a.dir }
+
 // SystemAccount is the public key of the system account.
 func (a *Authority) SystemAccount() string { return a.system.public }
 
