@@ -131,7 +131,7 @@ func Start(ctx context.Context, config Config) (*Broker, error) {
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("embedded: data folder: %w", err)
 	}
-	release, err := lock(config.Dir)
+	release, err := Lock(config.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -14,13 +14,10 @@ import (
 // one folder would each append to the same files.
 var ErrLocked = errors.New("embedded: data folder is in use")
 
-// Lock takes a folder for this process, as [Start] does, for whoever keeps files
-// there without a broker.
-func Lock(dir string) (release func(), err error) { return lock(dir) }
-
-// lock takes a folder for this process. The system gives it back when the
-// process ends, however it ends; the file itself stays.
-func lock(dir string) (release func(), err error) {
+// Lock takes a folder for this process, as [Start] does; it is exported for who
+// keeps files there without a broker. The system gives it back when the process
+// ends, however it ends; the file itself stays.
+func Lock(dir string) (release func(), err error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("embedded: lock data folder: %w", err)
