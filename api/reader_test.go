@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -149,6 +150,50 @@ func TestReaderThatReadsLateIsTold(t *testing.T) {
 		if try == 5 {
 			t.Fatal("nobody was told")
 		}
+	}
+}
+
+// Over HTTP/2, where one connection carries many streams, it is the same.
+func TestReaderThatDoesNotReadOverHTTP2(t *testing.T) {
+	s := apitest.Start(t, patient(time.Hour, 300*time.Millisecond))
+	furnish(s, "acme")
+	want := much(t, s)
+	front := httptest.NewUnstartedServer(s.Handler)
+	front.EnableHTTP2 = true
+	front.StartTLS()
+	t.Cleanup(front.Close)
+	open := func(after string) *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", front.URL+"/v1/events?types=profile.settings_changed&after="+after, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+s.Owner)
+		res, err := front.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		if res.StatusCode != 200 || res.ProtoMajor != 2 {
+			t.Fatalf("%d over %s", res.StatusCode, res.Proto)
+		}
+		return res
+	}
+	res := open("0")
+	wantEnded(t, s, "slow_reader", 1)
+	var seen []map[string]string
+	for next, e := eventsOf(res.Body), map[string]string(nil); ; seen = append(seen, e) {
+		if e = next(); e == nil {
+			break
+		}
+	}
+	if len(seen) == 0 || len(seen) >= len(want) {
+		t.Fatalf("%d of %d events were seen: this proves little", len(seen), len(want))
+	}
+	for next := eventsOf(open(seen[len(seen)-1]["id"]).Body); len(seen) < len(want); {
+		seen = append(seen, next())
+	}
+	if got := idsOf(seen); !slices.Equal(got, want) {
+		t.Errorf("seen %v, want %v", got, want)
 	}
 }
 
