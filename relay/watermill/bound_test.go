@@ -136,6 +136,47 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// Plain nats.go works with a credential too, as docs/subscribing.md shows.
+func TestBoundPlain(t *testing.T) {
+	all, conn := walled(t)
+	for _, spec := range credential.Readers(ledgerID) {
+		if err := jetstream.EnsureReader(t.Context(), all, spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(t, all, revocation("acme", 1), workspace("acme", "w"), revocation("acme", 2))
+	c, err := js(t, conn).Consumer(t.Context(), "LEDGER", string(credential.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	came := make(chan string, 10)
+	consuming, err := c.Consume(func(m natsjs.Msg) {
+		if err := m.Ack(); err != nil {
+			t.Error(err)
+		}
+		came <- m.Subject()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 2; n++ {
+		select {
+		case got := <-came:
+			if want := events.RevokedSubject("acme", keyID(n)).String(); got != want {
+				t.Errorf("%s came, not %s", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatal("no message came")
+		}
+	}
+	eventually(t, "the consumer knows it", func() bool {
+		info, err := c.Info(t.Context())
+		return err == nil && info.NumPending == 0 && info.NumAckPending == 0
+	})
+	consuming.Stop()
+	<-consuming.Closed()
+}
+
 // A consumer that is not there, or not what it is taken for, is refused with the
 // reason.
 func TestBoundRefused(t *testing.T) {

@@ -136,7 +136,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		return err
 	}
 	if last := f.config.List.Last(); uint64(last) < place.Acknowledged {
-		return fmt.Errorf("%w: up to position %d, and the list ends at %d", ErrLost, place.Acknowledged, last)
+		return fmt.Errorf("%w up to position %d, and ends at %d: bring its file back, or begin anew with a new credential", ErrLost, place.Acknowledged, last)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
