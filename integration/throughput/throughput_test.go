@@ -33,8 +33,10 @@ const (
 	org = events.OrgID("acme")
 	// raw is the stream that plain publishes go to.
 	raw = "RAW"
-	// turn is about how many changes are made before it is the other's turn.
-	turn = 1024
+	// turn is how many changes each caller makes before it is the other's turn, and
+	// atLeast how many all of them do.
+	turn    = 16
+	atLeast = 128
 )
 
 // place is a broker with the streams of a ledger, and one beside them.
@@ -229,10 +231,7 @@ func BenchmarkChanges(b *testing.B) {
 
 func changes(b *testing.B, p place, callers int) {
 	s := p.server(b)
-	n := turn
-	if callers == 1 {
-		n = turn / 8
-	}
+	n := max(atLeast, turn*callers)
 	var creates, revocations, afterCreates, afterRevocations tally
 	for b.Loop() {
 		var facts made
