@@ -328,6 +328,9 @@ func TestTheServerKeepsTheStreams(t *testing.T) {
 		before := w.look()
 		w.asTheServer(w.server, g)
 		after := w.look()
+		if !slices.ContainsFunc(after.configs, func(c string) bool { return strings.Contains(c, `"deliver_subject":"$JS.API.STREAM.DELETE.LEDGER"`) }) {
+			w.Error("no consumer was made that delivers to the broker's doors: this shows nothing of them")
+		}
 		// What it may append, it may; all that was there is there as it was.
 		for _, m := range before.messages {
 			if !slices.Contains(after.messages, m) {
