@@ -59,6 +59,9 @@ func (l *Ledger) Confirm(ctx context.Context, began time.Time) error {
 		if verdict == standing && !a.settled() {
 			verdict = l.confirming.sole(a, began)
 		}
+		if verdict == standing && l.replies.doubled(began) {
+			verdict = replaced // one of two was heard
+		}
 		switch {
 		case verdict == standing:
 			return nil

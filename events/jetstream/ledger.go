@@ -101,6 +101,7 @@ type Ledger struct {
 	// seen is how far the ledger was seen to go.
 	seen       furthest
 	confirming confirming
+	replies    replies
 }
 
 // New returns the ledger behind a connection. It asks the broker nothing.
@@ -262,7 +263,13 @@ func (l *Ledger) ask(ctx context.Context, subject string, request, answer any) e
 func (l *Ledger) askRaw(ctx context.Context, subject string, body []byte, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, l.config.LoadTimeout)
 	defer cancel()
-	msg, err := l.conn.RequestWithContext(ctx, subject, body)
+	ask := l.conn.RequestWithContext
+	if l.replicas > 1 {
+		ask = func(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+			return l.replies.ask(ctx, l.conn, subject, body)
+		}
+	}
+	msg, err := ask(ctx, subject, body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}

@@ -76,12 +76,12 @@ func (l *ends) round(ctx context.Context, c *client, org events.OrgID) {
 	for {
 		out, err := s.DeleteOrganization(l.ctx, wish, org)
 		if err == nil {
-			a, _ := l.done(s, out)
+			a := l.done(s, out)
 			end.Store(uint64(out.Position))
 			l.log.Add(c.number, call, Wish{Act: ActEnd, ID: wish.RequestID, Subject: string(org), Server: s.number}, a)
 			break
 		}
-		l.told(s, "end", err, domain.ErrNotFound)
+		l.told("end", err, nil)
 		c.rest()
 	}
 	clients.Wait()

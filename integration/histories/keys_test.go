@@ -89,7 +89,7 @@ func (l *keys) create(c *client, s *server) *tracked {
 		l.mu.Lock()
 		l.all = append(l.all, k)
 		l.mu.Unlock()
-		a, _ := l.done(s, out.Outcome)
+		a := l.done(s, out.Outcome)
 		l.log.Add(c.number, call, Wish{Act: ActCreate, ID: wish.RequestID, Subject: k.id.String(), Server: s.number, Grant: grant(0)}, a)
 		return k
 	}
@@ -151,15 +151,13 @@ func (l *keys) change(c *client, s *server, k *tracked, w Wish) {
 	})
 	w.ID = wish.RequestID
 	if err != nil {
-		if a, ok := l.told(s, string(w.Act), err, domain.ErrEnded); ok {
+		if a, ok := l.told(string(w.Act), err, domain.ErrEnded); ok {
 			l.log.Add(c.number, call, w, a)
 		}
 		return
 	}
 	k.know(out.Position)
-	if a, ok := l.done(s, out.Outcome); ok {
-		l.log.Add(c.number, call, w, a)
-	}
+	l.log.Add(c.number, call, w, l.done(s, out.Outcome))
 	l.read(c, s, k, false)
 }
 

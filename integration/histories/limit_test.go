@@ -64,10 +64,9 @@ func (l *limit) run(ctx context.Context, c *client, s *server) {
 		})
 		w := Wish{Act: ActCreate, ID: wish.RequestID, Subject: string(limitOrg), Server: s.number}
 		if err == nil {
-			a, _ := l.done(s, out.Outcome)
-			l.log.Add(c.number, call, w, a)
+			l.log.Add(c.number, call, w, l.done(s, out.Outcome))
 			mine = append(mine, out.Key.ID)
-		} else if a, ok := l.told(s, "create", err, domain.ErrKeyLimitReached); ok {
+		} else if a, ok := l.told("create", err, domain.ErrKeyLimitReached); ok {
 			l.log.Add(c.number, call, w, a)
 		}
 	}
@@ -80,11 +79,10 @@ func (l *limit) revoke(c *client, s *server, id events.KeyID) {
 	for l.ctx.Err() == nil {
 		out, err := s.RevokeKey(l.ctx, wish, limitOrg, id, false)
 		if err == nil {
-			a, _ := l.done(s, out.Outcome)
-			l.log.Add(c.number, call, Wish{Act: ActRevoke, ID: wish.RequestID, Subject: string(limitOrg), Server: s.number}, a)
+			l.log.Add(c.number, call, Wish{Act: ActRevoke, ID: wish.RequestID, Subject: string(limitOrg), Server: s.number}, l.done(s, out.Outcome))
 			return
 		}
-		l.told(s, "revoke", err, domain.ErrNotFound)
+		l.told("revoke", err, nil)
 		c.rest()
 	}
 }
@@ -95,6 +93,15 @@ func (l *limit) enough() bool {
 }
 
 func (l *limit) judge() {
+	if most := l.verdicts(); most != places {
+		l.Errorf("at most %d keys held a place at once, of %d", most, places)
+	}
+}
+
+// verdicts judges what clients were told, and returns how many keys held a place
+// at once at most.
+func (l *limit) verdicts() int {
+	l.Helper()
 	l.settle(l.log, func(f events.Recorded) string {
 		if _, ok := f.Event.(events.KeyCreated); ok && f.Subject.Org == limitOrg {
 			return "creates"
@@ -103,13 +110,8 @@ func (l *limit) judge() {
 	})
 	all, ended := l.log.Len()
 	l.Logf("limit: %d operations, %d without an answer", all, all-ended)
-	// On three nodes with a leader cut off, the order in which clients see places
-	// come and go is not yet explained in every run; what the ledger holds is
-	// judged below there too, and was never more than the limit.
-	if !l.replicated {
-		if err := Check(Limit(places), l.log.All(), judging); err != nil {
-			l.Error(err)
-		}
+	if err := Check(Limit(places), l.log.All(), judging); err != nil {
+		l.Error(err)
 	}
 	// The ledger itself tells whether it was ever exceeded.
 	states := map[events.KeyID]key.State{}
@@ -127,7 +129,8 @@ func (l *limit) judge() {
 		}
 		most = max(most, len(held))
 	}
-	if most != places {
-		l.Errorf("at most %d keys held a place at once, of %d", most, places)
+	if most > places {
+		l.Errorf("%d keys held a place at once, of %d", most, places)
 	}
+	return most
 }

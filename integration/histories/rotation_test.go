@@ -71,9 +71,9 @@ func (l *rotations) one(c *client, s *server, id events.KeyID, act Act, do func(
 		out, err = do(wish)
 		return err
 	})
-	a, ok := l.done(s, out.Outcome)
+	a, ok := l.done(s, out.Outcome), true
 	if err != nil {
-		a, ok = l.told(s, string(act), err, domain.ErrEnded)
+		a, ok = l.told(string(act), err, domain.ErrEnded)
 	}
 	if !ok {
 		return

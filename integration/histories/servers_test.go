@@ -16,7 +16,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/commands"
-	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/catalog"
 	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/organization"
@@ -43,10 +42,6 @@ type world struct {
 	owner   commands.Principal
 	// clients numbers them, each with dice of its own.
 	clients atomic.Uint64
-	// replicated says that leaders come and go.
-	replicated bool
-	// outdated counts answers that an outdated leader may have caused.
-	outdated atomic.Int64
 }
 
 // server is what a `keyledger serve` is made of.
@@ -58,9 +53,6 @@ type server struct {
 	ledger *jetstream.Ledger
 	log    *lossy
 	memory *projections.Runner
-	// outdated says that a leader may answer it that others have replaced, and that
-	// has not noticed yet: what such a one says there is, was.
-	outdated atomic.Bool
 	// lagging are the positions that were answered before the index had come so far.
 	lagging sync.Map
 }
@@ -270,21 +262,14 @@ func (c *client) settled(ctx context.Context, do func() error) error {
 	}
 }
 
-// told is what an error tells, and whether it goes into a history. A refusal by a
-// server that an outdated leader may answer does not: it was decided on what that
-// leader knew, which need not be all. That is so for up to ten seconds on the side
-// of one that is cut off, and for everybody for a moment when it is back and both
-// lead. Nothing is changed by such a decision: what is appended goes through the
-// quorum, under its expectations.
-func (w *world) told(s *server, what string, err error, refusal error) (Answer, bool) {
+// told is what an error tells, and whether it goes into a history: nothing else than
+// the refusal that the state of things may cause, if any may.
+func (w *world) told(what string, err error, refusal error) (Answer, bool) {
 	switch {
 	case errors.Is(err, events.ErrOutcomeUnknown):
 		return Answer{Unknown: true}, true
 	case errors.Is(err, events.ErrUnavailable):
 		return Answer{Nothing: true, Why: err.Error()}, true
-	case s.outdated.Load() && (errors.Is(err, refusal) || errors.Is(err, domain.ErrNotFound)):
-		w.outdated.Add(1)
-		return Answer{}, false
 	case errors.Is(err, refusal):
 		return Answer{Refused: true}, true
 	default:
@@ -295,17 +280,13 @@ func (w *world) told(s *server, what string, err error, refusal error) (Answer, 
 
 // done is what an outcome tells. The position of a repeated wish is that of its
 // aggregate by now; its own is that of its facts.
-func (w *world) done(s *server, out commands.Outcome) (Answer, bool) {
+func (w *world) done(s *server, out commands.Outcome) Answer {
 	_, lagging := s.lagging.Load(out.Position)
 	a := Answer{Unchanged: len(out.Facts) == 0, Lagging: lagging}
 	for _, f := range out.Facts {
 		a.Position = max(a.Position, f.Position)
 	}
-	if a.Unchanged && s.outdated.Load() {
-		w.outdated.Add(1)
-		return a, false
-	}
-	return a, true
+	return a
 }
 
 // rest is what a client does between two requests.
