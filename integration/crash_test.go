@@ -27,7 +27,7 @@ var (
 	// seed makes what clients do, and when the program is killed, the same again.
 	seed = flag.Uint64("seed", 0, "what clients do, and when they are interrupted, is drawn from it; 0 draws one")
 	// rounds is made for some 40 seconds; a night takes thousands.
-	rounds = flag.Int("rounds", 30, "how often the program is killed")
+	rounds = flag.Int("rounds", 24, "how often the program is killed")
 )
 
 // The organizations of the test: acme's keys live long, the crowd's come and go
