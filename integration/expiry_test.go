@@ -139,9 +139,9 @@ func (s *server) endsAt(owner string, at time.Time) string {
 // Several servers on one ledger tell of each end, and give each notice, exactly
 // once, whoever of them is killed, and also of what came while none was there.
 //
-// Breaking it: a keeper that does not look again after it was started tells
-// nothing of what ended meanwhile; a decision without the key's own facts tells
-// it twice.
+// Breaking it: a keeper that takes up only what comes due after its start leaves
+// out what came before; an append without its expectation tells twice of what two
+// servers try at once.
 func TestEndsOfKeys(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)

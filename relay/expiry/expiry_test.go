@@ -142,7 +142,7 @@ func TestOutages(t *testing.T) {
 		time.Sleep(time.Hour - time.Minute)
 		w.log.away.Store(true)
 		time.Sleep(time.Hour)
-		if got := servers[0].keeper.Stats().Failed; got == 0 || got > 4*3600/15*2 {
+		if got := servers[0].keeper.Stats().Failed; got == 0 || got > 8*3600/15*2 {
 			t.Errorf("%d tries in an hour's outage", got)
 		}
 		w.log.away.Store(false)
@@ -232,14 +232,14 @@ func TestOneKeyKeepsNoneOther(t *testing.T) {
 	})
 }
 
-// TestManyAtOnce: several servers share thousands of keys that end in the same
+// TestManyAtOnce: several servers share a thousand keys that end in the same
 // second, mostly by standing back.
 func TestManyAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, dir)
 		defer w.hands.stop()
-		const keys = 3000
+		const keys = 1000
 		end := time.Now().Add(time.Hour)
 		for range keys {
 			w.create(time.Until(end))
@@ -261,7 +261,7 @@ func TestManyAtOnce(t *testing.T) {
 		for _, s := range servers {
 			idle += s.keeper.Stats().Idle
 		}
-		if idle > keys/2 {
+		if idle > keys/4 {
 			t.Errorf("%d tries in vain", idle)
 		}
 	})
