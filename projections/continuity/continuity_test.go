@@ -576,6 +576,13 @@ func TestCredentialsBoundTheInterval(t *testing.T) {
 	if d := w.draft(); len(d.Tick.Scopes) != 0 {
 		t.Fatalf("tells of %+v", d.Tick.Scopes)
 	}
+	// An auditor who reads a part of the ledger has it counted, and no bound.
+	w.append(events.CredentialSubject("audit"), events.CredentialIssued{
+		Name: "audit", For: events.CredentialAuditor, Organizations: []events.OrgID{"acme"}, Account: "A", Scope: "s4", MaxStaleness: 1,
+	}, 1)
+	if d := w.draft(); len(d.Tick.Scopes) != 1 || d.Tick.Scopes[0].Scope != "s4" || w.maker.MaxStaleness() != time.Minute {
+		t.Fatalf("tells of %+v; bound %s", d.Tick.Scopes, w.maker.MaxStaleness())
+	}
 }
 
 func TestTickThatWasOvertakenByTooMuchShowsNothing(t *testing.T) {

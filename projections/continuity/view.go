@@ -77,7 +77,7 @@ type View struct {
 	signers []note.Verifier
 	chains  chains
 	scopes  map[events.ScopeLabel]*scope
-	allowed map[events.CredentialName]time.Duration // the verifiers' max_staleness, 0 for the default
+	allowed map[events.CredentialName]time.Duration // the verifiers' max_staleness, 0 for the default and for others
 	ticks   ticks
 	// proven is the broker's time up to which the reader is shown to hold
 	// everything; doubt says that nothing shows it any more.
@@ -200,16 +200,20 @@ func (v *View) signer(key string) {
 	v.signers = append(v.signers, s)
 }
 
-// issued takes a verifier's scope and bound in. A name is issued once, a label
-// drawn once: whatever comes later under one changes nothing.
+// issued takes in the scope of whoever reads a part of the ledger, and a verifier's
+// bound. A name is issued once, a label drawn once: whatever comes later under one
+// changes nothing.
 func (v *View) issued(e events.CredentialIssued) {
-	if e.For != events.CredentialVerifier || v.label != "" {
+	if e.For == events.CredentialSubscriber || v.label != "" {
 		return
 	}
 	if _, known := v.allowed[e.Name]; known {
 		return
 	}
-	v.allowed[e.Name] = time.Duration(e.MaxStaleness) * time.Second
+	v.allowed[e.Name] = 0
+	if e.For == events.CredentialVerifier {
+		v.allowed[e.Name] = time.Duration(e.MaxStaleness) * time.Second
+	}
 	if _, known := v.scopes[e.Scope]; e.Scope == "" || len(e.Organizations) == 0 || known {
 		return
 	}

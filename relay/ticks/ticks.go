@@ -31,9 +31,8 @@ const (
 	ticksPerBound = 3
 
 	// MinInterval bounds how often ticks come, whatever verifiers ask for: a tick
-	// costs the ledger a kilobyte for ever. So three seconds is the smallest
-	// max_staleness that is met.
-	MinInterval = time.Second
+	// costs the ledger a kilobyte for ever. So it meets [events.MinStaleness].
+	MinInterval = events.MinStaleness / ticksPerBound
 
 	// retryFirst is the wait after a tick that was not appended. It doubles, up to
 	// the interval.
