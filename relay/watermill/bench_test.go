@@ -3,6 +3,7 @@ package watermill_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,12 +20,14 @@ import (
 	"github.com/keyledger/keyledger/relay/watermill"
 )
 
-const replayed = 20_000
+// replayed is how many facts one turn takes: few, so that what else the machine
+// does meets both alike.
+const replayed = 5_000
 
 // BenchmarkFollow replays revocations through a follower and through nats.go's own
 // consumer with the same settings, in turns, over one connection. Both learn each
 // fact's place, decode it, see that it is this ledger's, and acknowledge it. The
-// ratio is that of the rates: 1 is as fast as plain. "router" has Watermill's
+// ratio is that of the rates, by the median of all turns: 1 is as fast as plain. "router" has Watermill's
 // router and event processor on top, with one handler that does nothing.
 func BenchmarkFollow(b *testing.B) {
 	broker := broker(b)
@@ -53,20 +56,27 @@ func BenchmarkFollow(b *testing.B) {
 		{"ahead+router", watermill.Delivery{MaxInFlight: 256}, throughRouter},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			var ours, plain time.Duration
+			var ours, plain []time.Duration
 			for b.Loop() {
 				c.d.Group = nuid.Next()
-				ours += timed(b, conn, watermill.ConsumerName(c.d.Group, "r"), func() { throughWatermill(b, conn, c.d, c.through) })
+				ours = append(ours, timed(b, conn, watermill.ConsumerName(c.d.Group, "r"), func() { throughWatermill(b, conn, c.d, c.through) }))
 				group := nuid.Next()
-				plain += timed(b, conn, group, func() { throughNATS(b, conn, group, c.d) })
+				plain = append(plain, timed(b, conn, group, func() { throughNATS(b, conn, group, c.d) }))
 			}
-			total := float64(replayed * b.N)
-			b.ReportMetric(total/ours.Seconds(), "facts/s")
-			b.ReportMetric(total/plain.Seconds(), "plain/s")
-			b.ReportMetric(plain.Seconds()/ours.Seconds(), "ratio")
+			a, p := median(ours).Seconds(), median(plain).Seconds()
+			b.ReportMetric(replayed/a, "facts/s")
+			b.ReportMetric(replayed/p, "plain/s")
+			b.ReportMetric(p/a, "ratio")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// median leaves out the odd turn in which somebody waits half a minute: nats.go's
+// consumer does, about once in twenty, where one message at a time is in flight.
+func median(took []time.Duration) time.Duration {
+	slices.Sort(took)
+	return took[len(took)/2]
 }
 
 // timed times a replay, and sees that all of it was acknowledged.
