@@ -426,10 +426,12 @@ func TestADoubtfulKeyCanBeRevoked(t *testing.T) {
 	w := newWorld(t)
 	s := w.server()
 	w.acme(s, events.Limits{})
-	known := w.create(s, acme, plain()).Key.ID
+	known, torn := w.create(s, acme, plain()).Key.ID, w.create(s, acme, plain()).Key.ID
 	strange := events.KeyID{5}
-	for _, id := range []events.KeyID{known, strange} {
-		w.memory.Plant(events.KeySubject(acme, id).String(), []byte(`{"what":"is this?"}`))
+	for id, body := range map[events.KeyID][]byte{
+		known: []byte(`{"what":"is this?"}`), strange: []byte(`{"what":"is this?"}`), torn: w.farAhead(torn),
+	} {
+		w.memory.Plant(events.KeySubject(acme, id).String(), body)
 		if _, err := s.UpdateKey(w.ctx, w.by(w.owner), acme, id, key.Update{Name: domain.Some(name)}); err == nil {
 			t.Error("it was edited")
 		}
@@ -444,6 +446,18 @@ func TestADoubtfulKeyCanBeRevoked(t *testing.T) {
 			t.Errorf("%+v, %v", out, err)
 		}
 	}
+}
+
+// farAhead is a fact of a key between which and the one before others are missing.
+func (w *world) farAhead(id events.KeyID) []byte {
+	w.Helper()
+	meta := w.all()[0].Meta
+	meta.Revision, meta.BatchIndex, meta.BatchSize = 9, 0, 0
+	body, err := events.Encode(events.KeySubject(acme, id), events.KeyDisabled{}, meta)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return body
 }
 
 func TestASwitchedOffKeyIsRotatedSwitchedOff(t *testing.T) {

@@ -73,13 +73,16 @@ type loadedKey struct {
 }
 
 func (s *Service) loadKey(ctx context.Context, org events.OrgID, id events.KeyID) (loadedKey, error) {
-	var (
-		k   loadedKey
-		err error
-	)
-	if k.own, err = s.cfg.Log.Load(ctx, events.KeySubject(org, id), 0); err != nil {
-		return k, err
+	own, err := s.cfg.Log.Load(ctx, events.KeySubject(org, id), 0)
+	if err != nil {
+		return loadedKey{}, err
 	}
+	return s.loadRevoked(ctx, org, id, loadedKey{own: own})
+}
+
+// loadRevoked adds the history of a key's revocation, and folds both.
+func (s *Service) loadRevoked(ctx context.Context, org events.OrgID, id events.KeyID, k loadedKey) (loadedKey, error) {
+	var err error
 	if k.revoked, err = s.cfg.Log.Load(ctx, events.RevokedSubject(org, id), 0); err != nil {
 		return k, err
 	}
@@ -89,6 +92,22 @@ func (s *Service) loadKey(ctx context.Context, org events.OrgID, id events.KeyID
 		}
 	}
 	return k, nil
+}
+
+// loadToRevoke is loadKey for a key that is to end. That can be done also to one
+// whose own history has a hole, of which no more is known than that it is there.
+func (s *Service) loadToRevoke(ctx context.Context, org events.OrgID, id events.KeyID) (loadedKey, error) {
+	k, err := s.loadKey(ctx, org, id)
+	if !errors.Is(err, events.ErrCorrupt) {
+		return k, err
+	}
+	_, there, err := s.cfg.Log.Latest(ctx, events.KeySubject(org, id))
+	if err != nil {
+		return loadedKey{}, err
+	}
+	k = loadedKey{}
+	k.Doubtful = there
+	return s.loadRevoked(ctx, org, id, k)
 }
 
 // Key reads a key from its own facts, as they are now.
@@ -530,7 +549,7 @@ func (s *Service) RevokeKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	}
 	var k loadedKey
 	decide := func(ctx context.Context) (attempt, error) {
-		if k, err = s.loadKey(ctx, org, id); err != nil {
+		if k, err = s.loadToRevoke(ctx, org, id); err != nil {
 			return attempt{}, err
 		}
 		k.ID = id
@@ -575,7 +594,7 @@ func (s *Service) cascadeOn(ctx context.Context, w Wish, org events.OrgID, o ord
 		more, err := s.settle(ctx, next, func(ctx context.Context) (attempt, error) {
 			a := attempt{histories: map[events.Subject]history{}, absorbing: true}
 			a.config = s.cfg.Configuration.position()
-			again, err := s.loadKey(ctx, org, k.ID)
+			again, err := s.loadToRevoke(ctx, org, k.ID)
 			if err != nil {
 				return a, err
 			}
@@ -652,7 +671,7 @@ func (s *Service) cascade(ctx context.Context, w Wish, org events.OrgID, k loade
 		if n == maxChain {
 			return domain.Refuse(domain.ErrConflict, "cascade", "the key has more than %d successors; revoke a later one with cascade first", maxChain)
 		}
-		next, err := s.loadKey(ctx, org, k.RotatedTo)
+		next, err := s.loadToRevoke(ctx, org, k.RotatedTo)
 		if err != nil {
 			return err
 		}
