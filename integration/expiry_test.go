@@ -58,7 +58,7 @@ func told(t *testing.T, ledger *jetstream.Ledger) map[string][]string {
 // awaitTold waits until every key was told of, and returns what else was.
 func awaitTold(t *testing.T, ledger *jetstream.Ledger, want map[string]string) {
 	t.Helper()
-	got := map[string][]string{}
+	var got map[string][]string
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		got = told(t, ledger)
 		missing := 0

@@ -198,6 +198,7 @@ func TestDigestsAreWhatTheFactSays(t *testing.T) {
 			link(&acme)
 		case "globex":
 			link(&globex)
+		default:
 		}
 	}
 	d := w.draft()

@@ -109,10 +109,11 @@ func TestDownOverEnds(t *testing.T) {
 		defer s.stop()
 		time.Sleep(10 * time.Second)
 		all := w.told()
-		var ends []events.Time
 		for _, id := range ids {
 			w.expect("a key that ended", all[id], 11*time.Hour, "end")
-			ends = append(ends, all[id][0].end)
+		}
+		if first, last := all[ids[0]][0].at, all[ids[len(ids)-1]][0].at; first > last {
+			t.Errorf("what was due first was recorded at %d, what was due last at %d", first, last)
 		}
 		w.expect("what comes later", all[left], soon)
 		w.expect("the nearest that had come", all[late], 10*time.Hour, "1d")

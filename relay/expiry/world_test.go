@@ -233,9 +233,9 @@ func (w *world) update(id events.KeyID, u key.Update) {
 
 // told is a fact that a keeper appended.
 type told struct {
+	at     events.Position
 	kind   events.Kind
 	notice events.Period
-	end    events.Time
 	// after is how long after it was due it was recorded.
 	after time.Duration
 }
@@ -263,10 +263,10 @@ func (w *world) told() map[events.KeyID][]told {
 		var x told
 		switch e := f.Event.(type) {
 		case events.KeyExpired:
-			x = told{kind: f.Event.Kind(), end: e.ExpiredAt, after: f.Meta.Time.Std().Sub(e.ExpiredAt.Std())}
+			x = told{at: pos, kind: f.Event.Kind(), after: f.Meta.Time.Std().Sub(e.ExpiredAt.Std())}
 		case events.KeyExpiring:
 			at := e.ExpiresAt.Std().Add(-days(w, e.Notice))
-			x = told{kind: f.Event.Kind(), notice: e.Notice, end: e.ExpiresAt, after: f.Meta.Time.Std().Sub(at)}
+			x = told{at: pos, kind: f.Event.Kind(), notice: e.Notice, after: f.Meta.Time.Std().Sub(at)}
 		default:
 			continue
 		}
