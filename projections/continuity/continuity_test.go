@@ -631,25 +631,36 @@ func TestPinnedKey(t *testing.T) {
 	})
 }
 
-// TestSignatureOfAnOldTickIsLeftToAudits, unless a narrowed reader has nothing
-// else to go by.
+// TestSignatureOfAnOldTickIsLeftToAudits, unless it tells of a scope: what the next
+// tick leaves out rests on that.
 func TestSignatureOfAnOldTickIsLeftToAudits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.issue("edge-1", "s1", 0, "acme")
-		d := w.draft()
-		d.Tick.Signature = "x"
-		w.put(d)
-		time.Sleep(2 * time.Hour)
-		v, r := w.view(continuity.Config{}), w.narrowed("s1", "acme")
-		feed(t, v, w.facts...)
-		if v.Faults() != 0 {
-			t.Errorf("whole: %v", v.Err())
-		}
-		if !errors.Is(r.Err(), continuity.ErrRefused) {
-			t.Errorf("narrowed: %v", r.Err())
-		}
-	})
+	for what, scoped := range map[string]bool{"it tells of no scope": false, "it tells of one": true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.issue("edge-1", "s1", 0, "acme")
+			w.tick()
+			if scoped {
+				w.add("acme")
+			}
+			d := w.draft()
+			d.Tick.Signature = "x"
+			w.put(d)
+			time.Sleep(2 * time.Hour)
+			// A server that was started since, and a reader.
+			v, r := w.view(continuity.Config{}), w.narrowed("s1", "acme")
+			feed(t, v, w.facts...)
+			for who, err := range map[string]error{"whole": v.Err(), "narrowed": r.Err()} {
+				if refused := errors.Is(err, continuity.ErrRefused); refused != scoped {
+					t.Errorf("%s, %s: %v", what, who, err)
+				}
+			}
+			next, _ := v.Next(events.TimeOf(time.Now()))
+			next.Tick.Signature = sign(t, w.signer, next.Tick.Text(w.id))
+			tick := w.put(next)
+			r.read(t, tick)
+			shows(t, r, tick.Stored)
+		})
+	}
 }
 
 func TestConfigTellsEveryFault(t *testing.T) {

@@ -30,7 +30,7 @@ func (v *View) tick(ctx context.Context, f *events.Recorded, t events.Tick) bool
 	}
 	told, err := v.compare(t, &then)
 	old := events.TimeOf(time.Now().Add(-recent)) > f.Stored
-	if (!old || err != nil || v.label != "" && len(told) > 0) && !v.signed(t) {
+	if (!old || err != nil || len(told) > 0) && !v.signed(t) {
 		err = fmt.Errorf("%w: nobody who may has signed it", ErrRefused)
 	}
 	if !errors.Is(err, ErrRefused) {

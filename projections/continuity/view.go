@@ -25,9 +25,10 @@ var (
 )
 
 // recent is how old a tick may be for its signature to be checked although the
-// tick tells of nothing that this reader does not know by himself. An idle ledger
-// has three million ticks a year, and a signature takes as long as twenty facts:
-// those of old ticks, on which no freshness rests, are left to an audit.
+// tick tells of no scope. An idle ledger has three million such ticks a year, and a
+// signature takes as long as twenty facts: those of old ones, on which no freshness
+// rests, are left to an audit. What is told of a scope is what later ticks leave
+// out, so that everybody has to have taken the same ones for true.
 const recent = time.Hour
 
 // Config says who reads.
