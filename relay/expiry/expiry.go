@@ -66,7 +66,8 @@ const (
 	firstBackoff, longestBackoff = 250 * time.Millisecond, 15 * time.Second
 	firstDoubt, longestDoubt     = time.Second, 5 * time.Minute
 
-	// maxDoubts bounds the keys that are remembered for that.
+	// maxDoubts bounds the keys that are remembered for that. Where there are more,
+	// those beyond are tried again in every sweep, and sweeps become rare.
 	maxDoubts = 1 << 16
 )
 
@@ -274,7 +275,10 @@ func (k *Keeper) sweep(ctx context.Context) (shared bool, err error) {
 			return false, err
 		}
 		if len(list) == 0 {
-			k.forget()
+			if k.forget(); len(k.doubts) >= maxDoubts {
+				// Those beyond would be tried again at once.
+				return false, fmt.Errorf("expiry: nothing is recorded of %d keys or more though it is due", maxDoubts)
+			}
 			return false, nil
 		}
 		after = list[len(list)-1]
@@ -346,9 +350,6 @@ func (k *Keeper) record(ctx context.Context, list []catalog.Due, applied events.
 			k.doubt(r.due)
 		}
 	}
-	if err == nil && len(k.doubts) >= maxDoubts {
-		err = fmt.Errorf("expiry: nothing is recorded of %d keys though it is due", len(k.doubts))
-	}
 	waiting, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
 	if last > 0 {
@@ -360,7 +361,11 @@ func (k *Keeper) record(ctx context.Context, list []catalog.Due, applied events.
 // doubt puts off the next try of a key. What was tried together is tried together
 // again.
 func (k *Keeper) doubt(d catalog.Due) {
-	wait := min(max(firstDoubt, 2*k.doubts[d].wait), longestDoubt)
+	had, doubted := k.doubts[d]
+	if !doubted && len(k.doubts) >= maxDoubts {
+		return
+	}
+	wait := min(max(firstDoubt, 2*had.wait), longestDoubt)
 	k.doubts[d] = doubt{until: time.Now().Add(wait), wait: wait, sweep: k.sweeps}
 }
 

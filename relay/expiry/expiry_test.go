@@ -279,3 +279,30 @@ func TestConfigTellsEveryFault(t *testing.T) {
 		}
 	}
 }
+
+// However many keys are in doubt, the others' ends are recorded, and what is due
+// no more is not doubted any more.
+func TestDoubtsHoldUpNobody(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		keys := 0
+		for ; keys < 200; keys++ {
+			w.create(5 * time.Second)
+		}
+		w.hands.keeper.DoubtAll()
+		ctx, cancel := context.WithCancel(w.ctx)
+		var running sync.WaitGroup
+		running.Go(func() { w.hands.keeper.Run(ctx) })
+		time.Sleep(time.Minute)
+		cancel()
+		running.Wait()
+		if told := w.told(); len(told) != keys {
+			t.Errorf("of %d keys the ends of %d are recorded", keys, len(told))
+		}
+		if n := w.hands.keeper.Doubts(); n != 0 {
+			t.Errorf("%d are in doubt", n)
+		}
+	})
+}
