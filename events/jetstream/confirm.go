@@ -55,7 +55,7 @@ func (l *Ledger) Confirm(ctx context.Context, began time.Time) error {
 		if err != nil {
 			return err
 		}
-		verdict := a.judge(l.replicas, events.Position(l.seen.Load()), time.Since(began))
+		verdict := a.judge(l.replicas, events.Position(l.seen.Load()), a.asked.Sub(began))
 		if verdict == standing && !a.settled() {
 			verdict = l.confirming.sole(a, began)
 		}
@@ -104,14 +104,17 @@ type announcement struct {
 	} `json:"cluster"`
 	// rivals says that more than one has answered.
 	rivals bool
-	// received is when the last of the answers had come.
-	received time.Time
+	// asked is when the question was sent, received when the last of the answers
+	// had come.
+	asked, received time.Time
 }
 
 func (a *announcement) settled() bool { return a.Timestamp.Sub(a.Cluster.Since) >= settled }
 
 // judge tells whether its leader led through all of the time since something was
-// read. Ages are by the leader's own clock.
+// read, which was so long before the question was sent. Ages are by the leader's own
+// clock, as of its answer: however long that is on its way, or lies about here, it
+// makes nothing younger.
 //
 // While every other node has heard from it within the lease, none of them stands
 // for election. When some have not, one of them may have won one with the vote of
@@ -232,6 +235,7 @@ func (l *Ledger) announced(ctx context.Context) (announcement, error) {
 		return announcement{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
+	asked := time.Now()
 	if err := l.conn.PublishRequest("$JS.API.STREAM.INFO."+StreamLedger, inbox, nil); err != nil {
 		return announcement{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
@@ -248,7 +252,8 @@ func (l *Ledger) announced(ctx context.Context) (announcement, error) {
 				first.rivals, first.received = true, time.Now()
 				return first, nil
 			}
-			if first = a; a.settled() {
+			first = a
+			if first.asked = asked; a.settled() {
 				first.received = time.Now()
 				return first, nil
 			}

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -91,5 +92,38 @@ func TestSole(t *testing.T) {
 	}
 	if got := c.sole(a, read.Add(2*time.Second)); got != replaced {
 		t.Errorf("and back: %d", got)
+	}
+}
+
+// slowly answers the question who leads, after a while, as a leader would that has
+// heard one of its peers at an instant for the last time, and the other never.
+func slowly(t *testing.T, heard time.Time, underway time.Duration) *Ledger {
+	t.Helper()
+	conn := plain(t)
+	_, err := conn.Subscribe("$JS.API.STREAM.INFO.LEDGER", func(m *nats.Msg) {
+		now := time.Now().UTC()
+		body := fmt.Appendf(nil, `{"ts":%q,"state":{"last_seq":9},"cluster":{"leader":"n9","leader_since":%q,"replicas":[{"name":"n0","active":%d},{"name":"n1"}]}}`,
+			now.Format(time.RFC3339Nano), now.Add(-time.Hour).Format(time.RFC3339Nano), now.Sub(heard))
+		time.Sleep(underway)
+		_ = m.Respond(body)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := New(Config{Conn: conn, Ledger: events.LedgerID{1}, Replicas: 3, LoadTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// However long an answer is on its way, it tells what was when its leader spoke.
+func TestSlowAnswerConfirmsNothing(t *testing.T) {
+	now := time.Now()
+	if err := slowly(t, now, 600*time.Millisecond).Confirm(t.Context(), now.Add(time.Millisecond)); !errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("its peer was heard before the reading: %v", err)
+	}
+	if err := slowly(t, now, 0).Confirm(t.Context(), now.Add(-time.Second)); err != nil {
+		t.Errorf("its peer was heard after the reading: %v", err)
 	}
 }
