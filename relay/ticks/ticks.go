@@ -227,7 +227,11 @@ func (t *Ticker) append(ctx context.Context) (more bool, err error) {
 	if draft.Tick.Signature, err = sign(t.config.Signer, draft.Tick.Text(t.config.Continuity.Ledger())); err != nil {
 		return false, err
 	}
-	stored, err := t.config.Appender.Tick(ctx, draft.Tick, draft.Before, draft.Revision)
+	// An answer may be lost with the broker's leader, and waiting for it longer than
+	// an interval would take the time of the tick after it, too.
+	asking, enough := context.WithTimeout(ctx, t.Interval())
+	defer enough()
+	stored, err := t.config.Appender.Tick(asking, draft.Tick, draft.Before, draft.Revision)
 	if err != nil {
 		return false, err
 	}

@@ -495,3 +495,35 @@ func TestConfigTellsEveryFault(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// TestLostAnswerIsNotWaitedForTooLong: the broker's leader goes with a tick, and its answer never comes.
+func TestLostAnswerIsNotWaitedForTooLong(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		const bound = 15 * time.Second
+		w.issue("edge", "", int(bound/time.Second))
+		lose := false
+		s := w.run(&server{appender: ticks.AppenderFunc(func(ctx context.Context, tick events.Tick, before events.Position, revision events.Revision) (events.Recorded, error) {
+			if !lose {
+				return w.tick(ctx, tick, before, revision)
+			}
+			lose = false
+			// As long as an append waits for its answer at most.
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			<-ctx.Done()
+			return events.Recorded{}, events.ErrOutcomeUnknown
+		})}, continuity.Config{})
+		time.Sleep(time.Second)
+		for range 100 {
+			lose = true
+			watch(20*time.Second, func() {
+				if age := s.age(); age < 0 || age > bound {
+					t.Fatalf("its knowledge is %s old", age)
+				}
+			})
+		}
+		if s.ticker.Stats().Failed == 0 {
+			t.Error("no answer was lost")
+		}
+	})
+}
