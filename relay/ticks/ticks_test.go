@@ -501,12 +501,11 @@ func TestLostAnswerIsNotWaitedForTooLong(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		const bound = 15 * time.Second
 		w.issue("edge", "", int(bound/time.Second))
-		lose := false
+		var lose atomic.Bool
 		s := w.run(&server{appender: ticks.AppenderFunc(func(ctx context.Context, tick events.Tick, before events.Position, revision events.Revision) (events.Recorded, error) {
-			if !lose {
+			if !lose.CompareAndSwap(true, false) {
 				return w.tick(ctx, tick, before, revision)
 			}
-			lose = false
 			// As long as an append waits for its answer at most.
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
@@ -515,7 +514,7 @@ func TestLostAnswerIsNotWaitedForTooLong(t *testing.T) {
 		})}, continuity.Config{})
 		time.Sleep(time.Second)
 		for range 100 {
-			lose = true
+			lose.Store(true)
 			watch(20*time.Second, func() {
 				if age := s.age(); age < 0 || age > bound {
 					t.Fatalf("its knowledge is %s old", age)
