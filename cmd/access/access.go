@@ -23,6 +23,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/credential"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
@@ -132,6 +133,10 @@ func (d *Doors) Issue(ctx context.Context, w Wish) (events.CredentialIssued, err
 			}
 		}
 		_, err := d.service.IssueCredential(ctx, commands.Wish{Principal: commands.Operator()}, issued)
+		if errors.Is(err, domain.ErrInvalid) {
+			// It never opens anything.
+			_ = os.Remove(file)
+		}
 		if err != nil {
 			return events.CredentialIssued{}, err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/cmd/access"
+	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
@@ -92,6 +93,19 @@ func (p *place) facts() int {
 		p.Fatal(err)
 	}
 	return int(last)
+}
+
+func TestRefusedWishLeavesNoCredential(t *testing.T) {
+	p := begin(t)
+	d := p.doors()
+	w := p.wish("edge")
+	w.MaxStaleness = events.MinStaleness - time.Second
+	if _, err := d.Issue(t.Context(), w); !errors.Is(err, domain.ErrInvalid) {
+		t.Fatalf("issued: %v", err)
+	}
+	if left, err := filepath.Glob(w.Out + "*"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
 }
 
 func TestLife(t *testing.T) {

@@ -136,6 +136,8 @@ func (a *app) explain(cmd *cobra.Command, err error) *fault {
 		f.hint = "--nats names the cluster's nodes."
 	case errors.Is(err, serve.ErrUntrusted):
 		f.hint = "--nats-ca names the file with the authorities that signed it."
+	case errors.Is(err, serve.ErrRefused) && cmd.Name() == "init":
+		f.hint = "--nats-creds names the file: operator.creds of the folder that nats-auth operator made."
 	case errors.Is(err, serve.ErrRefused):
 		f.hint = "--nats-creds names the file with the credentials."
 	case errors.Is(err, jetstream.ErrReplicas):
@@ -143,6 +145,8 @@ func (a *app) explain(cmd *cobra.Command, err error) *fault {
 	case errors.Is(err, events.ErrCorrupt):
 		f.err = errors.New(oneLine(strip(err)))
 		f.hint = "Keep the folder as it is, and restore a backup into another one."
+	case server == "" && errors.Is(err, events.ErrUnavailable):
+		f.hint = "The broker may be electing a leader. Run the command again: it goes on where it was."
 	case server == "":
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.err = fmt.Errorf("no server answers at %s", server)

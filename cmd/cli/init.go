@@ -26,6 +26,7 @@ be given less.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Logger = slog.New(slog.NewTextHandler(a.env.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			settleReplicas(cmd, &cfg.Cluster)
 			if err := cfg.Validate(); err != nil {
 				return usage(serveFault(err), "")
 			}
@@ -57,11 +58,9 @@ func (a *app) tellBegun(cfg serve.InitConfig, begun serve.Begun) error {
 	path := func(p string) string { return shellQuote(filepath.ToSlash(p)) }
 	text := fmt.Sprintf(`%s
 
-  %s  opens everything: keep it safe
-  %s  every server needs it; without it the cluster's files open nothing
-  %s  what its signatures are checked with: give it to auditors
+%s
 
-Give each server the installation key and credentials of its own, and start it:
+Give each server the installation key and server.creds, and start it:
 
   keyledger serve --nats %s --nats-creds server.creds \
     --replicas %d --installation-key %s --data ./data
@@ -69,7 +68,11 @@ Give each server the installation key and credentials of its own, and start it:
 Then use the ledger:
 
   export KEYLEDGER_KEY=$(cat %s)`,
-		what, begun.Owner, begun.InstallationKey, begun.VerifierKey,
+		what, sideBySide([][2]string{
+			{path(begun.Owner), "opens everything: keep it safe"},
+			{path(begun.InstallationKey), "every server needs it; without it the cluster's files open nothing"},
+			{path(begun.VerifierKey), "what its signatures are checked with: give it to auditors"},
+		}),
 		shellQuote(cfg.Cluster.Shown()), cfg.Cluster.Replicas, path(begun.InstallationKey), path(begun.Owner))
 	return a.out.done(answer, begun.Ledger.String(), "%s", text)
 }

@@ -42,14 +42,20 @@ func (a *app) natsAuthOperatorCommand() *cobra.Command {
 		Use: "operator --out DIR", Short: "Make a cluster's root of trust, once", Args: takes(),
 		Long: `Make a cluster's root of trust in a folder: what the nodes' conf includes, and
 the credentials of those who run the installation. Who has the folder can let
-anybody in: keep it where keys are kept.
+anybody in: keep it where keys are kept. --nodes are the addresses where the nodes
+take each other (NATS_CLUSTER_LISTEN), and not those of clients.
 
 It is made once. Run again, it leaves every key as it is, finishes what was
-interrupted, and brings auth.conf to what this version needs.`,
+interrupted, brings auth.conf to what this version needs, and with --nodes writes
+cluster.conf anew.`,
 		Example: `  keyledger nats-auth operator --out auth --nodes n1:6222,n2:6222,n3:6222`,
 		RunE: func(*cobra.Command, []string) error {
 			if out == "" {
 				return usage("--out is needed: the folder for the root of trust", "")
+			}
+			// Before anything is made.
+			if err := credentials.CheckNodes(nodes); err != nil {
+				return usage("--nodes: "+strip(err), "")
 			}
 			authority, err := credentials.Create(out)
 			if err != nil {
@@ -64,16 +70,32 @@ interrupted, and brings auth.conf to what this version needs.`,
 			return a.out.done(map[string]any{"folder": out, "ledger_account": authority.LedgerAccount()}, authority.LedgerAccount(),
 				`The root of trust is in %s. Keep it safe.
 
-  %s  what the conf of every node includes
-  %s  for keyledger init, once
-  %s  for keyledger serve`,
-				shellQuote(filepath.ToSlash(out)), path(credentials.ConfFile), path(credentials.OperatorCreds), path(credentials.ServerCreds))
+%s`,
+				shellQuote(filepath.ToSlash(out)), sideBySide([][2]string{
+					{path(credentials.ConfFile), "for every node: whom it trusts"},
+					{path(credentials.ClusterFile), "for every node: the others (made when --nodes names them)"},
+					{path(credentials.ServerCreds), "for keyledger serve"},
+					{path(credentials.OperatorCreds), "for keyledger init and keyledger owner reset"},
+				}))
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "`folder` for the root of trust")
 	c.Flags().StringSliceVar(&nodes, "nodes", nil, "the cluster `addresses` of the nodes, for cluster.conf")
 	a.out.flags(c.Flags())
 	return c
+}
+
+// sideBySide puts files and what they are for into two columns.
+func sideBySide(rows [][2]string) string {
+	width := 0
+	for _, row := range rows {
+		width = max(width, len(row[0]))
+	}
+	lines := make([]string, len(rows))
+	for i, row := range rows {
+		lines[i] = fmt.Sprintf("  %-*s  %s", width, row[0], row[1])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // reachFlags are the flags by which a broker's doors are reached.
@@ -120,6 +142,9 @@ again; run once more after that it changes nothing.`,
 			}
 			if wish.Organizations, err = access.ParseOrganizations(orgs); err != nil {
 				return usage("--orgs is a list of organization ids, such as acme,globex", "")
+			}
+			if m := wish.MaxStaleness; m != 0 && (m < events.MinStaleness || m > events.MaxStaleness) {
+				return usage(fmt.Sprintf("--max-staleness must lie within %s and %s", events.MinStaleness, events.MaxStaleness), "")
 			}
 			if wish.Out == "" {
 				return usage("--out is needed: the file for the credentials", "")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/keyledger/keyledger/cmd/access"
 	"github.com/keyledger/keyledger/events"
@@ -93,8 +94,15 @@ func (c Cluster) validate() []error {
 		if file == "" {
 			continue
 		}
-		if _, err := os.Stat(file); err != nil {
+		content, err := os.ReadFile(file)
+		if err != nil {
 			faults = append(faults, fmt.Errorf("serve: %s: %w", flag, err))
+			continue
+		}
+		if flag == "--nats-creds" {
+			if _, err := nkeys.ParseDecoratedUserNKey(content); err != nil {
+				faults = append(faults, fmt.Errorf("serve: %s: there are no credentials in %s", flag, file))
+			}
 		}
 	}
 	return faults

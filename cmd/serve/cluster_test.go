@@ -156,7 +156,12 @@ func TestInitTakesAnInstallationKey(t *testing.T) {
 }
 
 func TestClusterFlags(t *testing.T) {
-	creds, _ := certificate(t)
+	authority, err := credentials.Create(filepath.Join(t.TempDir(), "auth"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds := filepath.Join(authority.Dir(), credentials.ServerCreds)
+	certificate, _ := certificate(t)
 	for _, c := range []struct {
 		cluster Cluster
 		ok      bool
@@ -173,6 +178,7 @@ func TestClusterFlags(t *testing.T) {
 		{Cluster{URL: "nats://a:4222", Replicas: 0}, false},
 		{Cluster{URL: "nats://a:4222", Replicas: 2}, false},
 		{Cluster{URL: "nats://a:4222", Replicas: 3, Creds: creds + ".absent"}, false},
+		{Cluster{URL: "nats://a:4222", Replicas: 3, Creds: certificate}, false},
 		{Cluster{URL: "nats://a:4222", Replicas: 3, CA: creds + ".absent"}, false},
 	} {
 		if err := errors.Join(c.cluster.validate()...); (err == nil) != c.ok {

@@ -143,6 +143,9 @@ func (p brokerPlace) verify(ctx context.Context, f folder, id events.LedgerID) e
 	if err != nil {
 		return err
 	}
+	if err := ledger.CheckReplicas(ctx); err != nil {
+		return err
+	}
 	if err := ledger.CheckStreams(ctx); err != nil {
 		return err
 	}

@@ -265,9 +265,23 @@ func (a *Authority) Creds(name string) ([]byte, error) {
 // ErrNode says that something is no node's address.
 var ErrNode = errors.New("credentials: a node's address must be host:port")
 
+// CheckNodes says whether all of these are addresses of nodes' routes.
+func CheckNodes(nodes []string) error {
+	for _, node := range nodes {
+		// Written into a conf, so it must be what it says it is.
+		if host, port, err := net.SplitHostPort(node); err != nil || host == "" || port == "" || !plainNode.MatchString(node) {
+			return fmt.Errorf("%w: %q", ErrNode, node)
+		}
+	}
+	return nil
+}
+
 // WriteCluster writes down how the nodes of a cluster know each other, which are
 // given by the addresses of their routes.
 func (a *Authority) WriteCluster(nodes []string) error {
+	if err := CheckNodes(nodes); err != nil {
+		return err
+	}
 	path := filepath.Join(a.dir, routesFile)
 	err := once(path, func() ([]byte, error) { return []byte(rand.Text()), nil })
 	if err != nil {
@@ -281,10 +295,6 @@ func (a *Authority) WriteCluster(nodes []string) error {
 	fmt.Fprintf(&b, "# Made by `keyledger nats-auth operator`. Include it in the block cluster.\n"+
 		"authorization { user: node, password: %q }\nroutes: [\n", password)
 	for _, node := range nodes {
-		// Written into a conf, so it must be what it says it is.
-		if host, port, err := net.SplitHostPort(node); err != nil || host == "" || port == "" || !plainNode.MatchString(node) {
-			return fmt.Errorf("%w: %q", ErrNode, node)
-		}
 		fmt.Fprintf(&b, "  \"nats-route://node:%s@%s\"\n", password, node)
 	}
 	b.WriteString("]\n")
