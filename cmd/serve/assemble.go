@@ -364,8 +364,10 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	var announcing sync.WaitGroup
+	starting, settled := context.WithCancel(ctx)
+	defer settled()
 	announcing.Go(func() {
-		if !p.ready(ctx) {
+		if !p.ready(starting) {
 			return
 		}
 		if cfg.Ready != nil {
@@ -388,9 +390,9 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 		p.log.Warn("requests were cut off", "error", shutdown)
 		_ = server.Close()
 	}
-	if ctx.Err() != nil {
-		announcing.Wait()
-	}
+	// Of a server that could not serve nobody else would end this.
+	settled()
+	announcing.Wait()
 	return err
 }
 
