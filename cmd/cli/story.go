@@ -72,6 +72,15 @@ func happened(e events.Event) string {
 	switch e := e.(type) {
 	case events.InstallationCreated:
 		return "the ledger began"
+	case events.InstallationSignerAdded:
+		return "a key that signs for it made known"
+	case events.CredentialIssued:
+		if len(e.Organizations) > 0 {
+			return fmt.Sprintf("let in as %s of %s", e.For, joinIDs(e.Organizations, ", "))
+		}
+		return "let in as " + string(e.For)
+	case events.CredentialRevoked:
+		return "shut out"
 	case events.OrganizationCreated:
 		return "created, plan " + string(e.Plan)
 	case events.OrganizationRenamed:
