@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,9 +17,9 @@ import (
 )
 
 // Apply applies blocks of the stream of uses, in its order: all of them in one
-// transaction, or none. What was applied before is passed over. An error that
-// wraps [ErrBlock] names the position of a block that cannot be applied; the
-// view then stands before the first of these blocks, for good.
+// transaction, or none. What was applied before is passed over. What is no block
+// of this ledger is a finding. An error that wraps [ErrBlock] names a position out
+// of order; the view then stands before the first of these blocks, for good.
 func (v *View) Apply(ctx context.Context, blocks []uses.Message) error {
 	if err := v.load(ctx); err != nil {
 		return err
@@ -76,6 +77,7 @@ func (v *View) read(blocks []uses.Message) (*changes, error) {
 		boots: make(map[bootName]events.Position), series: make(map[seriesName]struct{}),
 	}
 	at := v.at
+	said := v.cfg.Logger == nil
 	for _, r := range blocks {
 		switch {
 		case r.Position <= at:
@@ -89,15 +91,37 @@ func (v *View) read(blocks []uses.Message) (*changes, error) {
 		}
 		at = r.Position
 		b, err := v.dec.Decode(r.Subject, r.Body)
-		if err != nil {
-			return nil, fmt.Errorf("%w: position %d: %w", ErrBlock, r.Position, err)
+		if err == nil && b.Ledger != v.cfg.Of.Ledger {
+			err = errors.New("block of another ledger")
 		}
-		if b.Ledger != v.cfg.Of.Ledger {
-			return nil, fmt.Errorf("%w: position %d: block of another ledger", ErrBlock, r.Position)
+		if err != nil {
+			if !said { // one line, however many somebody sends
+				said = true
+				v.cfg.Logger.Warn("no block of uses", "position", r.Position, "subject", r.Subject, "error", err)
+			}
+			c.findings = append(c.findings, unreadable(r))
+			continue
 		}
 		c.add(r, b)
 	}
 	return c, nil
+}
+
+// unreadable is the finding of what is no block of this ledger. Whose it is says
+// the subject, which the broker holds everybody to.
+func unreadable(r uses.Message) Finding {
+	f := Finding{Position: r.Position, Finding: uses.Finding{Kind: FindingUnreadable, Org: events.System, From: r.Stored, To: r.Stored}}
+	words := strings.Split(r.Subject, ".")
+	if len(words) != 4 {
+		return f
+	}
+	if org, err := events.ParseOrgID(words[2]); err == nil {
+		f.Org = org
+	}
+	if verifier, err := events.ParseVerifierID(words[3]); err == nil {
+		f.Verifier = verifier
+	}
+	return f
 }
 
 func (c *changes) add(r uses.Message, b uses.Block) {

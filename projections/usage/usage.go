@@ -41,16 +41,21 @@ import (
 const Name = "usage"
 
 // projection is raised whenever the same blocks come to mean other rows.
-const projection = 1
+const projection = 2
 
 // FindingGap is a kind of finding of this view's own: the positions First to
 // Last of the stream were not there to be read, because they expired before, or
 // for a worse reason. Their uses may be missing here.
 const FindingGap uses.FindingKind = "gap"
 
-// ErrBlock says that the stream holds something which is no block of this
-// ledger, and where. The view stops there: what it would show from then on
-// would look complete and not be it.
+// FindingUnreadable is another: what stands at the position is no block of this
+// ledger. The view goes on behind it, unlike views of the ledger: every verifier
+// that is let in writes to this stream under its own name, also one that was taken
+// over, and none of them must stop what is known of all the others. What the block
+// should have told of is missing by its numbers.
+const FindingUnreadable uses.FindingKind = "unreadable"
+
+// ErrBlock says that blocks came out of order, and where.
 var ErrBlock = fmt.Errorf("usage: stream of uses holds what it must not: %w", events.ErrCorrupt)
 
 const schema = `

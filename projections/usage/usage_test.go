@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -262,38 +263,72 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
-// TestStops gives what is no block, and sees the view stay where it was.
-func TestStops(t *testing.T) {
+// What is no block of this ledger, which whoever is let in as a verifier can put
+// under its own name, is a finding, and stops nobody else's.
+func TestUnreadable(t *testing.T) {
 	messages := busy(t)
 	for name, change := range map[string]func(*uses.Message){
 		"damaged":             func(m *uses.Message) { m.Body = append([]byte(nil), m.Body...); m.Body[30] ^= 1 },
 		"moved":               func(m *uses.Message) { m.Subject = events.UsesSubject("acme", "edge-1") },
-		"out of order":        func(m *uses.Message) { m.Position = 2 },
 		"of another ledger":   func(m *uses.Message) { *m = otherLedger(t, *m) },
 		"empty":               func(m *uses.Message) { m.Body = nil },
 		"a later format's":    func(m *uses.Message) { m.Body = append([]byte("KLU\x02"), m.Body[4:]...) },
 		"somebody else's own": func(m *uses.Message) { m.Body = []byte(`{"hello":"world"}`) },
+		"under no subject":    func(m *uses.Message) { m.Subject = "uses.0000.NOBODY.edge-1" },
+		"under a short one":   func(m *uses.Message) { m.Subject = "uses.edge-1" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := open(t, filepath.Join(t.TempDir(), "usage.db"))
-			apply(t, v, messages[:2])
-			bad := append([]uses.Message(nil), messages[2:4]...)
-			change(&bad[1])
-			for range 2 {
-				err := v.Apply(context.Background(), bad)
-				if !errors.Is(err, ErrBlock) || !errors.Is(err, events.ErrCorrupt) || !strings.Contains(err.Error(), "position ") {
-					t.Fatal(err)
-				}
-			}
-			if pos, err := v.Position(context.Background()); pos != 2 || err != nil {
+			bad := slices.Clone(messages[:4])
+			change(&bad[3])
+			apply(t, v, bad)
+			apply(t, v, messages[4:])
+			if pos, err := v.Position(context.Background()); int(pos) != len(messages) || err != nil {
 				t.Errorf("at %d: %v", pos, err)
 			}
-			// What was counted for the slice that failed is not counted twice.
-			apply(t, v, messages[2:4])
-			if got := findings(t, v); len(got) != 1 || got[0].Kind != uses.FindingMissing {
-				t.Errorf("%+v", got)
+			got := slices.DeleteFunc(findings(t, v), func(f Finding) bool { return f.Position != 4 })
+			if len(got) != 1 || got[0].Kind != FindingUnreadable || got[0].From != bad[3].Stored {
+				t.Fatalf("%+v", got)
+			}
+			want := map[string]Finding{
+				"moved": {Finding: uses.Finding{Org: "acme", Verifier: "edge-1"}}, "of another ledger": {Finding: uses.Finding{Org: "acme", Verifier: "edge-1"}},
+				"under no subject": {Finding: uses.Finding{Org: events.System, Verifier: "edge-1"}}, "under a short one": {Finding: uses.Finding{Org: events.System}},
+			}
+			w, ok := want[name]
+			if !ok {
+				w = Finding{Finding: uses.Finding{Org: "beta", Verifier: "edge-1"}}
+			}
+			if got[0].Org != w.Org || got[0].Verifier != w.Verifier {
+				t.Errorf("of %q by %q", got[0].Org, got[0].Verifier)
+			}
+			// What comes behind it counts.
+			if got := lastUsed(t, v, "acme", key(3)); len(got) != 1 {
+				t.Errorf("last used: %+v", got)
 			}
 		})
+	}
+}
+
+// TestStops gives blocks out of order, and sees the view stay where it was.
+func TestStops(t *testing.T) {
+	messages := busy(t)
+	v := open(t, filepath.Join(t.TempDir(), "usage.db"))
+	apply(t, v, messages[:2])
+	bad := slices.Clone(messages[2:4])
+	bad[1].Position = 2
+	for range 2 {
+		err := v.Apply(context.Background(), bad)
+		if !errors.Is(err, ErrBlock) || !errors.Is(err, events.ErrCorrupt) || !strings.Contains(err.Error(), "position ") {
+			t.Fatal(err)
+		}
+	}
+	if pos, err := v.Position(context.Background()); pos != 2 || err != nil {
+		t.Errorf("at %d: %v", pos, err)
+	}
+	// What was counted for the slice that failed is not counted twice.
+	apply(t, v, messages[2:4])
+	if got := findings(t, v); len(got) != 1 || got[0].Kind != uses.FindingMissing {
+		t.Errorf("%+v", got)
 	}
 }
 
