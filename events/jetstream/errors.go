@@ -33,6 +33,8 @@ const (
 	codeBatchDuplicate        = 10201 // a message id of the batch was stored before
 	codeMessageTooLarge       = 10054
 	codeBatchTooLarge         = 10199
+	codeBatchIncomplete       = 10176 // also when it was never opened
+	codeBatchesTooMany        = 10210
 )
 
 // refusedUnstored are refusals that the broker gives before it stores or
@@ -43,27 +45,27 @@ const (
 // applies what the quorum has accepted already; and a code that nobody here has
 // read about leaves the outcome unknown.
 var refusedUnstored = map[int]bool{
-	10008: true, // the cluster has no leader
-	10009: true, // not the leader
-	10035: true, // no account
-	10039: true, // not enabled for the account
-	10059: true, // stream not found
-	10060: true, // expected stream does not match
-	10076: true, // not enabled
-	10109: true, // stream is sealed
-	10118: true, // stream is offline
-	10167: true, // too many requests
-	10174: true, // atomic publish is disabled
-	10175: true, // batch sequence is missing
-	10176: true, // batch is incomplete
-	10177: true, // unsupported header in a batch
-	10179: true, // batch id is invalid
-	10185: true, // api level
-	10193: true, // expectation without a sequence
-	10194: true, // stream is offline, with a reason
-	10195: true, // consumer is offline, with a reason
-	10200: true, // batch commit is invalid
-	10210: true, // too many open batches
+	10008:               true, // the cluster has no leader
+	10009:               true, // not the leader
+	10035:               true, // no account
+	10039:               true, // not enabled for the account
+	10059:               true, // stream not found
+	10060:               true, // expected stream does not match
+	10076:               true, // not enabled
+	10109:               true, // stream is sealed
+	10118:               true, // stream is offline
+	10167:               true, // too many requests
+	10174:               true, // atomic publish is disabled
+	10175:               true, // batch sequence is missing
+	codeBatchIncomplete: true,
+	10177:               true, // unsupported header in a batch
+	10179:               true, // batch id is invalid
+	10185:               true, // api level
+	10193:               true, // expectation without a sequence
+	10194:               true, // stream is offline, with a reason
+	10195:               true, // consumer is offline, with a reason
+	10200:               true, // batch commit is invalid
+	codeBatchesTooMany:  true,
 }
 
 // apiError is the broker's refusal.

@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,6 +117,40 @@ func TestLostAnswerToUses(t *testing.T) {
 	}
 	if last, err := good.LastUses(t.Context()); err != nil || last != 20 {
 		t.Fatalf("last is %d: %v", last, err)
+	}
+}
+
+// Somebody who opens as many batches as the broker takes, and commits none, does not
+// keep the uses of others from being stored.
+func TestUsesBesideOpenBatches(t *testing.T) {
+	b := begin(t, t.TempDir())
+	l := ledger(t, b.Conn())
+	stored := events.Position(0)
+	for _, n := range []int{10, 500} {
+		refused := false
+		for i := range 60 {
+			answer, err := b.Conn().RequestMsg(&nats.Msg{Subject: events.UsesSubject("acme", "evil"), Data: []byte("evil"), Header: nats.Header{
+				"Nats-Batch-Id": {fmt.Sprintf("evil-%d-%d", n, i)}, "Nats-Batch-Sequence": {"1"},
+			}}, 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused = refused || strings.Contains(string(answer.Data), "10210")
+		}
+		if !refused {
+			t.Fatal("the broker takes any number of batches: this shows nothing")
+		}
+		var blocks []events.UsesMessage
+		for i := range n {
+			blocks = append(blocks, events.UsesMessage{Subject: events.UsesSubject("acme", "v1"), ID: fmt.Sprintf("b%d-%d", n, i), Body: []byte("block")})
+		}
+		if err := l.PublishUses(t.Context(), blocks); err != nil {
+			t.Fatalf("publish %d: %v", n, err)
+		}
+		stored += events.Position(n)
+		if last, err := l.LastUses(t.Context()); err != nil || last != stored {
+			t.Fatalf("last is %d: %v", last, err)
+		}
 	}
 }
 

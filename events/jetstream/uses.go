@@ -46,12 +46,9 @@ func (l *Ledger) publishUses(ctx context.Context, blocks []events.UsesMessage) e
 			msgs[i] = usesMsg(b)
 		}
 		_, err := l.publish(ctx, StreamUses, msgs)
-		var refused *apiError
-		if !errors.As(err, &refused) || refused.Code != codeBatchDuplicate {
+		if !alone(err) {
 			return err
 		}
-		// Some were stored before, and the broker does not say which: one by one
-		// it does.
 	}
 	for _, b := range blocks {
 		// A duplicate is acknowledged like any other.
@@ -65,6 +62,19 @@ func (l *Ledger) publishUses(ctx context.Context, blocks []events.UsesMessage) e
 		}
 	}
 	return nil
+}
+
+// alone tells whether blocks whose batch was refused can be stored one by one. Some
+// were stored before, and the broker does not say which: one by one it does. Or it
+// takes no more batches: a stream has room for a few dozen that are open, whoever
+// opened them, and a verifier that leaves its own open must not keep the uses of
+// all the others from being stored.
+func alone(err error) bool {
+	var refused *apiError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	return refused.Code == codeBatchDuplicate || refused.Code == codeBatchesTooMany || refused.Code == codeBatchIncomplete
 }
 
 func usesMsg(b events.UsesMessage) *nats.Msg {
