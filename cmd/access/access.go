@@ -156,7 +156,12 @@ func (d *Doors) Issue(ctx context.Context, w Wish) (events.CredentialIssued, err
 func draw(w Wish, state credential.State) (account, file string, err error) {
 	pending := w.Out + pendingSuffix
 	for _, path := range []string{w.Out, pending} {
-		content, err := os.ReadFile(path)
+		read := os.ReadFile
+		if path == pending {
+			// What others have put there would let them in.
+			read = credentials.ReadOwn
+		}
+		content, err := read(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -212,7 +217,8 @@ func settle(file, out string) error {
 	return nil
 }
 
-// open makes what the credential reads by, and has the broker let it in.
+// open makes what the credential reads by, and has the broker let it in. Who was
+// shut out meanwhile by somebody else is shut out again: [ErrRevoked].
 func (d *Doors) open(ctx context.Context, issued events.CredentialIssued) error {
 	grant := credentials.GrantOf(issued)
 	account, err := d.cfg.Authority.Account(grant, issued.Account)
@@ -224,7 +230,19 @@ func (d *Doors) open(ctx context.Context, issued events.CredentialIssued) error 
 			return err
 		}
 	}
-	return d.cfg.Push(ctx, account)
+	if err := d.cfg.Push(ctx, account); err != nil {
+		return err
+	}
+	// Whoever revokes records it first and tells the broker then. So either it is
+	// recorded by now, or he tells the broker after this did.
+	state, err := commands.Credential(ctx, d.cfg.Ledger, issued.Name)
+	if err != nil || !state.Revoked {
+		return err
+	}
+	if err := d.shut(ctx, issued); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w meanwhile: %s", ErrRevoked, issued.Name)
 }
 
 // Revoke shuts a program out, for ever: when it returns, every server of the broker
@@ -305,7 +323,7 @@ func (d *Doors) Heal(ctx context.Context) error {
 		if e.RevokedAt != 0 {
 			f = d.shut
 		}
-		if err := f(ctx, e.CredentialIssued); err != nil {
+		if err := f(ctx, e.CredentialIssued); err != nil && !errors.Is(err, ErrRevoked) {
 			return fmt.Errorf("access: credential %s: %w", e.Name, err)
 		}
 	}

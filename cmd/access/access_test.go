@@ -289,6 +289,67 @@ func TestFurnish(t *testing.T) {
 	}
 }
 
+// Who is shut out while somebody else lets him in is shut out, whoever is the last
+// to tell the broker.
+func TestShutOutMeanwhile(t *testing.T) {
+	p := begin(t)
+	other := p.doors()
+	w := p.wish("edge")
+	p.config.Push = func(ctx context.Context, accounts ...credentials.Account) error {
+		p.config.Push = p.broker.Push
+		if err := other.Revoke(ctx, "edge", "sold"); err != nil {
+			return err
+		}
+		return p.broker.Push(ctx, accounts...)
+	}
+	d, err := access.New(access.Config{
+		Ledger: p.config.Ledger, ID: p.config.ID, Conn: p.config.Conn, Authority: p.config.Authority, Logger: p.config.Logger,
+		Push: func(ctx context.Context, accounts ...credentials.Account) error {
+			return p.config.Push(ctx, accounts...)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Issue(t.Context(), w); !errors.Is(err, access.ErrRevoked) {
+		t.Errorf("issue: %v", err)
+	}
+	for _, file := range []string{w.Out, w.Out + ".pending"} {
+		conn, err := nats.Connect("nats://"+p.broker.Addr().String(), nats.UserCredentials(file), nats.MaxReconnects(0))
+		if err == nil {
+			conn.Close()
+			t.Errorf("%s opens the broker", file)
+		}
+	}
+}
+
+// A credential that others could have put in the way of an earlier attempt's is not
+// taken: whoever drew it would be let in.
+func TestPlanted(t *testing.T) {
+	p := begin(t)
+	w := p.wish("edge")
+	drawn, err := credentials.Draw(credentials.Grant{Name: w.Name, For: w.For})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pending := w.Out + ".pending"
+	if err := os.WriteFile(pending, drawn.Creds, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(pending, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.doors().Issue(t.Context(), w); !errors.Is(err, credentials.ErrNotOwn) || p.facts() != 0 {
+		t.Errorf("issue: %v, %d facts", err, p.facts())
+	}
+	if err := os.Remove(pending); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.doors().Issue(t.Context(), w); err != nil || !p.enters(w.Out, "edge") {
+		t.Error(err)
+	}
+}
+
 // A broker that lost its accounts and consumers has them again as the ledger says.
 func TestHeal(t *testing.T) {
 	p := begin(t)

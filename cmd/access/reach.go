@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -54,9 +56,24 @@ func (r Reach) Validate() error {
 	fault(r.URL != "" && r.Auth == "", "--nats needs --auth, the folder that nats-auth operator made")
 	fault(r.URL == "" && r.Auth != "", "--auth goes with --nats")
 	fault(r.URL == "" && r.Data == "", "--data is needed")
+	// What may stand in them to log in with is in no error.
+	fault(r.URL != "" && !addresses(r.URL), "--nats takes addresses such as nats://10.0.0.1:4222, separated by commas")
 	fault(r.URL != "" && r.Replicas != 1 && r.Replicas != 3 && r.Replicas != 5, "--replicas must be 1, 3 or 5")
 	fault(r.Logger == nil, "Logger is needed")
 	return errors.Join(faults...)
+}
+
+// addresses tells whether a text is addresses of nodes, as the client reads them.
+func addresses(text string) bool {
+	for node := range strings.SplitSeq(text, ",") {
+		if !strings.Contains(node, "://") {
+			node = "nats://" + node
+		}
+		if u, err := url.Parse(strings.TrimSpace(node)); err != nil || u.Host == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // Open reaches an installation's doors. The caller calls leave when he is done.

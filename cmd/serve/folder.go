@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
 )
 
 // The files of a data folder beside the broker's and the views'.
@@ -74,9 +75,15 @@ func (f folder) ledgerID(name string) (events.LedgerID, bool, error) {
 	return id, true, nil
 }
 
-// drawn reads a file, and writes it with what draw returns where there is none.
+// drawn reads a file, and writes it with what draw returns where there is none. One
+// that is pending must be this user's own: a secret that somebody else has put
+// there would open what is about to begin.
 func drawn(path string, draw func() ([]byte, error)) ([]byte, error) {
-	text, err := os.ReadFile(path)
+	read := os.ReadFile
+	if strings.HasSuffix(path, pendingSuffix) {
+		read = credentials.ReadOwn
+	}
+	text, err := read(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return text, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 )
 
@@ -65,6 +66,29 @@ func TestOwnerReset(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(cfg.Data, "*"+pendingSuffix)); err != nil || len(left) > 0 {
 		t.Errorf("%s stayed (%v)", left, err)
+	}
+}
+
+// A key that others could have put in the way of an interrupted reset's does not
+// become the owner's.
+func TestOwnerResetTakesNobodyElsesKey(t *testing.T) {
+	server := begunFolder(t)
+	cfg := OwnerConfig{Data: server.Data, Logger: discard, Reason: "lost", Out: filepath.Join(t.TempDir(), OwnerFile)}
+	pending := cfg.Out + pendingSuffix
+	if _, err := pendingOwner(pending); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(pending, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ResetOwner(t.Context(), cfg); !errors.Is(err, credentials.ErrNotOwn) {
+		t.Errorf("reset: %v", err)
+	}
+	if err := os.Remove(pending); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ResetOwner(t.Context(), cfg); err != nil {
+		t.Error(err)
 	}
 }
 

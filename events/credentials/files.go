@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // once writes a file if it is not there. Of two who do so at a time one wins, and
@@ -35,6 +36,24 @@ func replace(path string, content []byte) error {
 // WriteFile puts credentials in a file that only its owner can read, whole or not
 // at all, on disk when it returns.
 func WriteFile(path string, content []byte) error { return replace(path, content) }
+
+// ErrNotOwn says that a file is not this user's alone, so that somebody else may
+// know what it holds, or have put it there.
+var ErrNotOwn = errors.New("credentials: the file is not this user's alone")
+
+// ReadOwn reads a secret that an earlier attempt drew and left behind. What others
+// could have put there, in a folder that they may write to, is [ErrNotOwn]: going
+// on with it would hand them what it becomes.
+func ReadOwn(path string) ([]byte, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); !ok || int(owner.Uid) != os.Geteuid() || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%w: %s; if you did not make it, remove it, else take everybody else's rights to it away", ErrNotOwn, path)
+	}
+	return os.ReadFile(path)
+}
 
 func place(path string, content []byte, settle func(from string) error) error {
 	dir := filepath.Dir(path)
