@@ -19,8 +19,8 @@ type Env struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
-	// Getenv looks up a variable of the environment, "" when it is not set.
-	Getenv func(string) string
+	// LookupEnv looks up a variable of the environment, and tells whether it is set.
+	LookupEnv func(string) (string, bool)
 	// Version is the program's.
 	Version string
 }
@@ -29,8 +29,14 @@ type Env struct {
 func Process(version string) Env {
 	return Env{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Getenv: os.Getenv, Version: version,
+		LookupEnv: os.LookupEnv, Version: version,
 	}
+}
+
+// getenv looks up a variable of the environment, "" when it is not set.
+func (e Env) getenv(name string) string {
+	text, _ := e.LookupEnv(name)
+	return text
 }
 
 // The exit codes.

@@ -29,11 +29,11 @@ func TestHealthOfWhatIsNotReady(t *testing.T) {
 	var out, fault bytes.Buffer
 	code := cli.Main(t.Context(), cli.Env{
 		Args: []string{"health", "--url", server.URL}, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &fault,
-		Getenv: func(name string) string {
+		LookupEnv: func(name string) (string, bool) {
 			if name == "KEYLEDGER_KEY" {
-				return "not to be sent"
+				return "not to be sent", true
 			}
-			return ""
+			return "", false
 		},
 	})
 	if code != 3 || !strings.Contains(out.String(), "the view is replaying, 40 % done") || fault.Len() > 0 {

@@ -12,7 +12,7 @@ import (
 // TestHelp holds every command to what a page shows, and to
 // saying in a phrase what it does.
 func TestHelp(t *testing.T) {
-	a := newApp(Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Getenv: func(string) string { return "" }})
+	a := newApp(Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }})
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") || c.RunE == nil && c.Run == nil {

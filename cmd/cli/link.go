@@ -121,7 +121,7 @@ func (a *app) origin(flag string) string {
 // findKey finds the management key: the strongest source that has one.
 func (a *app) findKey(l *link, c entry, chosen level, loopback bool) (err error) {
 	keyFile := a.settings.levels["key-file"]
-	variable := a.env.Getenv("KEYLEDGER_KEY")
+	variable := a.env.getenv("KEYLEDGER_KEY")
 	switch {
 	case keyFile == fromFlag:
 		l.keyFrom = "--key-file " + a.link.keyFile
@@ -151,7 +151,7 @@ func (a *app) findKey(l *link, c entry, chosen level, loopback bool) (err error)
 func (a *app) contextKey(l *link, c entry) (err error) {
 	if c.KeyEnv != "" {
 		l.keyFrom = fmt.Sprintf("%s, which context %s names", c.KeyEnv, c.name)
-		text := strings.TrimSpace(a.env.Getenv(c.KeyEnv))
+		text := strings.TrimSpace(a.env.getenv(c.KeyEnv))
 		if text == "" {
 			return usage(fmt.Sprintf("context %s takes its key from the variable %s, which is not set", c.name, c.KeyEnv), "")
 		}

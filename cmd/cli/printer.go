@@ -51,7 +51,7 @@ func newPrinter(env Env) *printer {
 	p := &printer{out: env.Stdout, format: formatTable}
 	if fd, ok := terminalOf(env.Stdout); ok {
 		p.terminal = true
-		p.colour = env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
+		p.colour = env.getenv("NO_COLOR") == "" && env.getenv("TERM") != "dumb"
 		if w, _, err := term.GetSize(fd); err == nil {
 			p.width = w
 		}

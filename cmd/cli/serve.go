@@ -65,6 +65,7 @@ needs attention.`,
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "`file` with the certificate's key, PEM")
 	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "listen for HTTP beyond this machine without TLS")
 	f.StringVar(&cfg.NATSListen, "nats-listen", "127.0.0.1:4222", "`address` where the embedded broker takes verifiers, subscribers and auditors; \"\" for nobody")
+	f.Lookup("nats-listen").Annotations = map[string][]string{emptyFlag: nil}
 	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
 	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
 	return c

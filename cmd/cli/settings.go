@@ -43,6 +43,9 @@ type settings struct {
 // remembered of a server is not what happens to be set for the next command.
 const explicit = "keyledger/explicit"
 
+// emptyFlag marks flags that mean something by being empty, and not by default.
+const emptyFlag = "keyledger/empty"
+
 // envName is the variable of the environment that stands for a flag.
 func envName(flag string) string {
 	return "KEYLEDGER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -71,9 +74,9 @@ func (a *app) settle(cmd *cobra.Command) error {
 		case f.Changed:
 			a.settings.levels[f.Name] = fromFlag
 		case flagsOnly && f.Annotations[generalFlag] == nil && cmd.LocalFlags().Lookup(f.Name) != nil:
-		case a.env.Getenv(envName(f.Name)) != "":
+		case a.inEnvironment(f):
 			a.settings.levels[f.Name] = fromEnvironment
-			environment[f.Name] = a.env.Getenv(envName(f.Name))
+			environment[f.Name] = a.env.getenv(envName(f.Name))
 		case file[f.Name] != nil:
 			a.settings.levels[f.Name] = fromFile
 		}
@@ -97,6 +100,14 @@ func (a *app) settle(cmd *cobra.Command) error {
 		}
 	}
 	return a.out.choose(cmd)
+}
+
+// inEnvironment tells whether the environment speaks of a flag. An empty variable
+// says nothing, as everywhere, unless nothing is what the flag can be told.
+func (a *app) inEnvironment(f *pflag.Flag) bool {
+	text, set := a.env.LookupEnv(envName(f.Name))
+	_, empty := f.Annotations[emptyFlag]
+	return text != "" || set && empty
 }
 
 // assign sets a flag as if it stood on the command line, a list by repeating it.
@@ -134,7 +145,7 @@ func plainFault(f *pflag.Flag, value any, err error) error {
 // readConfig reads the config file: the one that was named, else the user's own
 // where there is one.
 func (a *app) readConfig(cmd *cobra.Command) (layer, error) {
-	path, named := a.env.Getenv(envName("config")), true
+	path, named := a.env.getenv(envName("config")), true
 	if f := cmd.Flags().Lookup("config"); f.Changed {
 		path = f.Value.String()
 	}
@@ -194,11 +205,11 @@ func flagNames(cmd *cobra.Command, names []string) []string {
 
 // configFile is where this user's config file lies, "" when nobody knows.
 func (a *app) configFile() string {
-	dir := a.env.Getenv("XDG_CONFIG_HOME")
+	dir := a.env.getenv("XDG_CONFIG_HOME")
 	if dir == "" && runtime.GOOS == "windows" {
-		dir = a.env.Getenv("AppData")
+		dir = a.env.getenv("AppData")
 	}
-	if home := a.env.Getenv("HOME"); dir == "" && home != "" {
+	if home := a.env.getenv("HOME"); dir == "" && home != "" {
 		dir = filepath.Join(home, ".config")
 	}
 	if dir == "" {
