@@ -3,10 +3,9 @@
 // do not read the ledger themselves.
 //
 // relay/ticks tells everybody who reads the ledger, by a fact of its own, that
-// nothing happened.
+// nothing happened: who hears it is not cut off.
 //
-// relay/expiry records that keys have ended, and gives notice ahead of it;
-// relay/ticks shows readers that they are not cut off.
+// relay/expiry records that keys have ended, and gives notice ahead of it.
 //
 // relay/watermill lets programs that are built on Watermill follow the ledger,
 // and use topics of their own beside it. Events also leave through the API

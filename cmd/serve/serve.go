@@ -34,7 +34,7 @@ type Config struct {
 	Data string
 	// Cluster is where the ledger lies; its zero value is the embedded broker.
 	Cluster Cluster
-	// NATSListen is where the embedded broker takes sidecars and subscribers;
+	// NATSListen is where the embedded broker takes verifiers, subscribers and auditors;
 	// port 0 takes any. Empty: nobody comes in.
 	NATSListen string
 	// InstallationKey is the file of the installation key; empty: the one in Data.
