@@ -112,6 +112,9 @@ type Status struct {
 	// ClockAhead is how far the broker's clock was ahead of this machine's at the
 	// last fact, 0 if it was not. Past [ClockMargin] nothing is fresh.
 	ClockAhead time.Duration
+	// Late is how old the last fact was when it was applied, by this machine's
+	// clock: it was on its way for so long, or the clock is ahead of the broker's.
+	Late time.Duration
 }
 
 // Runner feeds one view with the facts of one ledger.
@@ -126,6 +129,7 @@ type Runner struct {
 	applied atomic.Uint64
 	fresh   atomic.Pointer[time.Time]
 	ahead   atomic.Int64
+	late    atomic.Int64
 	waiters waiters
 	ready   chan struct{}
 
@@ -235,6 +239,8 @@ func (r *Runner) head(ctx context.Context, applied events.Position) (events.Posi
 // ledger itself proves anything: a leader that was cut off goes on announcing an
 // old head for seconds.
 func (r *Runner) prove(ctx context.Context, last *events.Recorded) {
+	now := time.Now()
+	r.late.Store(int64(max(now.Sub(last.Stored.Std()), 0)))
 	at, holds := last.Stored, true
 	if r.proven != nil {
 		at, holds = r.proven()
@@ -243,7 +249,7 @@ func (r *Runner) prove(ctx context.Context, last *events.Recorded) {
 		r.fresh.Store(nil)
 		return
 	}
-	instant, ahead := Instant(at, time.Now())
+	instant, ahead := Instant(at, now)
 	if was := time.Duration(r.ahead.Swap(int64(ahead))); (was > ClockMargin) != (ahead > ClockMargin) {
 		r.log.LogAttrs(ctx, slog.LevelWarn, "the broker's clock: what is stored is fresh only within the margin",
 			slog.Duration("ahead", ahead), slog.Duration("margin", ClockMargin))
@@ -419,7 +425,7 @@ func (r *Runner) Status() Status {
 	defer r.mu.Unlock()
 	return Status{
 		View: r.view.Name(), State: r.state, Applied: r.Applied(), Goal: r.goal,
-		Err: r.err, FailedAt: r.failedAt, ClockAhead: time.Duration(r.ahead.Load()),
+		Err: r.err, FailedAt: r.failedAt, ClockAhead: time.Duration(r.ahead.Load()), Late: time.Duration(r.late.Load()),
 	}
 }
 

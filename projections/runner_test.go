@@ -422,6 +422,9 @@ func TestClockOfTheBroker(t *testing.T) {
 				if got := r.Status().ClockAhead; got != max(c.off, 0) {
 					t.Errorf("told as %s ahead", got)
 				}
+				if got := r.Status().Late; got != max(-c.off, 0) {
+					t.Errorf("told as %s late", got)
+				}
 				// A later fact of a better clock, or of a leader with a worse one.
 				l.off = -time.Second
 				l.append(1)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/relay/expiry"
 )
 
@@ -23,9 +24,16 @@ func (p *parts) makeExpiry(cfg Config, service *commands.Service) error {
 	var err error
 	p.expiry, err = expiry.New(expiry.Config{
 		Catalog: p.catalog, Ready: p.catalogs.Ready(), Applied: p.catalogs.Applied, WaitFor: p.catalogs.WaitFor,
-		Expire: appender(service.ExpireKey), Notify: appender(service.NotifyExpiry), Stale: p.verifier.Stale, Logger: cfg.Logger,
+		Expire: appender(service.ExpireKey), Notify: appender(service.NotifyExpiry), Stale: p.mayEndEarly, Logger: cfg.Logger,
 	})
 	return err
+}
+
+// mayEndEarly tells whether this server knows too little, or its clock is too far
+// ahead of the broker's, to record what is for ever. A clock that is ahead shows in
+// the age of what has just come.
+func (p *parts) mayEndEarly() bool {
+	return p.verifier.Stale() || p.memory.Status().Late > projections.ClockMargin
 }
 
 // keepExpiry records ends until the context ends. It decides under what
