@@ -13,6 +13,7 @@ import (
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/catalog"
 	"github.com/keyledger/keyledger/domain/key"
+	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/domain/profile"
 	"github.com/keyledger/keyledger/domain/workspace"
@@ -338,5 +339,40 @@ func TestConflictThatCannotBeLookedInto(t *testing.T) {
 	doubt := w.server(func(c *commands.Config) { c.Log = &doubtful{Ledger: w.memory} })
 	if _, err := doubt.RevokeKey(w.ctx, w.by(w.owner), acme, k.Key.ID, false); !errors.Is(err, events.ErrOutcomeUnknown) || errors.Is(err, events.ErrUnavailable) {
 		t.Errorf("got %v, want %v", err, events.ErrOutcomeUnknown)
+	}
+}
+
+// While two brokers lead, what is stored may be answered with a conflict. The call
+// meets its own key then, and is the only one that will ever know its secret.
+func TestStoredAndAnsweredWithAConflict(t *testing.T) {
+	w := newWorld(t)
+	s := w.server()
+	w.acme(s, events.Limits{})
+	for _, repeat := range []string{"", "once"} {
+		wish := w.by(w.owner)
+		if repeat != "" {
+			wish = w.repeatable(w.owner, repeat, "body")
+		}
+		w.memory.FailNext(events.ErrConflict, true)
+		made, err := s.CreateKey(w.ctx, wish, acme, plain())
+		if err != nil || made.Replayed || made.Key.Digest.Value != events.DigestValue(keystring.Digest(made.Secret.Reveal())) {
+			t.Fatalf("created: %+v, %v", made, err)
+		}
+		wish = w.by(w.owner)
+		if repeat != "" {
+			wish = w.repeatable(w.owner, repeat+" more", "body")
+		}
+		w.memory.FailNext(events.ErrConflict, true)
+		next, err := s.RotateKey(w.ctx, wish, acme, made.Key.ID, commands.RotateKey{Grace: time.Hour})
+		if err != nil || next.Replayed || next.Key.RotatedFrom != made.Key.ID || next.Key.Digest.Value != events.DigestValue(keystring.Digest(next.Secret.Reveal())) {
+			t.Fatalf("rotated: %+v, %v", next, err)
+		}
+		if repeat == "" {
+			continue
+		}
+		again, err := s.RotateKey(w.ctx, wish, acme, made.Key.ID, commands.RotateKey{Grace: time.Hour})
+		if err != nil || !again.Replayed || !again.Secret.IsZero() || again.Key.ID != next.Key.ID {
+			t.Fatalf("told again: %+v, %v", again, err)
+		}
 	}
 }

@@ -23,6 +23,10 @@ type ProfileID string
 // recorded it.
 type VerifierID string
 
+// ServerVerifierPrefix begins the names under which servers record uses, and no
+// credential's.
+const ServerVerifierPrefix = "server-"
+
 // CredentialName names a broker credential, and with it the account, the consumer
 // and the verifier that it is for.
 type CredentialName string

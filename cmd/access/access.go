@@ -312,22 +312,25 @@ func (d *Doors) List(ctx context.Context) ([]Entry, error) {
 }
 
 // Heal has the broker know again who is let in and who is not, as the ledger says:
-// after files of the broker were lost, or brought back from a backup.
+// after a command was cut off, or files of the broker were lost, or brought back
+// from a backup. One that cannot be healed keeps no other from it.
 func (d *Doors) Heal(ctx context.Context) error {
 	entries, err := d.List(ctx)
 	if err != nil {
 		return err
 	}
+	var faults []error
 	for _, e := range entries {
 		f := d.open
 		if e.RevokedAt != 0 {
 			f = d.shut
 		}
+		// Who is shut out meanwhile is what he should be.
 		if err := f(ctx, e.CredentialIssued); err != nil && !errors.Is(err, ErrRevoked) {
-			return fmt.Errorf("access: credential %s: %w", e.Name, err)
+			faults = append(faults, fmt.Errorf("access: credential %s: %w", e.Name, err))
 		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // first are the credentials that a folder is given at its ledger's beginning. Their

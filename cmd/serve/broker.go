@@ -325,7 +325,17 @@ func (b *inProcess) furnish(ctx context.Context, ledger *jetstream.Ledger, id ev
 	if err != nil {
 		return err
 	}
-	return doors.Furnish(ctx, f.path(CredentialsFolder))
+	// What was left undone, or nobody can read, keeps nobody from serving: it lets
+	// nobody in.
+	if err := doors.Heal(ctx); err != nil {
+		b.log.Error("not everybody who may come in at the broker can, or not everybody who may not is shut out", "error", err)
+	}
+	err = doors.Furnish(ctx, f.path(CredentialsFolder))
+	if errors.Is(err, events.ErrCorrupt) {
+		b.log.Error("the first credentials cannot be made", "error", err)
+		return nil
+	}
+	return err
 }
 
 // Nobody is in doubt about what an embedded broker says.

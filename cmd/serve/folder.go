@@ -114,7 +114,7 @@ func promote(path string) error {
 func (f folder) verifierID() (events.VerifierID, error) {
 	text, err := drawn(f.path(verifierFile), func() ([]byte, error) {
 		id, err := uuid.NewRandom()
-		return []byte("server-" + id.String()[:8] + "\n"), err
+		return []byte(events.ServerVerifierPrefix + id.String()[:8] + "\n"), err
 	})
 	if err != nil {
 		return "", fmt.Errorf("serve: the verifier's id: %w", err)

@@ -4,6 +4,7 @@ package credential
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyledger/keyledger/domain"
@@ -72,6 +73,10 @@ func Same(a, b events.CredentialIssued) bool {
 func check(c events.CredentialIssued) error {
 	if _, err := events.ParseCredentialName(string(c.Name)); err != nil {
 		return domain.RefuseID("name")
+	}
+	// Who has the name has the uses that are recorded under it.
+	if strings.HasPrefix(string(c.Name), events.ServerVerifierPrefix) {
+		return domain.Refuse(domain.ErrInvalid, "name", "must not begin with %q: so are servers called, which record uses too", events.ServerVerifierPrefix)
 	}
 	switch c.For {
 	case events.CredentialVerifier, events.CredentialSubscriber, events.CredentialAuditor:

@@ -70,6 +70,7 @@ func TestRefuses(t *testing.T) {
 	for name, change := range map[string]func(*events.CredentialIssued){
 		"no name":        func(c *events.CredentialIssued) { c.Name = "" },
 		"a name of two":  func(c *events.CredentialIssued) { c.Name = "a.b" },
+		"a server's":     func(c *events.CredentialIssued) { c.Name = "server-01abcdef" },
 		"a wildcard":     func(c *events.CredentialIssued) { c.Name = "*" },
 		"no purpose":     func(c *events.CredentialIssued) { c.For = "" },
 		"no account":     func(c *events.CredentialIssued) { c.Account = "" },
