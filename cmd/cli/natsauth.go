@@ -32,7 +32,7 @@ events.`),
 It reads nothing else, and writes nothing.`),
 		a.natsAuthIssueCommand(events.CredentialAuditor, "Issue credentials for an auditor",
 			`An auditor reads every event and every use, and writes nothing.`),
-		a.natsAuthListCommand(), a.natsAuthRevokeCommand())
+		a.natsAuthListCommand(), a.natsAuthRevokeCommand(), a.natsAuthHealCommand())
 }
 
 func (a *app) natsAuthOperatorCommand() *cobra.Command {
@@ -226,6 +226,27 @@ is run again.`,
 	}
 	c.Flags().StringVar(&reason, "reason", "", "`why`, for the ledger")
 	a.yesFlag(c)
+	a.reachFlags(c, &reach)
+	return c
+}
+
+func (a *app) natsAuthHealCommand() *cobra.Command {
+	var reach access.Reach
+	c := &cobra.Command{
+		Use: "heal", Short: "Have the broker know again who is let in and who is not", Args: takes(),
+		Long: `Have the broker know again who is let in and who is not, as the ledger says: after
+a command was cut off, or a node's files were lost or brought back from a backup.
+A server with the embedded broker does it at every start. It can be repeated.`,
+		Example: `  keyledger nats-auth heal --nats nats://n1:4222 --auth auth`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
+				if err := doors.Heal(cmd.Context()); err != nil {
+					return err
+				}
+				return a.out.done(map[string]any{"healed": true}, "", "The broker lets in who is let in, and nobody else.")
+			})
+		},
+	}
 	a.reachFlags(c, &reach)
 	return c
 }
