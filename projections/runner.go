@@ -410,9 +410,16 @@ func (r *Runner) Lag(ctx context.Context) (uint64, error) {
 // Fresh returns the latest instant at which nothing existed that the view does
 // not hold by now, as facts and ticks show that came through the view's own
 // source; nobody's word counts. It rests on the broker's clock, within
-// [ClockMargin]. It is the zero time before the first proof, while what was read
-// is in doubt, and once the view has stopped.
+// [ClockMargin]. It is the zero time before the first proof and before [Runner.Ready],
+// however young what was replayed so far may be: what was answered before a restart
+// holds after it. It is so, too, while what was read is in doubt, and once the view
+// has stopped.
 func (r *Runner) Fresh() time.Time {
+	select {
+	case <-r.ready:
+	default:
+		return time.Time{}
+	}
 	if t := r.fresh.Load(); t != nil {
 		return *t
 	}

@@ -149,6 +149,10 @@ func TestReplayEndsAtTheHeadKnownAtTheStart(t *testing.T) {
 			t.Fatal("ready although two facts are missing")
 		default:
 		}
+		// What was replayed is young, and yet the rest of it was known before.
+		if got := r.Fresh(); !got.IsZero() {
+			t.Fatalf("fresh as of %v while replaying", got)
+		}
 		if s := r.Status(); s.State != projections.StateReplaying || s.Applied != 5 || s.Goal != 7 {
 			t.Fatalf("status while replaying: %+v", s)
 		}
