@@ -343,13 +343,17 @@ var first = []Wish{
 
 // Furnish puts the first credentials into a folder, `<name>.creds`: one that reads
 // the ledger and records uses, one that reads revocations, one that reads
-// everything. One that was issued and taken away, or revoked, stays away.
+// everything. One that was issued and taken away, or revoked, stays away. That one
+// which is in its place opens the broker is for [Doors.Heal] to see to.
 func (d *Doors) Furnish(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("access: folder of credentials: %w", err)
 	}
 	for _, w := range first {
 		w.Out = filepath.Join(dir, string(w.Name)+".creds")
+		if _, err := os.Stat(w.Out); err == nil {
+			continue
+		}
 		_, err := d.Issue(ctx, w)
 		switch {
 		case errors.Is(err, ErrIssued), errors.Is(err, ErrRevoked), errors.Is(err, ErrOther), errors.Is(err, ErrExists):

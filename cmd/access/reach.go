@@ -23,6 +23,8 @@ var (
 	ErrNotBegun = errors.New("access: no ledger has begun there")
 	// ErrNobodyListens says that a running server takes nobody in.
 	ErrNobodyListens = errors.New("access: a server runs on this folder, and its broker listens nowhere")
+	// ErrNode says that a text is no address of a node.
+	ErrNode = errors.New("access: this is no address of a node")
 	// ErrNoBroker says that no broker answers.
 	ErrNoBroker = errors.New("access: no broker answers")
 )
@@ -56,24 +58,33 @@ func (r Reach) Validate() error {
 	fault(r.URL != "" && r.Auth == "", "--nats needs --auth, the folder that nats-auth operator made")
 	fault(r.URL == "" && r.Auth != "", "--auth goes with --nats")
 	fault(r.URL == "" && r.Data == "", "--data is needed")
-	// What may stand in them to log in with is in no error.
 	fault(r.URL != "" && !addresses(r.URL), "--nats takes addresses such as nats://10.0.0.1:4222, separated by commas")
 	fault(r.URL != "" && r.Replicas != 1 && r.Replicas != 3 && r.Replicas != 5, "--replicas must be 1, 3 or 5")
 	fault(r.Logger == nil, "Logger is needed")
 	return errors.Join(faults...)
 }
 
-// addresses tells whether a text is addresses of nodes, as the client reads them.
+// addresses tells whether a text is addresses of nodes.
 func addresses(text string) bool {
 	for node := range strings.SplitSeq(text, ",") {
-		if !strings.Contains(node, "://") {
-			node = "nats://" + node
-		}
-		if u, err := url.Parse(strings.TrimSpace(node)); err != nil || u.Host == "" {
+		if _, err := Node(strings.TrimSpace(node)); err != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// Node parses the address of a node, as the client does. What may stand in it to
+// log in with is in no error.
+func Node(text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "nats://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return nil, ErrNode
+	}
+	return u, nil
 }
 
 // Open reaches an installation's doors. The caller calls leave when he is done.

@@ -14,6 +14,7 @@ import (
 	"github.com/keyledger/keyledger/domain/installation"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/memory"
 	"github.com/keyledger/keyledger/events/seals"
 )
@@ -283,7 +284,7 @@ func TestFolderAndLedgerBelongTogether(t *testing.T) {
 	if err != nil || again.positions != first.positions || secretIn(t, filepath.Join(cfg.Data, OwnerFile)) != owner {
 		t.Errorf("it was %v and is %v: %v", first.positions, again.positions, err)
 	}
-	if err := writeFile(filepath.Join(cfg.Data, ledgerFile), []byte((events.LedgerID{15: 1}).String()+"\n")); err != nil {
+	if err := credentials.WriteFile(filepath.Join(cfg.Data, ledgerFile), []byte((events.LedgerID{15: 1}).String()+"\n")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := reopen(); !errors.Is(err, ErrForeignLedger) {

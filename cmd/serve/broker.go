@@ -82,7 +82,7 @@ func (c Cluster) validate() []error {
 	}
 	var faults []error
 	for text := range strings.SplitSeq(c.URL, ",") {
-		if u, err := node(text); err != nil || u.Host == "" {
+		if _, err := access.Node(text); err != nil {
 			faults = append(faults, errors.New("serve: --nats takes addresses such as nats://10.0.0.1:4222, separated by commas"))
 			break
 		}
@@ -108,19 +108,11 @@ func (c Cluster) validate() []error {
 	return faults
 }
 
-// node parses the address of a node, as the client does.
-func node(text string) (*url.URL, error) {
-	if !strings.Contains(text, "://") {
-		text = "nats://" + text
-	}
-	return url.Parse(text)
-}
-
 // Shown is the cluster's address without what may stand in it to log in with.
 func (c Cluster) Shown() string {
 	nodes := strings.Split(c.URL, ",")
 	for i, text := range nodes {
-		u, err := node(text)
+		u, err := access.Node(text)
 		switch {
 		case err != nil:
 			nodes[i] = "?"

@@ -90,7 +90,7 @@ func drawn(path string, draw func() ([]byte, error)) ([]byte, error) {
 	if text, err = draw(); err != nil {
 		return nil, err
 	}
-	return text, writeFile(path, text)
+	return text, credentials.WriteFile(path, text)
 }
 
 // keep writes a file unless that is what it holds.
@@ -98,7 +98,7 @@ func keep(path string, content []byte) error {
 	if text, err := os.ReadFile(path); err == nil && bytes.Equal(text, content) {
 		return nil
 	}
-	return writeFile(path, content)
+	return credentials.WriteFile(path, content)
 }
 
 // promote makes what was pending count. It can be repeated.
@@ -106,7 +106,7 @@ func promote(path string) error {
 	if err := os.Rename(path+pendingSuffix, path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("serve: keep %s: %w", filepath.Base(path), err)
 	}
-	return syncDir(filepath.Dir(path))
+	return credentials.SyncDir(filepath.Dir(path))
 }
 
 // verifierID reads the id under which this server records uses, or draws one.
@@ -120,33 +120,4 @@ func (f folder) verifierID() (events.VerifierID, error) {
 		return "", fmt.Errorf("serve: the verifier's id: %w", err)
 	}
 	return events.ParseVerifierID(strings.TrimSpace(string(text)))
-}
-
-// writeFile puts a whole file in its place, readable by its owner alone and on
-// disk when it returns.
-func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("serve: write %s: %w", filepath.Base(path), err)
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("serve: write %s: %w", filepath.Base(path), err), os.Remove(f.Name()))
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

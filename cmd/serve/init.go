@@ -143,10 +143,7 @@ func (p brokerPlace) verify(ctx context.Context, f folder, id events.LedgerID) e
 	if err != nil {
 		return err
 	}
-	if err := ledger.CheckReplicas(ctx); err != nil {
-		return err
-	}
-	if err := ledger.CheckStreams(ctx); err != nil {
+	if err := ledger.Check(ctx); err != nil {
 		return err
 	}
 	state, err := commands.Installation(ctx, ledger)

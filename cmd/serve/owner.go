@@ -98,10 +98,8 @@ func ResetOwner(ctx context.Context, cfg OwnerConfig) (OwnerReset, error) {
 	if err != nil {
 		return OwnerReset{}, err
 	}
-	for _, check := range []func(context.Context) error{ledger.CheckReplicas, ledger.CheckStreams} {
-		if err := b.ask(ctx, func() error { return check(ctx) }); err != nil {
-			return OwnerReset{}, err
-		}
+	if err := b.ask(ctx, func() error { return ledger.Check(ctx) }); err != nil {
+		return OwnerReset{}, err
 	}
 	err = cfg.reset(ctx, ledger, &out)
 	return out, err

@@ -238,10 +238,7 @@ func (o *opened) open(ctx context.Context, cfg Config, b broker) error {
 // check is made at every start, before anything else: the streams are there and
 // as they must be, hold the folder's ledger, and its keys open.
 func (o *opened) check(ctx context.Context, f folder, id events.LedgerID) error {
-	if err := o.CheckReplicas(ctx); err != nil {
-		return err
-	}
-	if err := o.CheckStreams(ctx); err != nil {
+	if err := o.Check(ctx); err != nil {
 		return err
 	}
 	found, _, err := jetstream.Identify(ctx, o.conns[0])

@@ -33,8 +33,8 @@ func replace(path string, content []byte) error {
 	return place(path, content, func(from string) error { return os.Rename(from, path) })
 }
 
-// WriteFile puts credentials in a file that only its owner can read, whole or not
-// at all, on disk when it returns.
+// WriteFile puts a secret, or what stands beside one, in a file that only its owner
+// can read, whole or not at all, on disk when it returns.
 func WriteFile(path string, content []byte) error { return replace(path, content) }
 
 // ErrNotOwn says that a file is not this user's alone, so that somebody else may
@@ -68,7 +68,7 @@ func place(path string, content []byte, settle func(from string) error) error {
 		err = settle(f.Name())
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = SyncDir(dir)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("credentials: write %s: %w", filepath.Base(path), err), remove(f.Name()))
@@ -83,7 +83,8 @@ func remove(path string) error {
 	return nil
 }
 
-func syncDir(dir string) error {
+// SyncDir has what was renamed in a folder on disk when it returns.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

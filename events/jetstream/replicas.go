@@ -13,6 +13,15 @@ import (
 // said to.
 var ErrReplicas = errors.New("jetstream: the streams lie on another number of replicas")
 
+// Check is what every program that works on the streams begins with:
+// [Ledger.CheckReplicas], and then [Ledger.CheckStreams].
+func (l *Ledger) Check(ctx context.Context) error {
+	if err := l.CheckReplicas(ctx); err != nil {
+		return err
+	}
+	return l.CheckStreams(ctx)
+}
+
 // CheckReplicas says by a name of its own what [Ledger.CheckStreams] would find
 // too: it is seldom the stream that is wrong then.
 func (l *Ledger) CheckReplicas(ctx context.Context) error {
