@@ -93,7 +93,8 @@ func (o Outcome) Narrows() bool {
 		switch f.Event.(type) {
 		case events.OrganizationCreated, events.OrganizationRenamed, events.OrganizationPlanChanged, events.OrganizationLimitsChanged,
 			events.OrganizationPolicyChanged, events.QuotaChanged, events.WorkspaceCreated, events.WorkspaceRenamed,
-			events.ProfileCreated, events.ProfileRenamed, events.KeyCreated, events.KeyRenamed, events.KeyMetadataChanged, events.KeyEnabled:
+			events.ProfileCreated, events.ProfileRenamed, events.KeyCreated, events.KeyRenamed, events.KeyMetadataChanged, events.KeyEnabled,
+			events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike:
 		default:
 			return true
 		}
@@ -363,7 +364,7 @@ func (s *Service) append(ctx context.Context, w Wish, entries []events.Entry) ([
 		switch entries[0].Event.(type) {
 		case events.KeyCreated:
 			return s.together.append(ctx, entries[0], w.still)
-		case events.KeyExpired, events.KeyExpiring:
+		case events.KeyExpired, events.KeyExpiring, events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike:
 			return s.ends.append(ctx, entries[0], w.still)
 		default:
 		}

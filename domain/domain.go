@@ -43,6 +43,8 @@ var (
 	ErrUnknownProfile    = fmt.Errorf("%w: unknown profile", ErrInvalid)
 	ErrPastExpiry        = fmt.Errorf("%w: expiry lies in the past", ErrInvalid)
 	ErrLifetimeTooLong   = fmt.Errorf("%w: lifetime exceeds the limit", ErrInvalid)
+	ErrPolicy            = fmt.Errorf("%w: against the organization's policy", ErrInvalid)
+	ErrDigestTaken       = fmt.Errorf("%w: digest is taken", ErrConflict)
 	ErrSecretInField     = fmt.Errorf("%w: field holds a secret", ErrInvalid)
 
 	ErrExists          = fmt.Errorf("%w: id is taken", ErrConflict)

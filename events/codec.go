@@ -261,6 +261,12 @@ func whole(e Event) error {
 		at = e.GraceEndsAt
 	case KeyExpiring:
 		at = e.ExpiresAt
+	case KeyRotationDue:
+		at = e.DueAt
+	case KeyNewSource:
+		at = e.At
+	case KeyDenialsSpike:
+		at = e.From
 	case KeyExpired:
 		at = e.ExpiredAt
 	case Tick:

@@ -50,12 +50,45 @@ type Policy struct {
 	// ExpiryNotices are how long before a key's expiry [KeyExpiring] is recorded,
 	// the longest first.
 	ExpiryNotices []Period `json:"expiry_notices,omitempty"`
+	// MaxKeyLifetime bounds how far ahead a new expiry may lie, like the limit of
+	// that name, which is the installation's to set while this is the
+	// organization's own.
+	MaxKeyLifetime Period `json:"max_key_lifetime,omitzero"`
+	// ExpiryRequired forbids keys that never expire.
+	ExpiryRequired bool `json:"expiry_required,omitzero"`
+	// ExpiryChoices are the only periods that a new expiry may be given as.
+	ExpiryChoices []Period `json:"expiry_choices,omitempty"`
+	// NameRequired forbids keys without a name.
+	NameRequired bool `json:"name_required,omitzero"`
+	// Signals say what is told of how keys are used.
+	Signals Signals `json:"signals,omitzero"`
 }
+
+// Signals say which [KeyNewSource] and [KeyDenialsSpike] an organization wants.
+type Signals struct {
+	// NewSource and DenialsSpike switch one off, or on, which they are unless set.
+	NewSource    Switch `json:"new_source,omitzero"`
+	DenialsSpike Switch `json:"denials_spike,omitzero"`
+	// DenialsPerMinute is how many denials of a key within a minute are a spike;
+	// 0 is [DefaultDenialsPerMinute].
+	DenialsPerMinute int `json:"denials_per_minute,omitzero"`
+}
+
+// Switch is on, off, or as it is by default.
+type Switch string
+
+// The positions of a switch.
+const (
+	SwitchOn  Switch = "on"
+	SwitchOff Switch = "off"
+)
 
 // Equal reports whether two policies say the same.
 func (p Policy) Equal(o Policy) bool {
 	return p.DefaultPrefix == o.DefaultPrefix && p.DefaultExpiresIn == o.DefaultExpiresIn &&
-		p.RotationDueAfter == o.RotationDueAfter && slices.Equal(p.ExpiryNotices, o.ExpiryNotices)
+		p.RotationDueAfter == o.RotationDueAfter && slices.Equal(p.ExpiryNotices, o.ExpiryNotices) &&
+		p.MaxKeyLifetime == o.MaxKeyLifetime && p.ExpiryRequired == o.ExpiryRequired && slices.Equal(p.ExpiryChoices, o.ExpiryChoices) &&
+		p.NameRequired == o.NameRequired && p.Signals == o.Signals
 }
 
 // IsZero reports whether nothing is set.
@@ -134,6 +167,10 @@ type DigestAlg string
 const (
 	// SHA256 is the SHA-256 of the whole key string.
 	SHA256 DigestAlg = "sha256"
+	// PrefixShortLong is the SHA-256 of what stands behind the last underscore of a
+	// key string such as `<prefix>_<short token>_<long token>`: another system's
+	// form, of keys that were imported from there.
+	PrefixShortLong DigestAlg = "prefix_short_long"
 	// HMACSHA256 is the HMAC-SHA-256 of the whole key string under a pepper.
 	HMACSHA256 DigestAlg = "hmac-sha256"
 )
@@ -354,6 +391,9 @@ type KeyCreated struct {
 	ExternalID Text     `json:"external_id,omitzero"`
 	// RotatedFrom is the key that this one succeeds.
 	RotatedFrom KeyID `json:"rotated_from,omitzero"`
+	// Imported says that the key came from another system, as a digest: its prefix
+	// and last four are what was told of it, and CreatedAt is when it began there.
+	Imported bool `json:"imported,omitzero"`
 }
 
 // KeyRenamed changes a key's display name.
@@ -410,6 +450,48 @@ type KeyExpiring struct {
 	ExpiresAt Time `json:"expires_at"`
 	// Notice is how long ahead the policy wants it.
 	Notice Period `json:"notice"`
+}
+
+// KeyRotationDue says that a key has reached the age at which the organization's
+// policy wants it rotated. The key is as good as before.
+type KeyRotationDue struct {
+	DueAt Time `json:"due_at"`
+	// After is that age.
+	After Period `json:"after"`
+}
+
+// SourceKind says what a use's source was told by.
+type SourceKind string
+
+// What tells a use's source.
+const (
+	SourceClientIP  SourceKind = "client_ip"
+	SourceUserAgent SourceKind = "user_agent"
+)
+
+// SourceLabel tells the sources of a key's uses apart and nothing else: the first
+// 16 bytes of an HMAC-SHA-256 under a key of the installation, in lower-case hex.
+// The source itself stands with the use alone, which does not last for ever.
+type SourceLabel string
+
+// KeyNewSource says that a key was used from where it never was before. Its very
+// first source is none.
+type KeyNewSource struct {
+	// At is the time of the use, Code its verdict, Verifier who gave it.
+	At       Time        `json:"at"`
+	Code     Code        `json:"code"`
+	Verifier VerifierID  `json:"verifier"`
+	By       SourceKind  `json:"by"`
+	Source   SourceLabel `json:"source"`
+}
+
+// KeyDenialsSpike says that uses of a key were denied unusually often.
+type KeyDenialsSpike struct {
+	// From is the beginning of the minute in which Threshold was reached, and
+	// Denials is how many there were by the time that it was noticed.
+	From      Time `json:"from"`
+	Denials   int  `json:"denials"`
+	Threshold int  `json:"threshold"`
 }
 
 // KeyExpired records that a key's time has come. It is absorbing.

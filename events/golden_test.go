@@ -132,6 +132,11 @@ func facts() []fact {
 		at(key, KeyRotated{Successor: id[KeyID]("03"), GraceEndsAt: 1_795_326_400_000_000}),
 		at(key, KeyGraceChanged{GraceEndsAt: 1_795_243_600_000_000}),
 		at(key, KeyExpiring{ExpiresAt: 1_826_776_000_000_000, Notice: "14d"}),
+		at(key, KeyRotationDue{DueAt: 1_803_016_000_000_000, After: "90d"}),
+		at(key, KeyNewSource{
+			At: 1_795_240_000_000_001, Code: CodeOutOfScope, Verifier: "edge-1", By: SourceClientIP, Source: "000102030405060708090a0b0c0d0e0f",
+		}),
+		at(key, KeyDenialsSpike{From: 1_795_240_020_000_000, Denials: 23, Threshold: 20}),
 		at(key, KeyExpired{ExpiredAt: 1_826_776_000_000_000}),
 		at(RevokedSubject(acme, id[KeyID]("02")), KeyRevoked{}),
 	)
@@ -152,6 +157,9 @@ func variants() []fact {
 	manager.KeyKind, manager.Role, manager.RotatedFrom = KindManagement, RoleAuditor, id[KeyID]("02")
 	manager.Scope, manager.Permissions = Scope{AllWorkspaces: true}, Permissions{}
 
+	imported := plainKey()
+	imported.Digest.Alg, imported.Prefix, imported.LastFour, imported.Imported = PrefixShortLong, "acme_BRTRKFsL", "", true
+
 	least := KeyCreated{
 		ID: id[KeyID]("02"), KeyKind: KindAPI, Digest: Digest{Alg: SHA256},
 		Permissions: Permissions{Level: LevelRestricted}, CreatedAt: 1_795_240_000_000_001,
@@ -168,6 +176,7 @@ func variants() []fact {
 		{"sealed", key, sealedKey, sealedMeta},
 		{"pepper", key, peppered, plainMeta()},
 		{"management", KeySubject(System, manager.ID), manager, plainMeta()},
+		{"imported", key, imported, plainMeta()},
 		{"least", key, least, bareMeta()},
 		{"batch", key, KeyRotated{Successor: id[KeyID]("03"), GraceEndsAt: 1_795_240_000_000_001}, batch},
 		{"quoted", key, KeyRenamed{Name: ClearText("tab\t \"line\"\n \\ \b\f\r\x01 \x7f \u2028 \U0001F511")}, quoted},
@@ -179,6 +188,10 @@ func variants() []fact {
 		{"empty", QuotaSubject(acme), QuotaChanged{}, plainMeta()},
 		{"empty", CatalogSubject(acme), CatalogReplaced{}, plainMeta()},
 		{"notices", OrganizationSubject(acme), OrganizationPolicyChanged{Policy: Policy{ExpiryNotices: []Period{"14d", "1d"}}}, plainMeta()},
+		{"strict", OrganizationSubject(acme), OrganizationPolicyChanged{Policy: Policy{
+			MaxKeyLifetime: "1y", ExpiryRequired: true, ExpiryChoices: []Period{"30d", "90d"}, NameRequired: true,
+			Signals: Signals{NewSource: SwitchOff, DenialsSpike: SwitchOn, DenialsPerMinute: 50},
+		}}, plainMeta()},
 		{"quiet", TickSubject(), Tick{At: 1, Through: 3, Signature: "x"}, bareMeta()},
 		{"everything", CredentialSubject("auditor"), CredentialIssued{Name: "auditor", For: CredentialAuditor, Account: "A"}, bareMeta()},
 		{"unlimited", OrganizationSubject(acme), OrganizationLimitsChanged{}, plainMeta()},

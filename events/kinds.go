@@ -43,6 +43,9 @@ const (
 	KindKeyRotated                Kind = "key.rotated.v1"
 	KindKeyGraceChanged           Kind = "key.grace_changed.v1"
 	KindKeyExpiring               Kind = "key.expiring.v1"
+	KindKeyRotationDue            Kind = "key.rotation_due.v1"
+	KindKeyNewSource              Kind = "key.new_source.v1"
+	KindKeyDenialsSpike           Kind = "key.denials_spike.v1"
 	KindKeyExpired                Kind = "key.expired.v1"
 	KindKeyRevoked                Kind = "key.revoked.v1"
 )
@@ -92,6 +95,9 @@ var kinds = map[Kind]kindInfo{
 	KindKeyRotated:                {KindKeyRotated, true, AggregateKey, decodeAs[KeyRotated]},
 	KindKeyGraceChanged:           {KindKeyGraceChanged, true, AggregateKey, decodeAs[KeyGraceChanged]},
 	KindKeyExpiring:               {KindKeyExpiring, false, AggregateKey, decodeAs[KeyExpiring]},
+	KindKeyRotationDue:            {KindKeyRotationDue, false, AggregateKey, decodeAs[KeyRotationDue]},
+	KindKeyNewSource:              {KindKeyNewSource, false, AggregateKey, decodeAs[KeyNewSource]},
+	KindKeyDenialsSpike:           {KindKeyDenialsSpike, false, AggregateKey, decodeAs[KeyDenialsSpike]},
 	KindKeyExpired:                {KindKeyExpired, true, AggregateKey, decodeAs[KeyExpired]},
 	KindKeyRevoked:                {KindKeyRevoked, true, AggregateRevoked, decodeAs[KeyRevoked]},
 }
@@ -170,6 +176,9 @@ func (KeyExpiryChanged) Kind() Kind          { return KindKeyExpiryChanged }
 func (KeyRotated) Kind() Kind                { return KindKeyRotated }
 func (KeyGraceChanged) Kind() Kind           { return KindKeyGraceChanged }
 func (KeyExpiring) Kind() Kind               { return KindKeyExpiring }
+func (KeyRotationDue) Kind() Kind            { return KindKeyRotationDue }
+func (KeyNewSource) Kind() Kind              { return KindKeyNewSource }
+func (KeyDenialsSpike) Kind() Kind           { return KindKeyDenialsSpike }
 func (KeyExpired) Kind() Kind                { return KindKeyExpired }
 func (KeyRevoked) Kind() Kind                { return KindKeyRevoked }
 func (u Unknown) Kind() Kind                 { return u.Name }

@@ -101,6 +101,37 @@ const (
 	// a week, a day ahead and two to spare. Each is a fact of every key.
 	MaxExpiryNotices = 5
 
+	// MaxExpiryChoices bounds the periods that a policy lets people choose from:
+	// more are no choice.
+	MaxExpiryChoices = 20
+
+	// DefaultRotationDueAfter is the age at which keys should be rotated where no
+	// policy says another: what PCI DSS and most guides of clouds ask for.
+	DefaultRotationDueAfter Period = "90d"
+
+	// MaxNewSources bounds how many new sources are told of one key, for ever: who
+	// used it from as many has a key that is on the move, and each is a fact.
+	MaxNewSources = 16
+
+	// DefaultDenialsPerMinute is how many denials of a key within a minute are a
+	// spike: more than somebody causes who tries a few things by hand.
+	// MinDenialsPerMinute and MaxDenialsPerMinute bound what a policy may say.
+	DefaultDenialsPerMinute = 20
+	MinDenialsPerMinute     = 2
+	MaxDenialsPerMinute     = 100_000
+
+	// SpikeEvery is how often a spike of one key is told at most, and
+	// EndedSpikeEvery that of one that has ended: whoever holds it could fill the
+	// ledger otherwise.
+	SpikeEvery      = time.Hour
+	EndedSpikeEvery = 24 * time.Hour
+
+	// MaxImport bounds the keys of one import: what fits one atomic batch.
+	MaxImport = MaxBatch
+
+	// MaxImportedPrefix bounds the beginning that is shown of an imported key.
+	MaxImportedPrefix = 32
+
 	// MaxPeriod bounds lifetimes and grace periods to what calendars agree on.
 	MaxPeriod = 100 * 366 * 24 * time.Hour
 

@@ -159,6 +159,7 @@ func (s *scanner) keyCreated() (e KeyCreated) {
 		s.uuid((*[16]byte)(&e.RotatedFrom))
 		s.check(!e.RotatedFrom.IsZero())
 	}
+	e.Imported = s.has(`,"imported":true`)
 	s.lit(`}`)
 	return e
 }

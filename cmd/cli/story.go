@@ -114,6 +114,9 @@ func happenedToKey(e events.Event) string {
 	switch e := e.(type) {
 	case events.KeyCreated:
 		text := "created, may " + grantOf(e)
+		if e.Imported {
+			text = "imported, may " + grantOf(e)
+		}
 		if !e.RotatedFrom.IsZero() {
 			text = "created to succeed key " + shortID(e.RotatedFrom.String())
 		}
@@ -146,6 +149,12 @@ func happenedToKey(e events.Event) string {
 		return "grace ends " + at(e.GraceEndsAt.Std())
 	case events.KeyExpiring:
 		return "will expire " + at(e.ExpiresAt.Std()) + ", told " + string(e.Notice) + " ahead"
+	case events.KeyRotationDue:
+		return "should be rotated: it is " + string(e.After) + " old since " + at(e.DueAt.Std())
+	case events.KeyNewSource:
+		return fmt.Sprintf("used from a new %s, answered %s", strings.ReplaceAll(string(e.By), "_", " "), e.Code)
+	case events.KeyDenialsSpike:
+		return fmt.Sprintf("denied %d times within a minute from %s on", e.Denials, at(e.From.Std()))
 	case events.KeyExpired:
 		return "expired"
 	case events.KeyRevoked:

@@ -31,8 +31,15 @@ type State struct {
 	RotatedFrom events.KeyID
 	RotatedTo   events.KeyID
 	GraceEndsAt events.Time
+	// Imported says that the key came from another system.
+	Imported bool
 	// Noticed is the last notice that was given of the end as it stands.
-	Noticed  events.Period
+	Noticed events.Period
+	// RotationDueAt is what was told of last.
+	RotationDueAt events.Time
+	// Sources counts the new sources that were told of, SpikeAt is the last spike.
+	Sources  int
+	SpikeAt  events.Time
 	Disabled bool
 	Expired  bool
 	Revoked  bool
@@ -96,7 +103,7 @@ func evolved(s State, e events.Event) State {
 			Exists: true, ID: e.ID, Kind: e.KeyKind, Role: e.Role, Name: e.Name, Prefix: e.Prefix, LastFour: e.LastFour,
 			Digest: e.Digest, Permissions: e.Permissions, Scope: e.Scope, Profile: e.Profile, CreatedAt: e.CreatedAt,
 			ExpiresAt: e.ExpiresAt, Metadata: e.Metadata, ExternalID: e.ExternalID, RotatedFrom: e.RotatedFrom,
-			Revoked: revoked, Expired: expired, Doubtful: doubtful,
+			Imported: e.Imported, Revoked: revoked, Expired: expired, Doubtful: doubtful,
 		}
 	case events.KeyRenamed:
 		s.Name = e.Name
@@ -122,6 +129,12 @@ func evolved(s State, e events.Event) State {
 		if e.ExpiresAt == s.EndsAt() {
 			s.Noticed = e.Notice
 		}
+	case events.KeyRotationDue:
+		s.RotationDueAt = e.DueAt
+	case events.KeyNewSource:
+		s.Sources++
+	case events.KeyDenialsSpike:
+		s.SpikeAt = e.From
 	case events.KeyExpired:
 		s.Expired = true
 	case events.KeyRevoked:
@@ -139,7 +152,8 @@ func (s State) Equal(o State) bool {
 		samePermissions(s.Permissions, o.Permissions) && sameScope(s.Scope, o.Scope) && s.Profile == o.Profile &&
 		s.CreatedAt == o.CreatedAt && s.ExpiresAt == o.ExpiresAt && maps.Equal(s.Metadata, o.Metadata) &&
 		s.ExternalID == o.ExternalID && s.RotatedFrom == o.RotatedFrom && s.RotatedTo == o.RotatedTo &&
-		s.GraceEndsAt == o.GraceEndsAt && s.Noticed == o.Noticed && s.Disabled == o.Disabled && s.Expired == o.Expired &&
+		s.GraceEndsAt == o.GraceEndsAt && s.Imported == o.Imported && s.Noticed == o.Noticed && s.RotationDueAt == o.RotationDueAt &&
+		s.Sources == o.Sources && s.SpikeAt == o.SpikeAt && s.Disabled == o.Disabled && s.Expired == o.Expired &&
 		s.Revoked == o.Revoked && s.Doubtful == o.Doubtful
 }
 

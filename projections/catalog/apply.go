@@ -208,6 +208,8 @@ func (a *applier) key() error {
 		return errors.Join(a.update("key", "grace_ends_at = ?,", int64(e.GraceEndsAt)), a.moved())
 	case events.KeyExpiring:
 		return errors.Join(a.update("key", "noticed_at = ?,", a.time), a.due())
+	case events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike:
+		return a.update("key", "")
 	case events.KeyExpired:
 		return a.update("key", "expired_at = ?, due_at = 0,", int64(e.ExpiredAt))
 	default:

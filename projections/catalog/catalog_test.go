@@ -321,6 +321,9 @@ func TestEveryKindIsApplied(t *testing.T) {
 		{k, events.KeyRotated{}},
 		{k, events.KeyGraceChanged{}},
 		{k, events.KeyExpiring{}},
+		{k, events.KeyRotationDue{}},
+		{k, events.KeyNewSource{}},
+		{k, events.KeyDenialsSpike{}},
 		{k, events.KeyExpired{}},
 		{events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{}},
 	} {

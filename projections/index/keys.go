@@ -223,7 +223,8 @@ func (x *Index) begin(org *organization, c *change, r *events.Recorded) {
 // evolve adds the next fact of a key.
 func (x *Index) evolve(c *change, r *events.Recorded) {
 	switch e := r.Event.(type) {
-	case events.KeyRenamed, events.KeyMetadataChanged, events.KeyExpiring:
+	case events.KeyRenamed, events.KeyMetadataChanged, events.KeyExpiring, events.KeyRotationDue,
+		events.KeyNewSource, events.KeyDenialsSpike:
 	case events.KeyPermissionsChanged:
 		x.regrant(c, r).permissions = e.Permissions
 	case events.KeyScopeChanged:
