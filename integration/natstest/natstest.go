@@ -33,12 +33,12 @@ const patience = 120 * time.Second
 // pause is between two looks.
 const pause = 100 * time.Millisecond
 
-// Cluster is three nats-server processes. Its methods are for one goroutine at a
-// time.
+// Cluster is three nats-server processes, or one alone. Its methods are for one
+// goroutine at a time.
 type Cluster struct {
 	t      testing.TB
 	binary string
-	nodes  [Nodes]*node
+	nodes  []*node
 }
 
 type node struct {
@@ -52,12 +52,23 @@ type node struct {
 // the nodes are has to be written down before they start.
 func Reserve(t testing.TB) *Cluster {
 	t.Helper()
+	return reserve(t, Nodes)
+}
+
+// ReserveOne is Reserve for one node that stands alone.
+func ReserveOne(t testing.TB) *Cluster {
+	t.Helper()
+	return reserve(t, 1)
+}
+
+func reserve(t testing.TB, nodes int) *Cluster {
+	t.Helper()
 	c := &Cluster{t: t}
-	for i, addresses := range freeAddresses(t) {
-		c.nodes[i] = &node{
+	for i, addresses := range freeAddresses(t, nodes) {
+		c.nodes = append(c.nodes, &node{
 			name: fmt.Sprintf("nats-%d", i+1), dir: t.TempDir(),
 			client: addresses[0], cluster: addresses[1], monitor: addresses[2],
-		}
+		})
 	}
 	return c
 }
@@ -85,7 +96,7 @@ func (c *Cluster) Start(auth string) {
 	for _, n := range c.nodes {
 		// What a conf includes lies beside the name that it was opened by.
 		err := errors.Join(
-			os.Symlink(filepath.Join(root, Conf), filepath.Join(n.dir, "nats.conf")),
+			c.conf(filepath.Join(root, Conf), filepath.Join(n.dir, "nats.conf")),
 			os.Symlink(auth, filepath.Join(n.dir, "auth")),
 		)
 		if err != nil {
@@ -99,6 +110,23 @@ func (c *Cluster) Start(auth string) {
 	for i := range c.nodes {
 		c.Healthy(i)
 	}
+}
+
+// conf gives a node its conf: the very file, but for one that stands alone, which
+// has no others to know.
+func (c *Cluster) conf(from, to string) error {
+	if len(c.nodes) > 1 {
+		return os.Symlink(from, to)
+	}
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	alone, _, found := bytes.Cut(text, []byte("\ncluster {"))
+	if !found {
+		return fmt.Errorf("natstest: %s does not end with a cluster", from)
+	}
+	return os.WriteFile(to, alone, 0o600)
 }
 
 // Variables are the names of those that a node is told beside its conf, in order.
@@ -191,8 +219,8 @@ func (c *Cluster) signal(i int, signal os.Signal) {
 // URL is where clients come in: every node, beginning with the one given.
 func (c *Cluster) URL(first int) string {
 	var urls []string
-	for i := range Nodes {
-		urls = append(urls, "nats://"+c.nodes[(first+i)%Nodes].client)
+	for i := range c.nodes {
+		urls = append(urls, "nats://"+c.nodes[(first+i)%len(c.nodes)].client)
 	}
 	return strings.Join(urls, ",")
 }
@@ -268,7 +296,7 @@ func (c *Cluster) leader(i int, stream string) int {
 	if err != nil {
 		return -1
 	}
-	return slices.IndexFunc(c.nodes[:], func(n *node) bool { return n.name == told.Cluster.Leader })
+	return slices.IndexFunc(c.nodes, func(n *node) bool { return n.name == told.Cluster.Leader })
 }
 
 // State is what a node holds of a stream.
@@ -282,18 +310,18 @@ type State struct {
 // Alike returns what every node holds of a stream, once it is the same.
 func (c *Cluster) Alike(stream string) State {
 	c.t.Helper()
-	var states [Nodes]State
+	var first State
 	c.until("the nodes to hold the same of "+stream, func() bool {
 		for i := range c.nodes {
 			told, err := c.stream(i, stream)
-			if err != nil {
+			if err != nil || i > 0 && told.State != first {
 				return false
 			}
-			states[i] = told.State
+			first = told.State
 		}
-		return states[0] == states[1] && states[1] == states[2]
+		return true
 	})
-	return states[0]
+	return first
 }
 
 // streamDetail is what a node's monitoring tells of a stream.
@@ -338,9 +366,9 @@ func (c *Cluster) until(what string, done func() bool) {
 
 // freeAddresses returns addresses that nobody listened on just now, three for each
 // node, all different.
-func freeAddresses(t testing.TB) [Nodes][3]string {
+func freeAddresses(t testing.TB, nodes int) [][3]string {
 	t.Helper()
-	var free [Nodes][3]string
+	free := make([][3]string, nodes)
 	for i := range free {
 		for j := range free[i] {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
