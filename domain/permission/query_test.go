@@ -188,22 +188,25 @@ func naive(text string, allows func(permission.Grant) bool) (holds, ok bool) {
 }
 
 func naiveWords(words []string, allows func(permission.Grant) bool) (holds, ok bool) {
-	if parts, ok := cutAt(words, "or"); !ok || len(parts) > 1 {
-		for _, part := range parts {
+	either, matched := cutAt(words, "or")
+	both, _ := cutAt(words, "and")
+	switch n := len(words); {
+	case !matched:
+		return false, false
+	case len(either) > 1:
+		ok = true
+		for _, part := range either {
 			h, good := naiveWords(part, allows)
 			holds, ok = holds || h, ok && good
 		}
 		return holds, ok
-	}
-	if parts, ok := cutAt(words, "and"); len(parts) > 1 {
-		holds = true
-		for _, part := range parts {
+	case len(both) > 1:
+		holds, ok = true, true
+		for _, part := range both {
 			h, good := naiveWords(part, allows)
 			holds, ok = holds && h, ok && good
 		}
 		return holds, ok
-	}
-	switch n := len(words); {
 	case n == 1:
 		g, err := permission.ParseGrant(words[0])
 		return err == nil && allows(g), err == nil
