@@ -35,18 +35,23 @@ type grant struct {
 	tuple string
 }
 
-// effective is immutable.
+// effective is immutable. It is of a size that is allocated along cache lines, so
+// that all that most verdicts read of it lies in one.
 type effective struct {
 	permissions nameSet
 	// somewhere says that the key may be used at all: a list whose last
 	// workspace has gone is nowhere, never everywhere.
 	somewhere bool
+	// routed and router are of the same catalog as the permissions. One that
+	// gives a route to another permission often changes who has it, too.
+	routed bool
+	router *permission.Router
+	// resources are those, as resource:*, of which the permissions are all that
+	// the catalog has; nil when there is none.
+	resources *nameSet
 	profile   *Profile
 	// workspaces are those of the list that exist, sorted.
 	workspaces []events.WorkspaceID
-	// routes are of the same catalog as the permissions. One that gives a route
-	// to another permission often changes who has it, too.
-	routes routes
 }
 
 type chunk [chunkSize]atomic.Pointer[grant]
@@ -172,18 +177,31 @@ func (g *grant) owned(tuple string) *grant {
 // resolve works out what a grant amounts to now and publishes it.
 func (g *grant) resolve() {
 	v := g.org.view.Load()
-	e := &effective{somewhere: g.scope.AllWorkspaces, routes: v.routes}
+	e := &effective{somewhere: g.scope.AllWorkspaces, routed: v.routed, router: v.router}
 	listed := make([]permission.Grant, 0, len(g.permissions.Grants))
 	for _, s := range g.permissions.Grants {
 		listed = append(listed, permission.Grant(s))
 	}
 	var allowed []uint32
-	for name, access := range v.catalog {
-		if permission.Allowed(permission.Level(g.permissions.Level), listed, permission.Name(name), permission.Access(access)) {
-			allowed = append(allowed, g.org.names.number(name))
+	missing := make([]int, len(v.catalog.resources))
+	for _, p := range v.catalog.permissions {
+		if permission.Allowed(permission.Level(g.permissions.Level), listed, p.name, p.access) {
+			allowed = append(allowed, p.number)
+		} else {
+			missing[p.resource]++
 		}
 	}
 	e.permissions = newNameSet(allowed)
+	allowed = allowed[:0]
+	for i, number := range v.catalog.resources {
+		if missing[i] == 0 {
+			allowed = append(allowed, number)
+		}
+	}
+	if len(allowed) > 0 {
+		whole := newNameSet(allowed)
+		e.resources = &whole
+	}
 	if !g.scope.AllWorkspaces {
 		for _, w := range g.scope.Workspaces {
 			if v.workspaces.get(w) {

@@ -2,6 +2,7 @@ package index
 
 import (
 	"testing"
+	"unsafe"
 
 	"github.com/keyledger/keyledger/events"
 )
@@ -76,5 +77,17 @@ func TestHolds(t *testing.T) {
 				t.Error(x.Err())
 			}
 		})
+	}
+}
+
+// An object of 128 bytes begins at a cache line, one that is a little longer at
+// half of one, and a verdict would often read two.
+func TestEffectiveLiesAlongCacheLines(t *testing.T) {
+	var e effective
+	if size := unsafe.Sizeof(e); size != 128 {
+		t.Errorf("%d bytes", size)
+	}
+	if end := unsafe.Offsetof(e.permissions) + unsafe.Offsetof(e.permissions.many); end > 64 {
+		t.Errorf("the set ends at byte %d", end)
 	}
 }

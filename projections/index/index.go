@@ -47,6 +47,8 @@ type Index struct {
 	names   *names
 	applied atomic.Uint64
 	keys    atomic.Int64
+	// shortLong counts those of them whose digest is of that form.
+	shortLong atomic.Int64
 	// directory finds organizations by id for readers.
 	directory atomic.Pointer[overlay[events.OrgID, *organization]]
 	problems  problems
@@ -94,6 +96,11 @@ func (x *Index) Applied() events.Position { return events.Position(x.applied.Loa
 
 // Len returns how many keys a digest leads to, those that ended included.
 func (x *Index) Len() int { return int(x.keys.Load()) }
+
+// ShortLong reports whether any key was imported under the digest of the part
+// behind its last underscore ([events.PrefixShortLong]), so that a secret which
+// is not found has to be looked up by that, too. It is one atomic load.
+func (x *Index) ShortLong() bool { return x.shortLong.Load() > 0 }
 
 // Apply applies facts in order. Facts up to the position that was applied
 // before are passed over: a redelivery is no corruption. The only error is that

@@ -141,7 +141,7 @@ func (b *book) troubles(want map[index.Trouble]uint64) {
 
 func TestZeroHitDenies(t *testing.T) {
 	var h index.Hit
-	if !h.Closed() || !h.Expired(1) || h.Allows("a:b") || h.Somewhere() || h.Covers("w") {
+	if !h.Closed() || !h.Expired(1) || h.Allows("a:b") || h.AllowsAll("a:*") || h.Somewhere() || h.Covers("w") {
 		t.Error("the zero hit lets something through")
 	}
 	if h.Profile() != nil || h.Org() != "" || h.Kind() != "" || h.Role() != "" || h.Permissions().Level != "" || h.Scope().AllWorkspaces {
@@ -202,6 +202,72 @@ func TestPermissionsAndScope(t *testing.T) {
 	b.add(events.KeySubject(acme, keyID(4)), events.KeyScopeChanged{Scope: events.Scope{Workspaces: []events.WorkspaceID{"w1", "w2"}}})
 	if h := b.look(4); !h.Covers("w1") || h.Covers("w2") {
 		t.Error("scope was not changed")
+	}
+	b.troubles(nil)
+}
+
+// resource:* is what the catalog has of a resource at the time, neither more nor
+// less, however a key came to be allowed it.
+func TestAllOfAResource(t *testing.T) {
+	b := newBook(t)
+	b.begin(acme)
+	grants := map[int]events.Permissions{
+		1: {Level: events.LevelAll}, 2: {Level: events.LevelReadOnly},
+		3: {Level: events.LevelRestricted, Grants: []string{"doc:*"}},
+		4: {Level: events.LevelRestricted, Grants: []string{"doc:read", "doc:write"}},
+		5: {Level: events.LevelRestricted, Grants: []string{"doc:read", "none:*"}},
+		6: {},
+	}
+	for n, p := range grants {
+		k := key(n)
+		k.Permissions = p
+		b.create(acme, k)
+	}
+	check := func(when string, want map[int]string) {
+		t.Helper()
+		for n := range grants {
+			got := ""
+			for _, r := range []string{"doc:*", "user:*", "none:*", "doc:read", "doc:", "doc", "*", ""} {
+				if b.look(n).AllowsAll(r) {
+					got += r + " "
+				}
+			}
+			if got != want[n] {
+				t.Errorf("%s: key %d is allowed all of %q, want %q", when, n, got, want[n])
+			}
+			if h := b.look(n); h.Allows("doc:*") || h.Allows("user:*") {
+				t.Errorf("%s: key %d: resource:* is taken for a permission", when, n)
+			}
+		}
+	}
+	check("doc reads and writes, user reads", map[int]string{1: "doc:* user:* ", 2: "user:* ", 3: "doc:* ", 4: "doc:* "})
+	b.add(events.CatalogSubject(acme), catalog("doc:read", "doc:write!", "doc:share", "user:read"))
+	check("doc is shared, too", map[int]string{1: "doc:* user:* ", 2: "user:* ", 3: "doc:* "})
+	b.add(events.CatalogSubject(acme), catalog("doc:read"))
+	check("doc reads alone", map[int]string{1: "doc:* ", 2: "doc:* ", 3: "doc:* ", 4: "doc:* ", 5: "doc:* "})
+	b.add(events.CatalogSubject(acme), catalog("none:read", "user:write!"))
+	check("doc has gone", map[int]string{1: "user:* none:* ", 2: "none:* ", 5: "none:* "})
+	b.add(events.CatalogSubject(acme), catalog())
+	check("the catalog is empty", nil)
+
+	// Many resources lie in a table of their own.
+	var many []string
+	for n := range 40 {
+		many = append(many, fmt.Sprintf("r%02d:read", n), fmt.Sprintf("r%02d:write!", n))
+	}
+	b.add(events.CatalogSubject(acme), catalog(many[:79]...))
+	for n := range 40 {
+		r := fmt.Sprintf("r%02d:*", n)
+		if !b.look(1).AllowsAll(r) || b.look(2).AllowsAll(r) != (n == 39) || b.look(3).AllowsAll(r) {
+			t.Error(r)
+		}
+	}
+	// Another organization's resources are its own.
+	b.begin("other")
+	k := key(7)
+	b.create("other", k)
+	if !b.look(7).AllowsAll("doc:*") || b.look(7).AllowsAll("r01:*") {
+		t.Error("resources of one catalog are those of another")
 	}
 	b.troubles(nil)
 }
@@ -672,7 +738,7 @@ func TestNoAllocation(t *testing.T) {
 	hitting, missing := digestOf(1), digestOf(2)
 	if n := testing.AllocsPerRun(1000, func() {
 		var h index.Hit
-		if !b.index.Lookup(&hitting, &h) || !h.Allows("doc:read") || !h.Covers("w1") || b.index.Lookup(&missing, &h) {
+		if !b.index.Lookup(&hitting, &h) || !h.Allows("doc:read") || !h.AllowsAll("doc:*") || !h.Covers("w1") || b.index.Lookup(&missing, &h) {
 			t.Fatal("wrong answer")
 		}
 	}); n != 0 {

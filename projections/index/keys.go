@@ -31,13 +31,13 @@ func DigestOf(d events.Digest) events.DigestValue {
 	if d.Alg == events.SHA256 && d.PepperID == "" {
 		return d.Value
 	}
-	h := sha256.New()
+	var room [128]byte
+	text := room[:0]
 	for _, s := range []string{"keyledger index", string(d.Alg), d.PepperID} {
-		h.Write([]byte{byte(len(s) >> 8), byte(len(s))})
-		h.Write([]byte(s))
+		text = append(text, byte(len(s)>>8), byte(len(s)))
+		text = append(text, s...)
 	}
-	h.Write(d.Value[:])
-	return events.DigestValue(h.Sum(nil))
+	return sha256.Sum256(append(text, d.Value[:]...))
 }
 
 // seconds is an instant as slots keep it. One that is set is never 0.
@@ -134,6 +134,8 @@ type change struct {
 	born, lost bool
 	digest     digest
 	hash       uint32
+	// alg is how the digest of one that is born was made.
+	alg events.DigestAlg
 	// state is the key's after the change, except for its grant.
 	state    uint64
 	revision events.Revision
@@ -215,7 +217,7 @@ func (x *Index) begin(org *organization, c *change, r *events.Recorded) {
 		c.lost = true
 		return
 	}
-	c.born, c.revision, c.regranted = true, r.Meta.Revision, r
+	c.born, c.alg, c.revision, c.regranted = true, e.Digest.Alg, r.Meta.Revision, r
 	c.want = grant{org: org, kind: e.KeyKind, role: e.Role, permissions: e.Permissions, scope: e.Scope, profile: e.Profile}
 	c.state |= flagTaken | uint64(seconds(e.ExpiresAt))
 }
@@ -291,6 +293,9 @@ func (x *Index) publish(c *change) {
 	case c.born:
 		delete(x.early, c.key)
 		x.ids.insert(c.key.org, c.key.id, c.hash)
+		if c.alg == events.PrefixShortLong {
+			x.shortLong.Add(1)
+		}
 		x.table.insert(&c.digest, c.hash, c.key.org, uint32(c.revision), c.key.id, c.state)
 		x.keys.Add(1)
 	case c.lost:

@@ -171,6 +171,12 @@ func (h *Hit) Allows(name string) bool {
 	return h.effective != nil && h.effective.permissions.has(h.names.get(name))
 }
 
+// AllowsAll reports whether the key may use every permission that its catalog has
+// of a resource, which is named resource:*, and whether there is one at all.
+func (h *Hit) AllowsAll(resource string) bool {
+	return h.effective != nil && h.effective.resources != nil && h.effective.resources.has(h.names.get(resource))
+}
+
 // Somewhere reports whether there is any workspace that the key may be used
 // in. A key for all workspaces may, even before there is one.
 func (h *Hit) Somewhere() bool { return h.effective != nil && h.effective.somewhere }
@@ -196,7 +202,11 @@ func (h *Hit) Route(method, path string) (name string, routed bool) {
 	if h.effective == nil {
 		return "", true
 	}
-	return h.effective.routes.match(method, path)
+	if !h.effective.routed {
+		return "", false
+	}
+	found, _ := h.effective.router.Match(method, path)
+	return string(found), true
 }
 
 // Organization is what the index knows of an organization.

@@ -43,25 +43,46 @@ type organization struct {
 
 // view is what readers see of an organization: immutable, replaced as a whole.
 type view struct {
-	catalog    map[string]events.Access
-	routes     routes
+	catalog catalog
+	// routed says that the catalog has routes. router is nil when they make no
+	// table, and matches nothing.
+	routed     bool
+	router     *permission.Router
 	workspaces overlay[events.WorkspaceID, bool]
 	profiles   overlay[events.ProfileID, *Profile]
 }
 
-// routes are those of a catalog.
-type routes struct {
-	n int
-	// router is nil when they make no table, and matches nothing.
-	router *permission.Router
+// catalog is an organization's permissions with the numbers of their names, and
+// those of resource:* for the resources that they are of. Each has one at least.
+type catalog struct {
+	permissions []catalogEntry
+	resources   []uint32
 }
 
-func (r *routes) match(method, path string) (name string, routed bool) {
-	if r.n == 0 {
-		return "", false
+type catalogEntry struct {
+	name     permission.Name
+	access   permission.Access
+	number   uint32
+	resource uint32 // its place among the resources
+}
+
+// catalog numbers the names of a catalog, and owns them from then on.
+func (n *names) catalog(entries map[string]events.Access) catalog {
+	c := catalog{permissions: make([]catalogEntry, 0, len(entries))}
+	places := map[string]uint32{}
+	for name, access := range entries {
+		resource := permission.Name(name).Resource()
+		at, ok := places[resource]
+		if !ok {
+			at = uint32(len(c.resources))
+			places[resource] = at
+			c.resources = append(c.resources, n.number(resource+":*"))
+		}
+		c.permissions = append(c.permissions, catalogEntry{
+			name: permission.Name(name), access: permission.Access(access), number: n.number(name), resource: at,
+		})
 	}
-	found, _ := r.router.Match(method, path)
-	return string(found), true
+	return c
 }
 
 // How an organization stands. Nothing ever takes any of it back.
@@ -140,12 +161,12 @@ func resolveAll(set map[*grant]struct{}) {
 
 // replaceCatalog reports whether the routes make a table.
 func (o *organization) replaceCatalog(entries []events.CatalogPermission) bool {
-	catalog := make(map[string]events.Access, len(entries))
+	accesses := make(map[string]events.Access, len(entries))
 	var rules []permission.Rule
 	n, good := 0, true
 	for _, p := range entries {
 		name := strings.Clone(p.Name)
-		catalog[name] = p.Access
+		accesses[name] = events.Access(strings.Clone(string(p.Access)))
 		for _, text := range p.Routes {
 			n++
 			route, err := permission.ParseRoute(text)
@@ -162,7 +183,8 @@ func (o *organization) replaceCatalog(entries []events.CatalogPermission) bool {
 			router = r
 		}
 	}
-	o.change(func(v *view) { v.catalog, v.routes = catalog, routes{n: n, router: router} })
+	numbered := o.names.catalog(accesses)
+	o.change(func(v *view) { v.catalog, v.routed, v.router = numbered, n > 0, router })
 	resolveAll(o.grants)
 	return good
 }
