@@ -4,9 +4,9 @@ package uses
 // not always friends: longer ones are cut at these limits and never refused, so
 // that no one can keep his use from being recorded.
 const (
-	// MaxPermission is the longest permission of a catalog; what is longer was
-	// asked for and denied.
-	MaxPermission = 128
+	// MaxPermission is the longest query of permissions; what is longer was asked
+	// for and denied. One name has 127 bytes at most.
+	MaxPermission = 512
 
 	// MaxWorkspace is events.MaxIDLength with room to tell what is no id.
 	MaxWorkspace = 64

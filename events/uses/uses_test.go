@@ -224,9 +224,9 @@ func TestSplit(t *testing.T) {
 
 func TestTextsAreMadeSound(t *testing.T) {
 	got := decodeAll(t, 1, encode(t, header(), []Use{{
-		At: -5, Permission: strings.Repeat("é", 100) + "x", Workspace: "a\xff\xfeb", Context: Context{RequestID: "\xc3", Method: "x" + strings.Repeat("€", 10)},
+		At: -5, Permission: strings.Repeat("é", 300) + "x", Workspace: "a\xff\xfeb", Context: Context{RequestID: "\xc3", Method: "x" + strings.Repeat("€", 10)},
 	}}))
-	want := Use{Permission: strings.Repeat("é", 64), Workspace: "a?b", Context: Context{RequestID: "?", Method: "x" + strings.Repeat("€", 5)}}
+	want := Use{Permission: strings.Repeat("é", MaxPermission/2), Workspace: "a?b", Context: Context{RequestID: "?", Method: "x" + strings.Repeat("€", 5)}}
 	if diff := cmp.Diff(want, got[0]); diff != "" {
 		t.Error(diff)
 	}

@@ -25,11 +25,11 @@ type row struct {
 	at  events.Time
 	key events.KeyID
 	// text is where they begin.
-	text uint32
-	path uint16
-	code events.Code
+	text             uint32
+	path, permission uint16
+	code             events.Code
 
-	org, permission, workspace, requestID, method, clientIP, userAgent uint8
+	org, workspace, requestID, method, clientIP, userAgent uint8
 }
 
 // chunk holds a fixed number of uses. Its memory has no pointers, is taken when
@@ -106,7 +106,7 @@ func (r *Recorder) add(b *buffer, u *Use) result {
 	w := &c.rows[n]
 	*w = row{
 		at: u.At, key: u.Key, code: u.Code, text: uint32(len(c.text)),
-		org: uint8(len(u.Org)), permission: uint8(len(permission)), workspace: uint8(len(workspace)),
+		org: uint8(len(u.Org)), permission: uint16(len(permission)), workspace: uint8(len(workspace)),
 	}
 	t := append(c.text, u.Org...)
 	t = append(t, permission...)

@@ -196,6 +196,7 @@ func TestWhatIsRecorded(t *testing.T) {
 	r := start(t, config(s))
 	long := strings.Repeat("x", 1000)
 	u := use(5)
+	u.Permission = "a:b OR " + long
 	u.Context = Context{RequestID: long, Method: "PATCH", Path: "/v1/é" + long, ClientIP: "2001:db8::1", UserAgent: long}
 	if !r.Record(&u) {
 		t.Fatal("refused")
@@ -209,7 +210,7 @@ func TestWhatIsRecorded(t *testing.T) {
 	}
 	stop(t, r)
 	blocks, list, _ := s.audit(t)
-	want := uses.Use{At: u.At, Key: u.Key, Code: u.Code, Permission: u.Permission, Workspace: u.Workspace, Context: Context{
+	want := uses.Use{At: u.At, Key: u.Key, Code: u.Code, Permission: u.Permission[:uses.MaxPermission], Workspace: u.Workspace, Context: Context{
 		RequestID: long[:uses.MaxRequestID], Method: "PATCH", Path: ("/v1/é" + long)[:uses.MaxPath],
 		ClientIP: "2001:db8::1", UserAgent: long[:uses.MaxUserAgent],
 	}}
