@@ -1,5 +1,6 @@
 // Package seals keeps the keys of an installation itself: the one it signs its
-// ticks and checkpoints with, and the keyset that it seals with. They belong to
+// ticks and checkpoints with, the keyset that it seals with, and the one that it
+// labels with what must not stand in the ledger in clear. They belong to
 // the installation and not to a server's folder, so they lie where every server
 // finds them, each wrapped with the installation key. That one key is a file that
 // every server is given; it is the only secret that has to be kept beside the
@@ -13,6 +14,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,6 +22,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/prf"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
 	"github.com/tink-crypto/tink-go/v2/tink"
 	"golang.org/x/mod/sumdb/note"
 
@@ -88,6 +92,7 @@ type Keys struct {
 	verifier note.Verifier
 	vkey     string
 	sealing  tink.AEAD
+	labeling *prf.Set
 }
 
 // Signer signs for the installation, as a C2SP signed note does.
@@ -103,6 +108,27 @@ func (k *Keys) VerifierKey() string { return k.vkey }
 // and where it belongs.
 func (k *Keys) AEAD() tink.AEAD { return k.sealing }
 
+// LabelBytes is how long a label is.
+const LabelBytes = 32
+
+// Label returns what stands for some parts, in their order, and tells nothing of
+// them to whoever has not the installation's key: an HMAC-SHA-256. Whatever their
+// bytes are, other parts have another label.
+func (k *Keys) Label(parts ...string) ([LabelBytes]byte, error) {
+	var text []byte
+	for _, part := range parts {
+		text = binary.BigEndian.AppendUint32(text, uint32(len(part)))
+		text = append(text, part...)
+	}
+	var label [LabelBytes]byte
+	out, err := k.labeling.ComputePrimaryPRF(text, LabelBytes)
+	if err != nil {
+		return label, fmt.Errorf("seals: label: %w", err)
+	}
+	copy(label[:], out)
+	return label, nil
+}
+
 // String keeps the keys out of logs.
 func (k *Keys) String() string { return "keys of " + k.signer.Name() }
 
@@ -110,6 +136,7 @@ func (k *Keys) String() string { return "keys of " + k.signer.Name() }
 const (
 	purposeSigning = "signing"
 	purposeSealing = "sealing"
+	purposeLabels  = "labels"
 )
 
 // name is where the key of a purpose lies. The ledger's id is part of it, so that
@@ -130,10 +157,20 @@ func Make(ctx context.Context, store Store, key Key, ledger events.LedgerID) (*K
 	if err := ensure(ctx, store, ledger, purposeSigning, func() ([]byte, error) { return drawSigning(key, ledger) }); err != nil {
 		return nil, err
 	}
-	if err := ensure(ctx, store, ledger, purposeSealing, func() ([]byte, error) { return drawSealing(key, ledger) }); err != nil {
+	if err := ensure(ctx, store, ledger, purposeSealing, func() ([]byte, error) {
+		return drawKeyset(key, ledger, purposeSealing, aead.AES256GCMKeyTemplate())
+	}); err != nil {
 		return nil, err
 	}
 	return Open(ctx, store, key, ledger)
+}
+
+// ensureLabels stores a key for labels where none lies. Installations began
+// without one.
+func ensureLabels(ctx context.Context, store Store, key Key, ledger events.LedgerID) error {
+	return ensure(ctx, store, ledger, purposeLabels, func() ([]byte, error) {
+		return drawKeyset(key, ledger, purposeLabels, prf.HMACSHA256PRFKeyTemplate())
+	})
 }
 
 // ensure stores a key where none lies.
@@ -167,38 +204,44 @@ func drawSigning(key Key, ledger events.LedgerID) ([]byte, error) {
 	return wrapped, nil
 }
 
-func drawSealing(key Key, ledger events.LedgerID) ([]byte, error) {
-	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+// drawKeyset draws a keyset and wraps it.
+func drawKeyset(key Key, ledger events.LedgerID, purpose string, template *tinkpb.KeyTemplate) ([]byte, error) {
+	handle, err := keyset.NewHandle(template)
 	if err != nil {
-		return nil, fmt.Errorf("seals: draw a sealing key: %w", err)
+		return nil, fmt.Errorf("seals: draw the %s key: %w", purpose, err)
 	}
 	var wrapped bytes.Buffer
-	if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&wrapped), key.aead, binding(ledger, purposeSealing)); err != nil {
-		return nil, fmt.Errorf("seals: wrap the sealing key: %w", err)
+	if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&wrapped), key.aead, binding(ledger, purpose)); err != nil {
+		return nil, fmt.Errorf("seals: wrap the %s key: %w", purpose, err)
 	}
 	return wrapped.Bytes(), nil
 }
 
-// Open opens the keys of a ledger that has begun. It makes none: [ErrMissing]
-// and [ErrWrongKey] are alarms.
+// Open opens the keys of a ledger that has begun. It makes none of those that it
+// began with: [ErrMissing] and [ErrWrongKey] are alarms. The one for labels is made
+// where there is none, once the others have opened: a ledger may have begun before
+// there were labels, and what one stands for shows nowhere but in being the same.
 func Open(ctx context.Context, store Store, key Key, ledger events.LedgerID) (*Keys, error) {
 	k := &Keys{}
-	for _, purpose := range []string{purposeSigning, purposeSealing} {
-		wrapped, there, err := store.Sealed(ctx, name(ledger, purpose))
+	for _, one := range []struct {
+		purpose string
+		open    func(Key, events.LedgerID, []byte) error
+	}{{purposeSigning, k.openSigning}, {purposeSealing, k.openSealing}, {purposeLabels, k.openLabels}} {
+		if one.purpose == purposeLabels {
+			if err := ensureLabels(ctx, store, key, ledger); err != nil {
+				return nil, err
+			}
+		}
+		wrapped, there, err := store.Sealed(ctx, name(ledger, one.purpose))
 		if err != nil {
 			return nil, err
 		}
 		if !there {
-			return nil, fmt.Errorf("%w: the %s key of ledger %s", ErrMissing, purpose, ledger)
-		}
-		if purpose == purposeSigning {
-			err = k.openSigning(key, ledger, wrapped)
-		} else {
-			err = k.openSealing(key, ledger, wrapped)
+			return nil, fmt.Errorf("%w: the %s key of ledger %s", ErrMissing, one.purpose, ledger)
 		}
 		// What went wrong inside says nothing more, and might say too much.
-		if err != nil {
-			return nil, fmt.Errorf("%w: the %s key of ledger %s", ErrWrongKey, purpose, ledger)
+		if err := one.open(key, ledger, wrapped); err != nil {
+			return nil, fmt.Errorf("%w: the %s key of ledger %s", ErrWrongKey, one.purpose, ledger)
 		}
 	}
 	return k, nil
@@ -219,10 +262,23 @@ func (k *Keys) openSigning(key Key, ledger events.LedgerID, wrapped []byte) erro
 }
 
 func (k *Keys) openSealing(key Key, ledger events.LedgerID, wrapped []byte) error {
-	handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(wrapped)), key.aead, binding(ledger, purposeSealing))
+	handle, err := openKeyset(key, ledger, purposeSealing, wrapped)
 	if err != nil {
 		return err
 	}
 	k.sealing, err = aead.New(handle)
 	return err
+}
+
+func (k *Keys) openLabels(key Key, ledger events.LedgerID, wrapped []byte) error {
+	handle, err := openKeyset(key, ledger, purposeLabels, wrapped)
+	if err != nil {
+		return err
+	}
+	k.labeling, err = prf.NewPRFSet(handle)
+	return err
+}
+
+func openKeyset(key Key, ledger events.LedgerID, purpose string, wrapped []byte) (*keyset.Handle, error) {
+	return keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(wrapped)), key.aead, binding(ledger, purpose))
 }

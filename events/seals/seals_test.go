@@ -11,6 +11,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/prf"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keyledger/keyledger/events"
@@ -73,7 +74,7 @@ func TestKeysAreTheInstallations(t *testing.T) {
 	}
 	for _, open := range []func(context.Context, seals.Store, seals.Key, events.LedgerID) (*seals.Keys, error){seals.Open, seals.Make} {
 		other, err := open(t.Context(), s, again, ledger)
-		if err != nil || other.VerifierKey() != made.VerifierKey() || len(s.held) != 2 {
+		if err != nil || other.VerifierKey() != made.VerifierKey() || len(s.held) != 3 {
 			t.Fatalf("%v, %v, %d are held", other, err, len(s.held))
 		}
 		signed, err := note.Sign(&note.Note{Text: "a tick\n"}, other.Signer())
@@ -97,12 +98,78 @@ func TestKeysAreTheInstallations(t *testing.T) {
 		if _, err := made.AEAD().Decrypt(sealed, []byte("elsewhere")); err == nil {
 			t.Error("a seal opened elsewhere")
 		}
+		if label(t, other, "of", "a key") != label(t, made, "of", "a key") {
+			t.Error("the same parts have another label")
+		}
+	}
+}
+
+func label(t testing.TB, k *seals.Keys, parts ...string) [seals.LabelBytes]byte {
+	t.Helper()
+	l, err := k.Label(parts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// Other parts have another label, however their bytes fall, and so does another
+// installation.
+func TestLabels(t *testing.T) {
+	key, _ := newKey(t)
+	one, err := seals.Make(t.Context(), newStore(), key, ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := seals.Make(t.Context(), newStore(), key, ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[[seals.LabelBytes]byte]string{}
+	for _, parts := range [][]string{{}, {""}, {"", ""}, {"ab"}, {"a", "b"}, {"", "ab"}, {"ab", ""}, {"b", "a"}, {"\x00\x00\x00\x01a"}} {
+		for name, k := range map[string]*seals.Keys{"one": one, "two": two} {
+			l, what := label(t, k, parts...), fmt.Sprintf("%s %q", name, parts)
+			if other, ok := seen[l]; ok {
+				t.Errorf("%s has the label of %s", what, other)
+			}
+			seen[l] = what
+		}
+	}
+}
+
+// A ledger that began before there were labels gets a key for them, and only from
+// who opens its other keys; of two who do it at once for one.
+func TestLabelsOfAnOldLedger(t *testing.T) {
+	s := newStore()
+	key, _ := newKey(t)
+	if _, err := seals.Make(t.Context(), s, key, ledger); err != nil {
+		t.Fatal(err)
+	}
+	labels := "installation." + ledger.String() + ".labels"
+	first := s.held[labels]
+	delete(s.held, labels)
+	stranger, _ := newKey(t)
+	if _, err := seals.Open(t.Context(), s, stranger, ledger); !errors.Is(err, seals.ErrWrongKey) || len(s.held) != 2 {
+		t.Fatalf("%v, %d are held", err, len(s.held))
+	}
+	var raced *seals.Keys
+	s.fail = func() (err error) {
+		s.fail = nil
+		raced, err = seals.Open(t.Context(), s, key, ledger)
+		return err
+	}
+	opened, err := seals.Open(t.Context(), s, key, ledger)
+	if err != nil || len(s.held) != 3 || bytes.Equal(s.held[labels], first) {
+		t.Fatalf("%v, %d are held", err, len(s.held))
+	}
+	if label(t, opened, "x") != label(t, raced, "x") {
+		t.Error("two who opened at once label otherwise")
 	}
 }
 
 func TestMakeIsFinishedWhereverItWasCut(t *testing.T) {
 	lost := errors.New("lost")
-	for held := range 2 {
+	for held := range 3 {
 		s := newStore()
 		key, _ := newKey(t)
 		s.fail = func() error {
@@ -114,8 +181,12 @@ func TestMakeIsFinishedWhereverItWasCut(t *testing.T) {
 		if _, err := seals.Make(t.Context(), s, key, ledger); !errors.Is(err, lost) {
 			t.Fatal(err)
 		}
-		if _, err := seals.Open(t.Context(), s, key, ledger); !errors.Is(err, seals.ErrMissing) {
-			t.Errorf("with %d of 2: %v", held, err)
+		want := seals.ErrMissing
+		if held == 2 {
+			want = lost // the third is made by whoever opens
+		}
+		if _, err := seals.Open(t.Context(), s, key, ledger); !errors.Is(err, want) {
+			t.Errorf("with %d of 3: %v", held, err)
 		}
 		s.fail = nil
 		if _, err := seals.Make(t.Context(), s, key, ledger); err != nil {
@@ -143,16 +214,19 @@ func TestWhatDoesNotOpen(t *testing.T) {
 	}
 	fails("another installation's key", fresh(), other, ledger)
 	signing, sealing := "installation."+ledger.String()+".signing", "installation."+ledger.String()+".sealing"
-	swapped := fresh()
-	swapped.held[signing], swapped.held[sealing] = swapped.held[sealing], swapped.held[signing]
-	fails("each in the other's place", swapped, key, ledger)
+	labels := "installation." + ledger.String() + ".labels"
+	for _, pair := range [][2]string{{signing, sealing}, {sealing, labels}, {labels, signing}} {
+		swapped := fresh()
+		swapped.held[pair[0]], swapped.held[pair[1]] = swapped.held[pair[1]], swapped.held[pair[0]]
+		fails("each in the other's place", swapped, key, ledger)
+	}
 	second := events.LedgerID{2}
 	moved := fresh()
 	for name, body := range moved.held {
 		moved.held[strings.Replace(name, ledger.String(), second.String(), 1)] = body
 	}
 	fails("another ledger's", moved, key, second)
-	for _, name := range []string{signing, sealing} {
+	for _, name := range []string{signing, sealing, labels} {
 		s := fresh()
 		whole := s.held[name]
 		for i := range whole {
@@ -190,6 +264,19 @@ func TestFormat(t *testing.T) {
 	wrapped, binding := at("sealing")
 	if _, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(wrapped)), wrapping, binding); err != nil {
 		t.Errorf("the sealing key: %v", err)
+	}
+	wrapped, binding = at("labels")
+	labels, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(wrapped)), wrapping, binding)
+	if err != nil {
+		t.Fatalf("the key for labels: %v", err)
+	}
+	set, err := prf.NewPRFSet(labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := set.ComputePrimaryPRF([]byte("\x00\x00\x00\x01a\x00\x00\x00\x02bc"), seals.LabelBytes)
+	if err != nil || [seals.LabelBytes]byte(out) != label(t, made, "a", "bc") {
+		t.Errorf("a label: %x, %v", out, err)
 	}
 }
 
