@@ -56,10 +56,12 @@ func newRegistry() huma.Registry {
 		reflect.TypeFor[wire.Optional[wire.Scope]]():         reflect.TypeFor[wire.Scope](),
 		reflect.TypeFor[wire.Optional[string]]():             reflect.TypeFor[*string](),
 		reflect.TypeFor[wire.Optional[int]]():                reflect.TypeFor[*int](),
+		reflect.TypeFor[wire.Optional[bool]]():               reflect.TypeFor[*bool](),
 		reflect.TypeFor[wire.Optional[[]string]]():           reflect.TypeFor[[]string](),
 		reflect.TypeFor[wire.Optional[time.Time]]():          reflect.TypeFor[*time.Time](),
 		reflect.TypeFor[wire.Optional[wire.UpdateLimits]]():  reflect.TypeFor[wire.UpdateLimits](),
 		reflect.TypeFor[wire.Optional[wire.UpdatePolicy]]():  reflect.TypeFor[wire.UpdatePolicy](),
+		reflect.TypeFor[wire.Optional[wire.UpdateSignals]](): reflect.TypeFor[wire.UpdateSignals](),
 		reflect.TypeFor[wire.Optional[map[string]*string]](): reflect.TypeFor[map[string]*string](),
 	} {
 		r.RegisterTypeAlias(t, as)

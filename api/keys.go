@@ -19,7 +19,7 @@ func (s *Server) keyEndpoints() []endpoint {
 	const tag = "Keys"
 	const changes = "Role owner or admin; a key that is limited to workspaces manages keys within them, and nobody manages a role above their own."
 	const looks = "Role owner, admin, member or auditor, within the key's own scope."
-	ended := []string{"invalid_value", "unknown_permission", "unknown_workspace", "unknown_profile", "past_expiry", "lifetime_too_long", "ended"}
+	ended := []string{"invalid_value", "unknown_permission", "unknown_workspace", "unknown_profile", "past_expiry", "lifetime_too_long", "policy_violation", "ended"}
 	revoke := endpoint{
 		tag: tag, who: changes, answers: wire.Changed{}, status: 200, change: true, handle: s.revokeKey,
 		description: "For ever, and from the next verdict on. It holds whatever the revision, so that nothing blocks it, and repeating it does no harm. A successor lives on unless cascade asks for it.",
@@ -340,8 +340,9 @@ func given[T any](o wire.Optional[T]) domain.Optional[T] {
 	return domain.Optional[T]{Set: o.Set, Value: o.Value}
 }
 
-func givenPeriod(o wire.Optional[string]) domain.Optional[events.Period] {
-	return domain.Optional[events.Period]{Set: o.Set, Value: events.Period(o.Value)}
+// givenAs is given for a text that has a type of its own.
+func givenAs[T ~string](o wire.Optional[string]) domain.Optional[T] {
+	return domain.Optional[T]{Set: o.Set, Value: T(o.Value)}
 }
 
 // needed refuses null for a member that cannot be without a value.

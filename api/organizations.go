@@ -65,10 +65,7 @@ func (s *Server) createOrganization(ctx context.Context, c *call) (reply, error)
 	out, err := s.cfg.Commands.CreateOrganization(ctx, w, organization.Create{
 		ID: id, Name: events.ClearText(body.Name), Plan: events.Plan(body.Plan),
 		Limits: events.Limits{MaxActiveKeys: body.Limits.MaxActiveKeys, MaxKeyLifetime: events.Period(body.Limits.MaxKeyLifetime)},
-		Policy: events.Policy{
-			DefaultPrefix: body.Policy.DefaultPrefix, DefaultExpiresIn: events.Period(body.Policy.DefaultExpiresIn),
-			RotationDueAfter: events.Period(body.Policy.RotationDueAfter), ExpiryNotices: periods(body.Policy.ExpiryNotices),
-		},
+		Policy: policyFrom(body.Policy),
 	})
 	return s.organizationChanged(ctx, w, out, err, id, "/v1/organizations/"+string(id))
 }
@@ -158,18 +155,43 @@ func patchLimits(change *organization.Update, patch wire.Optional[wire.UpdateLim
 		change.Limits = domain.Some(events.Limits{})
 	}
 	change.MaxActiveKeys = given(patch.Value.MaxActiveKeys)
-	change.MaxKeyLifetime = givenPeriod(patch.Value.MaxKeyLifetime)
+	change.MaxKeyLifetime = givenAs[events.Period](patch.Value.MaxKeyLifetime)
+}
+
+func policyFrom(p wire.Policy) events.Policy {
+	return events.Policy{
+		DefaultPrefix: p.DefaultPrefix, DefaultExpiresIn: events.Period(p.DefaultExpiresIn),
+		MaxKeyLifetime: events.Period(p.MaxKeyLifetime), ExpiryRequired: p.ExpiryRequired, ExpiryChoices: periods(p.ExpiryChoices),
+		NameRequired: p.NameRequired, RotationDueAfter: events.Period(p.RotationDueAfter), ExpiryNotices: periods(p.ExpiryNotices),
+		Signals: events.Signals{
+			NewSource: events.Switch(p.Signals.NewSource), DenialsSpike: events.Switch(p.Signals.DenialsSpike),
+			DenialsPerMinute: p.Signals.DenialsPerMinute,
+		},
+	}
 }
 
 func patchPolicy(change *organization.Update, patch wire.Optional[wire.UpdatePolicy]) {
 	if patch.Null {
 		change.Policy = domain.Some(events.Policy{})
 	}
-	change.DefaultPrefix = given(patch.Value.DefaultPrefix)
-	change.DefaultExpiresIn = givenPeriod(patch.Value.DefaultExpiresIn)
-	change.RotationDueAfter = givenPeriod(patch.Value.RotationDueAfter)
-	notices := patch.Value.ExpiryNotices
-	change.ExpiryNotices = domain.Optional[[]events.Period]{Set: notices.Set, Value: periods(notices.Value)}
+	p := patch.Value
+	change.DefaultPrefix = given(p.DefaultPrefix)
+	change.DefaultExpiresIn = givenAs[events.Period](p.DefaultExpiresIn)
+	change.LongestLifetime = givenAs[events.Period](p.MaxKeyLifetime)
+	change.ExpiryRequired, change.NameRequired = given(p.ExpiryRequired), given(p.NameRequired)
+	change.ExpiryChoices = givenPeriods(p.ExpiryChoices)
+	change.RotationDueAfter = givenAs[events.Period](p.RotationDueAfter)
+	change.ExpiryNotices = givenPeriods(p.ExpiryNotices)
+	if p.Signals.Null {
+		change.Signals = domain.Some(events.Signals{})
+	}
+	change.NewSource = givenAs[events.Switch](p.Signals.Value.NewSource)
+	change.DenialsSpike = givenAs[events.Switch](p.Signals.Value.DenialsSpike)
+	change.DenialsPerMinute = given(p.Signals.Value.DenialsPerMinute)
+}
+
+func givenPeriods(o wire.Optional[[]string]) domain.Optional[[]events.Period] {
+	return domain.Optional[[]events.Period]{Set: o.Set, Value: periods(o.Value)}
 }
 
 func periods(list []string) []events.Period {

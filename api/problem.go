@@ -68,6 +68,10 @@ var kinds = []kind{
 		"The organization limits how long keys live; the detail says until when this one may.",
 	},
 	{
+		domain.ErrPolicy, 422, "policy_violation", "Against the organization's policy",
+		"The organization's policy does not allow it. The detail begins with the member of the policy that is broken, and says what it allows; the field says where in the request.",
+	},
+	{
 		domain.ErrSecretInField, 422, "secret_in_field", "A field holds a secret",
 		"A key was found where none belongs. If it was sent by mistake, treat it as leaked and revoke it.",
 	},
@@ -92,12 +96,20 @@ var kinds = []kind{
 		"The organization has as many active keys as it may. Revoke one, or raise the limit.",
 	},
 	{
+		domain.ErrDigestTaken, 409, "digest_taken", "Digest is taken",
+		"The digest is that of another key, or stands in the request before. No two keys have the same.",
+	},
+	{
 		domain.ErrLimitReached, 409, "limit_reached", "Limit reached",
 		"The organization has as many workspaces or profiles as one may have. Delete one that is not needed any more.",
 	},
 	{
 		domain.ErrAlreadyRotated, 409, "already_rotated", "Already rotated",
 		"The key has a successor. Rotate that one.",
+	},
+	{
+		domain.ErrDigestTaken, 409, "digest_taken", "Digest is taken",
+		"A key of this digest is there already, in another organization of this installation or earlier in the same request. One secret cannot be two keys.",
 	},
 	{
 		domain.ErrLastOwner, 409, "last_owner", "Last owner",

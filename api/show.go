@@ -142,8 +142,12 @@ func showLimits(l events.Limits) wire.Limits {
 
 func showPolicy(p events.Policy) wire.Policy {
 	return wire.Policy{
-		DefaultPrefix: p.DefaultPrefix, DefaultExpiresIn: string(p.DefaultExpiresIn), RotationDueAfter: string(p.RotationDueAfter),
-		ExpiryNotices: texts(p.ExpiryNotices),
+		DefaultPrefix: p.DefaultPrefix, DefaultExpiresIn: string(p.DefaultExpiresIn),
+		MaxKeyLifetime: string(p.MaxKeyLifetime), ExpiryRequired: p.ExpiryRequired, ExpiryChoices: texts(p.ExpiryChoices),
+		NameRequired: p.NameRequired, RotationDueAfter: string(p.RotationDueAfter), ExpiryNotices: texts(p.ExpiryNotices),
+		Signals: wire.Signals{
+			NewSource: string(p.Signals.NewSource), DenialsSpike: string(p.Signals.DenialsSpike), DenialsPerMinute: p.Signals.DenialsPerMinute,
+		},
 	}
 }
 

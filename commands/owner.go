@@ -65,7 +65,7 @@ func (s *Service) ResetOwner(ctx context.Context, r OwnerReset) (OwnerResetOutco
 	}
 	if _, err := s.settle(ctx, o, s.create(w, events.System, issued.ID, o, CreateKey{Create: key.Create{
 		Issued: issued, Kind: events.KindManagement, Role: events.RoleOwner,
-		Name: events.ClearText("owner"), Scope: events.Scope{AllWorkspaces: true}, Expiry: key.Expiry{In: period.Never},
+		Name: events.ClearText("owner"), Scope: events.Scope{AllWorkspaces: true}, Expiry: key.Expiry{In: period.Never}, Sovereign: true,
 	}})); err != nil {
 		return OwnerResetOutcome{}, err
 	}

@@ -21,12 +21,25 @@ type Limits struct {
 	MaxKeyLifetime string `json:"max_key_lifetime,omitzero" maxLength:"16" example:"90d" doc:"Longest lifetime of a key: <n>d, <n>mo, <n>y or never."`
 }
 
-// Policy is how an organization wants its keys when a request does not say.
+// Policy is how an organization wants its keys: what they are given when a
+// request does not say, and what a request must not ask for.
 type Policy struct {
 	DefaultPrefix    string   `json:"default_prefix,omitzero" maxLength:"15" example:"acme_live" doc:"Prefix of keys created without one."`
 	DefaultExpiresIn string   `json:"default_expires_in,omitzero" maxLength:"16" example:"90d" doc:"Expiry of keys created without one."`
-	RotationDueAfter string   `json:"rotation_due_after,omitzero" maxLength:"16" example:"180d" doc:"Age at which a key should be rotated."`
+	MaxKeyLifetime   string   `json:"max_key_lifetime,omitzero" maxLength:"16" example:"1y" doc:"Longest lifetime that a key may be given: <n>d, <n>mo or <n>y. The limit of that name holds as well; the shorter counts."`
+	ExpiryRequired   bool     `json:"expiry_required,omitzero" doc:"Forbids keys that never expire."`
+	ExpiryChoices    []string `json:"expiry_choices,omitempty" maxItems:"20" example:"[\"30d\",\"90d\",\"1y\"]" doc:"The only periods that expires_in may be, never among them if it is listed; expires_at is refused then. A rotation takes the one that is nearest to the key's lifetime."`
+	NameRequired     bool     `json:"name_required,omitzero" doc:"Forbids keys without a name."`
+	RotationDueAfter string   `json:"rotation_due_after,omitzero" maxLength:"16" example:"180d" doc:"Age at which a key should be rotated: 90d unless set, never for none."`
 	ExpiryNotices    []string `json:"expiry_notices,omitempty" maxItems:"5" example:"[\"14d\",\"1d\"]" doc:"How long before a key ends a key.expiring event tells of it: <n>d, <n>mo or <n>y, the longest first."`
+	Signals          Signals  `json:"signals,omitzero" doc:"What is told of how keys are used."`
+}
+
+// Signals say what is told of how keys are used.
+type Signals struct {
+	NewSource        string `json:"new_source,omitzero" enum:"on,off" doc:"Whether a key.new_source event tells that a key is used from where it never was; on unless set."`
+	DenialsSpike     string `json:"denials_spike,omitzero" enum:"on,off" doc:"Whether a key.denials_spike event tells that a key is denied unusually often; on unless set."`
+	DenialsPerMinute int    `json:"denials_per_minute,omitzero" minimum:"0" maximum:"100000" example:"20" doc:"How many denials of a key within a minute are unusual: 2 or more; 20 unless set."`
 }
 
 // Organization is a tenant.
@@ -66,18 +79,31 @@ type UpdateLimits struct {
 	MaxKeyLifetime Optional[string] `json:"max_key_lifetime,omitzero" maxLength:"16"`
 }
 
-// UpdatePolicy is a merge patch of a policy.
+// UpdatePolicy is a merge patch of a policy. A list takes the place of the whole
+// one.
 type UpdatePolicy struct {
-	DefaultPrefix    Optional[string] `json:"default_prefix,omitzero" maxLength:"15"`
-	DefaultExpiresIn Optional[string] `json:"default_expires_in,omitzero" maxLength:"16"`
-	RotationDueAfter Optional[string] `json:"rotation_due_after,omitzero" maxLength:"16"`
-	// ExpiryNotices takes the place of the whole list.
-	ExpiryNotices Optional[[]string] `json:"expiry_notices,omitzero" maxItems:"5" doc:"Takes the place of the whole list."`
+	DefaultPrefix    Optional[string]        `json:"default_prefix,omitzero" maxLength:"15"`
+	DefaultExpiresIn Optional[string]        `json:"default_expires_in,omitzero" maxLength:"16"`
+	MaxKeyLifetime   Optional[string]        `json:"max_key_lifetime,omitzero" maxLength:"16"`
+	ExpiryRequired   Optional[bool]          `json:"expiry_required,omitzero"`
+	ExpiryChoices    Optional[[]string]      `json:"expiry_choices,omitzero" maxItems:"20" doc:"Takes the place of the whole list."`
+	NameRequired     Optional[bool]          `json:"name_required,omitzero"`
+	RotationDueAfter Optional[string]        `json:"rotation_due_after,omitzero" maxLength:"16"`
+	ExpiryNotices    Optional[[]string]      `json:"expiry_notices,omitzero" maxItems:"5" doc:"Takes the place of the whole list."`
+	Signals          Optional[UpdateSignals] `json:"signals,omitzero" doc:"Members that are given change, null clears one."`
 }
 
 // IsZero reports whether nothing is patched.
 func (p UpdatePolicy) IsZero() bool {
-	return p.DefaultPrefix.IsZero() && p.DefaultExpiresIn.IsZero() && p.RotationDueAfter.IsZero() && p.ExpiryNotices.IsZero()
+	return p.DefaultPrefix.IsZero() && p.DefaultExpiresIn.IsZero() && p.MaxKeyLifetime.IsZero() && p.ExpiryRequired.IsZero() &&
+		p.ExpiryChoices.IsZero() && p.NameRequired.IsZero() && p.RotationDueAfter.IsZero() && p.ExpiryNotices.IsZero() && p.Signals.IsZero()
+}
+
+// UpdateSignals is a merge patch of signals.
+type UpdateSignals struct {
+	NewSource        Optional[string] `json:"new_source,omitzero" enum:"on,off"`
+	DenialsSpike     Optional[string] `json:"denials_spike,omitzero" enum:"on,off"`
+	DenialsPerMinute Optional[int]    `json:"denials_per_minute,omitzero" minimum:"0" maximum:"100000"`
 }
 
 // Workspace is a project inside an organization.
@@ -264,6 +290,8 @@ type Deleted struct {
 type DryRun struct {
 	DryRun bool      `json:"dry_run" doc:"true."`
 	Events []Preview `json:"events" doc:"Empty when nothing would change."`
+	// Items are those of an import alone.
+	Items []ImportItem `json:"items,omitempty" doc:"Of an import: what would become of each key."`
 }
 
 // Preview is an event that was not appended.

@@ -201,7 +201,8 @@ func (a *app) explainProblem(cmd *cobra.Command, p wire.Problem) *fault {
 // asked calls a member of a request, or its header, by the flag that set it.
 func asked(cmd *cobra.Command, field string) string {
 	parts := strings.Split(field, ".")
-	names := []string{parts[len(parts)-1], parts[0]}
+	last := parts[len(parts)-1]
+	names := []string{strings.Join(parts, "-"), "signal-" + last, last, parts[0]}
 	if parts[0] == "scope" {
 		names = []string{"workspaces"}
 	}
@@ -230,6 +231,8 @@ func (a *app) hintFor(cmd *cobra.Command, p wire.Problem) string {
 		return key + " keyledger whoami tells what it may do."
 	case "unknown_permission":
 		return "keyledger permissions get lists the permissions there are."
+	case "policy_violation":
+		return "keyledger orgs get shows the organization's policy."
 	case "key_limit_reached":
 		return "Revoke a key that nobody needs (keyledger keys list), or raise the limit (keyledger orgs update ORG --max-active-keys N)."
 	case "stale_revision":

@@ -24,6 +24,11 @@ type orgSettings struct {
 	name, plan, lifetime, prefix, expiresIn, rotation string
 	notices                                           []string
 	maxKeys                                           int
+
+	policyLifetime, newSource, denialsSpike string
+	choices                                 []string
+	expiryRequired, nameRequired            bool
+	denialsPerMinute                        int
 }
 
 func (o *orgSettings) flags(f *pflag.FlagSet) {
@@ -35,6 +40,22 @@ func (o *orgSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.expiresIn, "default-expires-in", "", "`period` until keys expire that are created without one")
 	f.StringVar(&o.rotation, "rotation-due-after", "", "`age` at which a key should be rotated")
 	f.StringSliceVar(&o.notices, "expiry-notices", nil, "`periods` before a key's end at which key.expiring tells of it, such as 14d,1d")
+	f.StringVar(&o.policyLifetime, "policy-max-key-lifetime", "", "the organization's own longest `period` until a new key expires")
+	f.BoolVar(&o.expiryRequired, "expiry-required", false, "forbid keys that never expire")
+	f.StringSliceVar(&o.choices, "expiry-choices", nil, "the only `periods` that a key may be given, such as 30d,90d,1y")
+	f.BoolVar(&o.nameRequired, "name-required", false, "forbid keys without a name")
+	f.StringVar(&o.newSource, "signal-new-source", "", "`on` or off: whether key.new_source tells of uses from a new source")
+	f.StringVar(&o.denialsSpike, "signal-denials-spike", "", "`on` or off: whether key.denials_spike tells of a burst of denials")
+	f.IntVar(&o.denialsPerMinute, "denials-per-minute", 0, "how many `denials` of a key within a minute are a burst")
+}
+
+// policy is what the flags say of a new organization's policy.
+func (o *orgSettings) policy() wire.Policy {
+	return wire.Policy{
+		DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, MaxKeyLifetime: o.policyLifetime, ExpiryRequired: o.expiryRequired,
+		ExpiryChoices: o.choices, NameRequired: o.nameRequired, RotationDueAfter: o.rotation, ExpiryNotices: o.notices,
+		Signals: wire.Signals{NewSource: o.newSource, DenialsSpike: o.denialsSpike, DenialsPerMinute: o.denialsPerMinute},
+	}
 }
 
 func (a *app) orgsCreateCommand() *cobra.Command {
@@ -59,9 +80,7 @@ func (a *app) orgsCreateCommand() *cobra.Command {
 		org, err := s.CreateOrganization(cmd.Context(), wire.CreateOrganization{
 			ID: args[0], Name: o.name, Plan: o.plan, Reason: w.reason,
 			Limits: wire.Limits{MaxActiveKeys: o.maxKeys, MaxKeyLifetime: o.lifetime},
-			Policy: wire.Policy{
-				DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, RotationDueAfter: o.rotation, ExpiryNotices: o.notices,
-			},
+			Policy: o.policy(),
 		}, a.options(w, &got)...)
 		return a.changed(err, got, org, org.ID, func() error {
 			return a.out.say("Created organization %s, plan %s.", titled(org.ID, org.Name), org.Plan)
@@ -143,7 +162,9 @@ func (a *app) orgsUpdateCommand() *cobra.Command {
 		Use: "update ID", Short: "Change an organization", Args: takes("ID"),
 		Long: "Change an organization. What no flag names stays as it is; an empty text clears\na setting.",
 		Example: `  keyledger orgs update acme --max-active-keys 200
-  keyledger orgs update acme --default-expires-in 90d --reason "new policy"`,
+  keyledger orgs update acme --default-expires-in 90d --reason "new policy"
+  keyledger orgs update acme --expiry-required --expiry-choices 30d,90d
+  keyledger orgs update acme --expiry-choices "" --name-required=false`,
 	}
 	o.flags(c.Flags())
 	w := a.wishFlags(c, true)
@@ -175,7 +196,6 @@ func (o *orgSettings) patch(f *pflag.FlagSet) wire.UpdateOrganization {
 	var (
 		p      wire.UpdateOrganization
 		limits wire.UpdateLimits
-		policy wire.UpdatePolicy
 	)
 	if f.Changed("name") {
 		p.Name = wire.Some(o.name)
@@ -183,39 +203,55 @@ func (o *orgSettings) patch(f *pflag.FlagSet) wire.UpdateOrganization {
 	if f.Changed("plan") {
 		p.Plan = wire.Some(o.plan)
 	}
-	if f.Changed("max-active-keys") {
-		if limits.MaxActiveKeys = wire.Some(o.maxKeys); o.maxKeys == 0 {
-			limits.MaxActiveKeys = wire.Null[int]()
-		}
-	}
+	limits.MaxActiveKeys = givenValue(f, "max-active-keys", o.maxKeys, o.maxKeys == 0)
 	limits.MaxKeyLifetime = given(f, "max-key-lifetime", o.lifetime)
-	policy.DefaultPrefix = given(f, "default-prefix", o.prefix)
-	policy.DefaultExpiresIn = given(f, "default-expires-in", o.expiresIn)
-	policy.RotationDueAfter = given(f, "rotation-due-after", o.rotation)
 	if limits != (wire.UpdateLimits{}) {
 		p.Limits = wire.Some(limits)
 	}
-	if f.Changed("expiry-notices") {
-		if policy.ExpiryNotices = wire.Some(o.notices); len(o.notices) == 0 {
-			policy.ExpiryNotices = wire.Null[[]string]()
-		}
-	}
-	if !policy.IsZero() {
+	if policy := o.patchPolicy(f); !policy.IsZero() {
 		p.Policy = wire.Some(policy)
 	}
 	return p
 }
 
-// given is a text of a merge patch: left out without its flag, null when empty.
-func given(f *pflag.FlagSet, flag, value string) wire.Optional[string] {
+func (o *orgSettings) patchPolicy(f *pflag.FlagSet) wire.UpdatePolicy {
+	p := wire.UpdatePolicy{
+		DefaultPrefix:    given(f, "default-prefix", o.prefix),
+		DefaultExpiresIn: given(f, "default-expires-in", o.expiresIn),
+		MaxKeyLifetime:   given(f, "policy-max-key-lifetime", o.policyLifetime),
+		ExpiryRequired:   givenValue(f, "expiry-required", o.expiryRequired, false),
+		ExpiryChoices:    givenValue(f, "expiry-choices", o.choices, len(o.choices) == 0),
+		NameRequired:     givenValue(f, "name-required", o.nameRequired, false),
+		RotationDueAfter: given(f, "rotation-due-after", o.rotation),
+		ExpiryNotices:    givenValue(f, "expiry-notices", o.notices, len(o.notices) == 0),
+	}
+	signals := wire.UpdateSignals{
+		NewSource:        given(f, "signal-new-source", o.newSource),
+		DenialsSpike:     given(f, "signal-denials-spike", o.denialsSpike),
+		DenialsPerMinute: givenValue(f, "denials-per-minute", o.denialsPerMinute, o.denialsPerMinute == 0),
+	}
+	if signals != (wire.UpdateSignals{}) {
+		p.Signals = wire.Some(signals)
+	}
+	return p
+}
+
+// givenValue is a member of a merge patch: left out without its flag, null when
+// it is none.
+func givenValue[T any](f *pflag.FlagSet, flag string, value T, none bool) wire.Optional[T] {
 	switch {
 	case !f.Changed(flag):
-		return wire.Optional[string]{}
-	case value == "":
-		return wire.Null[string]()
+		return wire.Optional[T]{}
+	case none:
+		return wire.Null[T]()
 	default:
 		return wire.Some(value)
 	}
+}
+
+// given is a text of a merge patch; an empty one is none.
+func given(f *pflag.FlagSet, flag, value string) wire.Optional[string] {
+	return givenValue(f, flag, value, value == "")
 }
 
 func (a *app) orgsDeleteCommand() *cobra.Command {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/events"
 )
 
 // grantText says what a key may do.
@@ -160,12 +162,48 @@ func (a *app) orgFields(o wire.Organization, revision string) []field {
 		{"longest lifetime", o.Limits.MaxKeyLifetime},
 		{"default prefix", o.Policy.DefaultPrefix},
 		{"default expiry", o.Policy.DefaultExpiresIn},
-		{"rotation due after", o.Policy.RotationDueAfter},
+		{"policy", policyText(o.Policy)},
+		{"rotation due after", cmp.Or(o.Policy.RotationDueAfter, string(events.DefaultRotationDueAfter))},
 		{"notices of expiry", strings.Join(o.Policy.ExpiryNotices, ", ")},
+		{"signals", signalsText(o.Policy.Signals)},
 		{"created", at(o.CreatedAt)},
 		{"changed", changedText(o.CreatedAt, o.UpdatedAt)},
 		{"revision", revision},
 	}
+}
+
+// policyText says what a policy demands, a rule a line.
+func policyText(p wire.Policy) string {
+	var rules []string
+	if p.MaxKeyLifetime != "" {
+		rules = append(rules, "keys live "+p.MaxKeyLifetime+" at most")
+	}
+	if p.ExpiryRequired {
+		rules = append(rules, "keys must expire")
+	}
+	if len(p.ExpiryChoices) > 0 {
+		rules = append(rules, "keys expire after one of "+strings.Join(p.ExpiryChoices, ", "))
+	}
+	if p.NameRequired {
+		rules = append(rules, "keys have a name")
+	}
+	return strings.Join(rules, "\n")
+}
+
+// signalsText says which signals are told, and when denials are a spike.
+func signalsText(s wire.Signals) string {
+	var told []string
+	if s.NewSource != string(events.SwitchOff) {
+		told = append(told, "new source")
+	}
+	if s.DenialsSpike != string(events.SwitchOff) {
+		n := cmp.Or(s.DenialsPerMinute, events.DefaultDenialsPerMinute)
+		told = append(told, fmt.Sprintf("denials spike (%d a minute)", n))
+	}
+	if len(told) == 0 {
+		return "none"
+	}
+	return strings.Join(told, ", ")
 }
 
 func changedText(created, updated time.Time) string {

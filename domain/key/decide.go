@@ -51,6 +51,9 @@ type Create struct {
 	Expiry      Expiry
 	Metadata    events.Metadata
 	ExternalID  events.Text
+	// Sovereign says that neither limits nor policy bind the key: whoever runs the
+	// installation lets themself in, whatever somebody has set.
+	Sovereign bool
 }
 
 // Update changes what is set. Metadata is merged here, on the state that the
@@ -205,7 +208,10 @@ func create(s State, c Create) ([]events.Event, error) {
 	if err := keystring.ValidPrefix(c.Issued.Prefix); err != nil {
 		return nil, domain.Refuse(domain.ErrInvalid, "prefix", "must be 1 to 15 characters of a-z, 0-9 and '_', beginning with a letter or digit and not ending with '_'")
 	}
-	if err := domain.CheckName("name", c.Name, false); err != nil {
+	if c.Sovereign {
+		c.Config.Organization.Limits, c.Config.Organization.Policy = events.Limits{}, events.Policy{}
+	}
+	if err := checkName(c.Config, c.Name); err != nil {
 		return nil, err
 	}
 	permissions, err := checkPermissions(c.Config, c.Kind, c.Permissions)
@@ -309,7 +315,12 @@ func updateName(s State, c Update) (events.Event, error) {
 	if !c.Name.Set || c.Name.Value == s.Name && !c.Insist {
 		return nil, nil
 	}
-	return events.KeyRenamed{Name: c.Name.Value}, domain.CheckName("name", c.Name.Value, false)
+	if c.Name.Value != s.Name {
+		if err := checkName(c.Config, c.Name.Value); err != nil {
+			return nil, err
+		}
+	}
+	return events.KeyRenamed{Name: c.Name.Value}, nil
 }
 
 // updatePermissions does not judge again what the key has: a permission that
@@ -417,13 +428,15 @@ func updateExpiry(s State, c Update) (events.Event, error) {
 	if !c.Expiry.Set {
 		return nil, nil
 	}
-	wish := c.Expiry.Value
-	if wish == (Expiry{}) {
-		wish.In = period.Never
+	at := s.ExpiresAt
+	if !s.keepsExpiry(c.Expiry.Value) {
+		var err error
+		if at, err = wished(c.Now, c.Config, c.Expiry.Value); err != nil {
+			return nil, err
+		}
 	}
-	at, err := resolve(c.Now, c.Config, wish)
-	if err != nil || at == s.ExpiresAt && !c.Insist {
-		return nil, err
+	if at == s.ExpiresAt && !c.Insist {
+		return nil, nil
 	}
 	return events.KeyExpiryChanged{ExpiresAt: at}, nil
 }
@@ -475,21 +488,6 @@ func rotate(s State, c Rotate) ([]events.Event, error) {
 		out = append(out, events.KeyDisabled{})
 	}
 	return out, nil
-}
-
-func successorExpiry(s State, c Rotate) (events.Time, error) {
-	if c.Expiry != (Expiry{}) {
-		return resolve(c.Now, c.Config, c.Expiry)
-	}
-	if s.ExpiresAt == 0 {
-		return lifetimeEnd(c.Now, c.Config), nil
-	}
-	at := min(c.Now+(s.ExpiresAt-s.CreatedAt), c.Now.Add(events.MaxPeriod)).WholeSecond()
-	if end := lifetimeEnd(c.Now, c.Config); end != 0 && at > end {
-		at = end
-	}
-	// A lifetime below a second must not be cut down to none.
-	return max(at, c.Now.Add(time.Second).WholeSecond()), nil
 }
 
 func refuseConfig(config configuration.State) error {
@@ -621,45 +619,4 @@ func checkMetadataValue(v string) error {
 	default:
 		return nil
 	}
-}
-
-// resolve turns a wish for an expiry into an instant by the whole second, or
-// none for never.
-func resolve(now events.Time, config configuration.State, wish Expiry) (events.Time, error) {
-	if wish.At != 0 && wish.In != "" {
-		return 0, domain.Refuse(domain.ErrInvalid, "expires_in", "takes the place of expires_at; give one of them")
-	}
-	end := lifetimeEnd(now, config)
-	if wish == (Expiry{}) {
-		// Nobody asked for more than the limit: the default yields to it.
-		at := period.Add(now, config.Organization.Policy.DefaultExpiresIn)
-		if end != 0 && (at == 0 || at > end) {
-			at = end
-		}
-		return at, nil
-	}
-	if err := period.Check("expires_in", wish.In); err != nil {
-		return 0, err
-	}
-	field, at := "expires_at", wish.At.WholeSecond()
-	if wish.In != "" {
-		field, at = "expires_in", period.Add(now, wish.In)
-	}
-	if wish.At != 0 && at <= now {
-		return 0, domain.Refuse(domain.ErrPastExpiry, field, "must lie in the future; it is %s now", now)
-	}
-	if at > now.Add(events.MaxPeriod) {
-		return 0, domain.Refuse(domain.ErrInvalid, field, "lies more than 100 years ahead")
-	}
-	if end != 0 && (at == 0 || at > end) {
-		return 0, domain.Refuse(domain.ErrLifetimeTooLong, field,
-			"keys of this organization may live %s at most, until %s", config.Organization.Limits.MaxKeyLifetime, end)
-	}
-	return at, nil
-}
-
-// lifetimeEnd is the last instant at which a key that is decided on now may
-// expire, or none.
-func lifetimeEnd(now events.Time, config configuration.State) events.Time {
-	return period.Add(now, config.Organization.Limits.MaxKeyLifetime)
 }

@@ -297,7 +297,7 @@ func TestUpdateRefuses(t *testing.T) {
 			u.Config.Organization.Limits.MaxKeyLifetime = "1d"
 			u.Expiry = domain.Some(Expiry{In: "2d"})
 		}, domain.ErrLifetimeTooLong, "expires_in"},
-		"never, limit":   {evolve(s, events.KeyExpiryChanged{ExpiresAt: noon.Add(time.Hour)}), func(u *Update) { u.Config.Organization.Limits.MaxKeyLifetime = "1d"; u.Expiry = domain.Some(Expiry{}) }, domain.ErrLifetimeTooLong, "expires_in"},
+		"never, limit":   {evolve(s, events.KeyExpiryChanged{ExpiresAt: noon.Add(time.Hour)}), func(u *Update) { u.Config.Organization.Limits.MaxKeyLifetime = "1d"; u.Expiry = domain.Some(Expiry{}) }, domain.ErrLifetimeTooLong, "expires_at"},
 		"grace of none":  {s, func(u *Update) { u.Grace = domain.Some(time.Minute) }, domain.ErrConflict, "grace"},
 		"longer grace":   {rotated, func(u *Update) { u.Grace = domain.Some(2 * time.Hour) }, domain.ErrInvalid, "grace"},
 		"negative grace": {rotated, func(u *Update) { u.Grace = domain.Some(-time.Minute) }, domain.ErrInvalid, "grace"},

@@ -4,11 +4,7 @@
 package organization
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/keyledger/keyledger/domain"
-	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/period"
 	"github.com/keyledger/keyledger/events"
 )
@@ -53,8 +49,18 @@ type Update struct {
 	DefaultPrefix    domain.Optional[string]
 	DefaultExpiresIn domain.Optional[events.Period]
 	RotationDueAfter domain.Optional[events.Period]
-	// ExpiryNotices takes the place of the whole list.
+	// ExpiryNotices and ExpiryChoices take the place of the whole list.
 	ExpiryNotices domain.Optional[[]events.Period]
+	ExpiryChoices domain.Optional[[]events.Period]
+	// LongestLifetime is the policy's bound, beside the limit above.
+	LongestLifetime domain.Optional[events.Period]
+	ExpiryRequired  domain.Optional[bool]
+	NameRequired    domain.Optional[bool]
+	// Signals takes the place of all of them, before one is changed below.
+	Signals          domain.Optional[events.Signals]
+	NewSource        domain.Optional[events.Switch]
+	DenialsSpike     domain.Optional[events.Switch]
+	DenialsPerMinute domain.Optional[int]
 	// Insist gives a fact for whatever is set, though it is so already: a wish
 	// that shall be met again has to be recorded.
 	Insist bool
@@ -65,36 +71,11 @@ func (c Update) ChangesLimits() bool {
 	return c.Limits.Set || c.MaxActiveKeys.Set || c.MaxKeyLifetime.Set
 }
 
-func (c Update) changesPolicy() bool {
-	return c.Policy.Set || c.DefaultPrefix.Set || c.DefaultExpiresIn.Set || c.RotationDueAfter.Set || c.ExpiryNotices.Set
-}
-
 func (c Update) limits(l events.Limits) events.Limits {
 	l = c.Limits.Or(l)
 	l.MaxActiveKeys = c.MaxActiveKeys.Or(l.MaxActiveKeys)
 	l.MaxKeyLifetime = c.MaxKeyLifetime.Or(l.MaxKeyLifetime)
 	return l
-}
-
-func (c Update) policy(p events.Policy) events.Policy {
-	p = c.Policy.Or(p)
-	p.DefaultPrefix = c.DefaultPrefix.Or(p.DefaultPrefix)
-	p.DefaultExpiresIn = c.DefaultExpiresIn.Or(p.DefaultExpiresIn)
-	p.RotationDueAfter = c.RotationDueAfter.Or(p.RotationDueAfter)
-	p.ExpiryNotices = notices(c.ExpiryNotices.Or(p.ExpiryNotices))
-	return p
-}
-
-// notices are in the order in which they come, the longest first, each once.
-func notices(list []events.Period) []events.Period {
-	if len(list) == 0 {
-		return nil
-	}
-	list = slices.Clone(list)
-	slices.SortFunc(list, func(a, b events.Period) int {
-		return cmp.Or(period.Compare(b, a), cmp.Compare(a, b))
-	})
-	return slices.CompactFunc(list, func(a, b events.Period) bool { return period.Compare(a, b) == 0 })
 }
 
 // Delete ends an organization for ever.
@@ -141,7 +122,7 @@ func create(s State, c Create) ([]events.Event, error) {
 	if c.Plan == "" {
 		c.Plan = events.PlanGrowth
 	}
-	c.Policy.ExpiryNotices = notices(c.Policy.ExpiryNotices)
+	c.Policy = settled(c.Policy)
 	if err := check(c.Name, c.Plan, c.Limits, c.Policy); err != nil {
 		return nil, err
 	}
@@ -192,34 +173,7 @@ func check(name events.Text, plan events.Plan, limits events.Limits, policy even
 	if err := period.Check("limits.max_key_lifetime", limits.MaxKeyLifetime); err != nil {
 		return err
 	}
-	if policy.DefaultPrefix != "" {
-		if err := keystring.ValidPrefix(policy.DefaultPrefix); err != nil {
-			return domain.Refuse(domain.ErrInvalid, "policy.default_prefix", "must be 1 to 15 characters of a-z, 0-9 and '_', beginning with a letter or digit and not ending with '_'")
-		}
-	}
-	if err := period.Check("policy.default_expires_in", policy.DefaultExpiresIn); err != nil {
-		return err
-	}
-	if err := period.Check("policy.rotation_due_after", policy.RotationDueAfter); err != nil {
-		return err
-	}
-	return checkNotices(policy.ExpiryNotices)
-}
-
-func checkNotices(list []events.Period) error {
-	const field = "policy.expiry_notices"
-	if len(list) > events.MaxExpiryNotices {
-		return domain.Refuse(domain.ErrInvalid, field, "holds %d periods, at most %d are allowed", len(list), events.MaxExpiryNotices)
-	}
-	for _, p := range list {
-		if p == "" || p == period.Never {
-			return domain.Refuse(domain.ErrInvalid, field, "must hold periods of the form <n>d, <n>mo or <n>y, such as 14d, and none for no notice")
-		}
-		if err := period.Check(field, p); err != nil {
-			return err
-		}
-	}
-	return nil
+	return checkPolicy(policy)
 }
 
 // Evolve applies a fact.
