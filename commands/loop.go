@@ -117,6 +117,10 @@ type Config struct {
 	// Await returns when this server's own index and configuration have applied
 	// a position, so that an answered change decides the very next verdict here.
 	Await func(ctx context.Context, pos events.Position) error
+	// Label returns what stands for some parts to everybody who has not the
+	// installation's key: seals.Keys.Label. Without it NoteSource and NoteSpike fail.
+	// Optional.
+	Label func(parts ...string) ([32]byte, error)
 	// Now is the clock; time.Now unless set.
 	Now func() time.Time
 	// Logger takes what operators should know.

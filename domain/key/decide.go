@@ -141,6 +141,10 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		return notify(s, c)
 	case Expire:
 		return expire(s, c)
+	case NoteSource:
+		return noteSource(s, c), nil
+	case NoteSpike:
+		return noteSpike(s, c), nil
 	default:
 		return nil, domain.Refuse(domain.ErrInvalid, "", "unknown command")
 	}
