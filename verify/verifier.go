@@ -5,11 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -85,6 +87,7 @@ type Verifier struct {
 	maxWait  time.Duration
 	maxStale time.Duration
 	serve    bool
+	queries  *queries
 
 	// now, in microseconds, and stale, in nanoseconds, are kept by a goroutine of
 	// the verifier's own. now is 0 once the verifier is closed.
@@ -104,6 +107,7 @@ func New(c Config) (*Verifier, error) {
 	v := &Verifier{
 		index: c.Index, recorder: c.Recorder, fresh: c.Fresh, waitFor: c.WaitFor,
 		maxWait: c.MaxWait, maxStale: c.MaxStaleness, serve: c.ServeStale,
+		queries: newQueries(),
 	}
 	if v.maxWait == 0 {
 		v.maxWait = DefaultMaxWait
@@ -165,7 +169,14 @@ func (v *Verifier) Close() {
 type Question struct {
 	// Secret is the whole key string.
 	Secret string
-	// Permission is what the key is to be used for; empty asks about none.
+	// Permission is what the key is to be used for; empty asks about none. It is
+	// one permission, or a query such as
+	//
+	//	interview:read AND (interview:start OR report:*)
+	//
+	// (see [permission.Query]), of which resource:* asks for everything that the
+	// catalog has of a resource, which must be something. What is neither is
+	// allowed to nobody; [Verifier.Check] tells why.
 	Permission string
 	// Method and Path, where Permission is empty and Method is not, find the
 	// permission by the routes of the key's own catalog. The path is still
@@ -184,6 +195,9 @@ type Question struct {
 	Within events.OrgID
 	// Context goes with the recorded use.
 	Context recording.Context
+
+	// query is Permission, if it is one and was checked.
+	query *permission.Query
 }
 
 // String tells nothing: a question holds a secret.
@@ -233,10 +247,24 @@ type Decision struct {
 // Valid reports whether the key may do what was asked.
 func (d *Decision) Valid() bool { return d.Code == events.CodeValid }
 
-// Verify answers a question. It allocates nothing and waits for nobody, except
-// that it waits for the index when the question asks for a position yet to come,
-// and for the recorder when its buffer is full or when it records durably; both
-// for a bounded time.
+// Check returns nil when a question's Permission is understood. Otherwise it
+// could only be a query and is none, and the error, which is a
+// [*permission.QueryError], says where. Verify denies such a question and records
+// it; who asks in good faith would rather know. A query that was checked is not
+// looked up again when the same question is asked.
+func (v *Verifier) Check(q *Question) error {
+	if !permission.MayBeQuery(q.Permission) {
+		return nil
+	}
+	var err error
+	q.query, err = v.queries.get(q.Permission)
+	return err
+}
+
+// Verify answers a question. It allocates nothing, but to parse a query that was
+// not asked lately, and waits for nobody, except that it waits for the index when
+// the question asks for a position yet to come, and for the recorder when its
+// buffer is full or when it records durably; both for a bounded time.
 //
 // Of several reasons to deny, the first of this order is told: MALFORMED or
 // NOT_FOUND, REVOKED, STALE, UNAVAILABLE, EXPIRED, INACTIVE,
@@ -292,7 +320,7 @@ func (v *Verifier) decide(q *Question, d *Decision, behind bool) bool {
 	}
 	d.Key, d.Org, d.Kind, d.Role = hit.Key(), hit.Org(), hit.Kind(), hit.Role()
 	d.Profile, d.Permissions, d.Scope, d.ExpiresAt = hit.Profile(), hit.Permissions(), hit.Scope(), hit.ExpiresAt()
-	d.Code = judge(&hit, q, d, behind)
+	d.Code = v.judge(&hit, q, d, behind)
 	return true
 }
 
@@ -303,7 +331,19 @@ func (v *Verifier) find(q *Question, hit *index.Hit) bool {
 		return false
 	}
 	digest := events.DigestValue(keystring.Digest(q.Secret))
-	return v.index.Lookup(&digest, hit) && (q.Within == "" || q.Within == hit.Org())
+	return (v.index.Lookup(&digest, hit) || v.index.ShortLong() && v.findLong(q.Secret, hit)) &&
+		(q.Within == "" || q.Within == hit.Org())
+}
+
+// findLong looks a secret up by its long token: what follows the last of at
+// least two underscores, in a form that keys of other systems have.
+func (v *Verifier) findLong(secret string, hit *index.Hit) bool {
+	first, last := strings.IndexByte(secret, '_'), strings.LastIndexByte(secret, '_')
+	if first == last || last == len(secret)-1 {
+		return false
+	}
+	digest := index.DigestOf(events.Digest{Alg: events.PrefixShortLong, Value: keystring.Digest(secret[last+1:])})
+	return v.index.Lookup(&digest, hit)
 }
 
 // missing tells a typo from a key that is not there. Only now: imported keys
@@ -319,7 +359,7 @@ func missing(secret string, behind bool) events.Code {
 	}
 }
 
-func judge(hit *index.Hit, q *Question, d *Decision, behind bool) events.Code {
+func (v *Verifier) judge(hit *index.Hit, q *Question, d *Decision, behind bool) events.Code {
 	d.Permission = q.Permission
 	routed := false
 	if d.Permission == "" && q.Method != "" {
@@ -342,7 +382,7 @@ func judge(hit *index.Hit, q *Question, d *Decision, behind bool) events.Code {
 		return events.CodeInactive
 	case hit.Kind() != kind:
 		return events.CodeInsufficientPermissions
-	case (d.Permission != "" || routed) && !hit.Allows(d.Permission):
+	case (d.Permission != "" || routed) && !hit.Allows(d.Permission) && (routed || !v.holds(hit, q)):
 		return events.CodeInsufficientPermissions
 	}
 	if q.Workspace != "" {
@@ -355,6 +395,27 @@ func judge(hit *index.Hit, q *Question, d *Decision, behind bool) events.Code {
 		return events.CodeOutOfScope
 	}
 	return events.CodeValid
+}
+
+// holds judges a Permission that is no name which the key is allowed. All of a
+// query is judged by what the key and its catalog were at one instant.
+func (v *Verifier) holds(hit *index.Hit, q *Question) bool {
+	if !permission.MayBeQuery(q.Permission) {
+		return false
+	}
+	query := q.query
+	if query == nil || query.Text() != q.Permission {
+		var err error
+		if query, err = v.queries.get(q.Permission); err != nil {
+			return false
+		}
+	}
+	return query.Holds(func(g permission.Grant) bool {
+		if strings.HasSuffix(string(g), ":*") {
+			return hit.AllowsAll(string(g))
+		}
+		return hit.Allows(string(g))
+	})
 }
 
 // catchUp waits for a position. It returns how far the index has come, and

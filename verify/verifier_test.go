@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/uses"
 	"github.com/keyledger/keyledger/projections"
@@ -186,7 +188,14 @@ func codes() []asked {
 		{"within", 1, verify.Question{Within: acme}, events.CodeValid, false},
 		{"not granted", 1, verify.Question{Permission: "doc:write", Workspace: "w9"}, events.CodeInsufficientPermissions, false},
 		{"not in the catalog", 1, verify.Question{Permission: "doc:shred"}, events.CodeInsufficientPermissions, false},
-		{"wildcard", 1, verify.Question{Permission: "doc:*"}, events.CodeInsufficientPermissions, false},
+		{"all of a resource", 1, verify.Question{Permission: "doc:*"}, events.CodeInsufficientPermissions, false},
+		{"all of a resource that is not", 9, verify.Question{Permission: "user:*"}, events.CodeInsufficientPermissions, false},
+		{"all of a resource, granted", 9, verify.Question{Permission: "doc:*"}, events.CodeValid, false},
+		{"either", 1, verify.Question{Permission: "doc:write OR doc:read", Workspace: "w1"}, events.CodeValid, true},
+		{"both", 1, verify.Question{Permission: "doc:write AND doc:read", Workspace: "w9"}, events.CodeInsufficientPermissions, false},
+		{"both, granted", 9, verify.Question{Permission: "doc:write and (user:read or doc:*)"}, events.CodeValid, false},
+		{"a query that was never met", 1, verify.Question{Permission: "doc:shred OR (doc:read)"}, events.CodeValid, false},
+		{"a query of an inactive key", 5, verify.Question{Permission: "doc:read OR doc:write"}, events.CodeInactive, false},
 		{"workspace that is not", 1, verify.Question{Workspace: "w9"}, events.CodeOutOfScope, true},
 		{"routed", 1, verify.Question{Method: "GET", Path: "/docs/1"}, events.CodeValid, false},
 		{"routed to what is not granted", 1, verify.Question{Method: "POST", Path: "/docs"}, events.CodeInsufficientPermissions, false},
@@ -231,6 +240,9 @@ func fixture(t testing.TB) *index.Index {
 	}
 	l.add(events.RevokedSubject(acme, keyID(2)), events.KeyRevoked{})
 	l.at(events.KeySubject(acme, keyID(3)), 9, events.KeyEnabled{})
+	whole := key(9, secret(t, 9))
+	whole.Permissions.Grants = []string{"doc:*", "user:*"}
+	l.add(events.KeySubject(acme, whole.ID), whole)
 	l.add(events.KeySubject(acme, keyID(5)), events.KeyDisabled{})
 	root := key(7, secret(t, 7))
 	root.KeyKind, root.Role, root.Permissions, root.Scope = events.KindManagement, events.RoleOwner, events.Permissions{}, events.Scope{AllWorkspaces: true}
@@ -315,6 +327,146 @@ func TestImportedKeyOfAnyForm(t *testing.T) {
 	v := newVerifier(t, verify.Config{Index: x})
 	if d := v.Verify(t.Context(), &verify.Question{Secret: "sk-of-another-system"}); !d.Valid() || d.Key != k.ID {
 		t.Errorf("an imported key is %s", d.Code)
+	}
+}
+
+func TestKeyFoundByItsLongToken(t *testing.T) {
+	const whole = "mycompany_BRTRKFsL_51FwqftsmMDHHbJAMEXXHCgG"
+	long := whole[strings.LastIndexByte(whole, '_')+1:]
+	x := fixture(t)
+	l := newLedger(x).atPosition(x.Applied())
+	v := newVerifier(t, verify.Config{Index: x})
+	code := func(secret string) events.Code {
+		d := v.Verify(t.Context(), &verify.Question{Secret: secret})
+		if d.Valid() && d.Key != keyID(20) {
+			t.Errorf("%q leads to another key", secret)
+		}
+		return d.Code
+	}
+	if x.ShortLong() || code(whole) != events.CodeMalformed {
+		t.Error("a key that is not there yet")
+	}
+	// The digest of the long token as that of a whole key is another key's.
+	decoy := key(21, long)
+	l.add(events.KeySubject(acme, decoy.ID), decoy)
+	if x.ShortLong() || code(whole) != events.CodeMalformed {
+		t.Error("a key is found by the end of its secret")
+	}
+	k := key(20, "")
+	k.Digest = events.Digest{Alg: events.PrefixShortLong, Value: keystring.Digest(long)}
+	l.add(events.KeySubject(acme, k.ID), k)
+	if !x.ShortLong() {
+		t.Error("nobody looks it up")
+	}
+	for secret, want := range map[string]events.Code{
+		whole:                          events.CodeValid,
+		"my_company_x_" + long:         events.CodeValid,
+		"mycompany_" + long:            events.CodeMalformed,
+		"_" + long:                     events.CodeMalformed,
+		whole + "_":                    events.CodeMalformed,
+		whole + "x":                    events.CodeMalformed,
+		whole[:len(whole)-1]:           events.CodeMalformed,
+		"a_" + long + "_b":             events.CodeMalformed,
+		secret(t, 2):                   events.CodeRevoked,
+		secret(t, 99):                  events.CodeNotFound,
+		"__":                           events.CodeMalformed,
+		"a_b_" + strings.ToLower(long): events.CodeMalformed,
+	} {
+		if got := code(secret); got != want {
+			t.Errorf("%q: %s, want %s", secret, got, want)
+		}
+	}
+	if d := v.Verify(t.Context(), &verify.Question{Secret: long}); !d.Valid() || d.Key != decoy.ID {
+		t.Errorf("the other key is %s", d.Code)
+	}
+	if d := v.Verify(t.Context(), &verify.Question{Secret: whole, Within: other}); d.Code != events.CodeMalformed || !d.Key.IsZero() {
+		t.Errorf("elsewhere it is %s", d.Code)
+	}
+	for _, secret := range []string{whole, secret(t, 99)} {
+		if n := testing.AllocsPerRun(1000, func() { v.Recheck(&verify.Question{Secret: secret}) }); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	}
+	// A whole digest comes first, whoever has it.
+	both := key(22, whole)
+	l.add(events.KeySubject(acme, both.ID), both)
+	if d := v.Verify(t.Context(), &verify.Question{Secret: whole}); d.Key != both.ID {
+		t.Error("the part is looked up before the whole")
+	}
+}
+
+func TestCheck(t *testing.T) {
+	v := newVerifier(t, verify.Config{Index: fixture(t)})
+	for text, at := range map[string]int{"": 0, "doc:read": 0, "no-name": 0, "doc:*": 0, "doc:read OR doc:write": 0, "doc:read OR": 12, "(empty)": 2} {
+		q := verify.Question{Secret: secret(t, 1), Permission: text}
+		err := v.Check(&q)
+		var fault *permission.QueryError
+		if at == 0 && err != nil || at != 0 && (!errors.As(err, &fault) || fault.At != at) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if d := v.Verify(t.Context(), &q); at != 0 && (d.Code != events.CodeInsufficientPermissions || d.Permission != text) {
+			t.Errorf("%q: %s", text, d.Code)
+		}
+	}
+	// What was checked is not what is asked after it was changed.
+	q := verify.Question{Secret: secret(t, 1), Permission: "doc:read OR doc:write"}
+	if err := v.Check(&q); err != nil || v.Recheck(&q).Code != events.CodeValid {
+		t.Error("not allowed")
+	}
+	q.Permission = "doc:read AND doc:write"
+	if d := v.Recheck(&q); d.Code != events.CodeInsufficientPermissions {
+		t.Error("another query is answered")
+	}
+}
+
+// kept is a sink that keeps the uses.
+type kept struct {
+	mu   sync.Mutex
+	uses []uses.Use
+}
+
+func (k *kept) PublishUses(_ context.Context, messages []uses.Message) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := uses.NewDecoder()
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		b, err := d.Decode(m.Subject, m.Body)
+		if err != nil {
+			return err
+		}
+		k.uses = append(k.uses, b.Uses...)
+	}
+	return nil
+}
+
+// The use holds what was asked, to the last byte, whether it can be read or not.
+func TestQueriesAreRecorded(t *testing.T) {
+	longest := strings.Repeat("doc:read OR ", 31) + "doc:write"
+	longest = strings.Repeat(" ", permission.MaxQueryLen-len(longest)) + longest
+	asked := []string{"doc:read", "doc:write OR doc:read", longest, "doc:read OR", "(empty)"}
+	sink := &kept{}
+	rec := newRecorder(t, sink, recording.Config{FlushEvery: time.Millisecond})
+	v := newVerifier(t, verify.Config{Index: fixture(t), Recorder: rec})
+	for _, text := range asked {
+		v.Verify(t.Context(), &verify.Question{Secret: secret(t, 1), Permission: text})
+	}
+	if err := rec.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(sink.uses) != len(asked) {
+		t.Fatalf("%d uses", len(sink.uses))
+	}
+	for i, u := range sink.uses {
+		want := events.CodeValid
+		if i > 2 {
+			want = events.CodeInsufficientPermissions
+		}
+		if u.Permission != asked[i] || u.Code != want {
+			t.Errorf("%q is recorded as %q, %s", asked[i], u.Permission, u.Code)
+		}
 	}
 }
 
