@@ -74,10 +74,17 @@ func (s *server) Write(p []byte) (int, error) {
 	return s.log.Write(p)
 }
 
+// logged is what the program said, but for what went well.
 func (s *server) logged() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.log.String()
+	var said strings.Builder
+	for line := range strings.Lines(s.log.String()) {
+		if !strings.Contains(line, " level=INFO ") {
+			said.WriteString(line)
+		}
+	}
+	return said.String()
 }
 
 // stop ends the program as an operator does, and is satisfied with exit code 0.
