@@ -36,6 +36,8 @@ type tenant struct {
 	state configuration.State
 	// held says that the maps of the state were handed out.
 	held atomic.Bool
+	// end is the fact that ended the organization.
+	end events.EventID
 	// unguarded is the position of the last customer's key that was born without
 	// a place under the limit: where there was no limit, or where whoever made it
 	// did not know of it yet. before is what it was before the last birth, which
@@ -91,6 +93,17 @@ func (c *Configuration) standing(org events.OrgID) (state organization.State, do
 		return organization.State{}, false
 	}
 	return t.state.Organization, t.state.Doubtful
+}
+
+// end returns the fact that ended an organization, if one did, and the position
+// that this is known at. An end stays the one it is.
+func (c *Configuration) end(org events.OrgID) (events.EventID, events.Position) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if t := c.orgs[org]; t != nil {
+		return t.end, c.applied
+	}
+	return events.EventID{}, c.applied
 }
 
 // sizes are how many workspaces and profiles an organization has.
@@ -181,6 +194,9 @@ func (c *Configuration) fold(f events.Recorded) {
 			t.state.Workspaces, t.state.Profiles = maps.Clone(t.state.Workspaces), maps.Clone(t.state.Profiles)
 		}
 	default:
+	}
+	if _, ended := f.Event.(events.OrganizationDeleted); ended {
+		t.end = f.Meta.ID
 	}
 	t.state.Apply(f.Subject, f.Event)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keyledger/keyledger/domain"
-	"github.com/keyledger/keyledger/domain/configuration"
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/quota"
@@ -101,13 +100,21 @@ func (s *Service) loadToRevoke(ctx context.Context, org events.OrgID, id events.
 	if !errors.Is(err, events.ErrCorrupt) {
 		return k, err
 	}
-	_, there, err := s.cfg.Log.Latest(ctx, events.KeySubject(org, id))
+	k, _, err = s.loadRevocation(ctx, org, id)
+	return k, err
+}
+
+// loadRevocation loads of a key that it is there, and its revocation. It returns
+// the position of its last own fact, too.
+func (s *Service) loadRevocation(ctx context.Context, org events.OrgID, id events.KeyID) (loadedKey, events.Position, error) {
+	last, there, err := s.cfg.Log.Latest(ctx, events.KeySubject(org, id))
 	if err != nil {
-		return loadedKey{}, err
+		return loadedKey{}, 0, err
 	}
-	k = loadedKey{}
+	var k loadedKey
 	k.Doubtful = there
-	return s.loadRevoked(ctx, org, id, k)
+	k, err = s.loadRevoked(ctx, org, id, k)
+	return k, last.Position, err
 }
 
 // Key reads a key from its own facts, as they are now.
@@ -614,49 +621,6 @@ func (s *Service) cascadeOn(ctx context.Context, w Wish, org events.OrgID, o ord
 		out.Facts = append(out.Facts[:len(out.Facts):len(out.Facts)], more.Facts...)
 		out.Position = max(out.Position, more.Position)
 	}
-}
-
-// ExpireKey records that a key's time has come, if it has. It is this program's
-// own wish: verdicts deny by the time itself, the fact is for those who read and
-// subscribe. Any number of servers may try; one of them records it. It does not
-// wait for this server's index, which denies the key already.
-func (s *Service) ExpireKey(ctx context.Context, org events.OrgID, id events.KeyID) (Outcome, error) {
-	return s.approach(ctx, org, id, func(_ Key, config configuration.State, now events.Time) key.Command {
-		return key.Expire{Now: now, Config: config}
-	})
-}
-
-// NotifyExpiry gives notice of a key's end, if the organization's policy wants
-// one that has come and was not given. Any number of servers may try.
-func (s *Service) NotifyExpiry(ctx context.Context, org events.OrgID, id events.KeyID) (Outcome, error) {
-	return s.approach(ctx, org, id, func(k Key, config configuration.State, now events.Time) key.Command {
-		return key.Notify{Now: now, Config: config, Since: k.NoticedAt}
-	})
-}
-
-// approach carries out what a key's coming end asks for.
-func (s *Service) approach(ctx context.Context, org events.OrgID, id events.KeyID, command func(Key, configuration.State, events.Time) key.Command) (Outcome, error) {
-	o, err := s.order(Wish{Principal: Principal{Actor: events.Actor{Type: events.ActorSystem, Name: "expiry"}}}, "")
-	if err != nil {
-		return Outcome{}, err
-	}
-	return s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
-		k, err := s.loadKey(ctx, org, id)
-		if err != nil {
-			return attempt{}, err
-		}
-		a, err := k.attempt(org, o)
-		if err != nil || len(a.done) > 0 {
-			return a, err
-		}
-		var config configuration.State
-		config, a.config = s.cfg.Configuration.Of(org)
-		facts, err := key.Decide(k.State, command(k.Key, config, o.now))
-		for _, e := range facts {
-			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})
-		}
-		return a, err
-	})
 }
 
 func revoke(a *attempt, org events.OrgID, k loadedKey) error {

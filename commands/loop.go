@@ -148,8 +148,9 @@ type Service struct {
 	lanes    lanes
 	together *together
 	// ends are what of keys' ends is recorded together. They have a line of their
-	// own: nobody's wish waits for them.
-	ends *together
+	// own: nobody's wish waits for them. So have the revocations that follow from
+	// an organization's end, which go out with none but each other.
+	ends, revocations *together
 }
 
 // New returns a service.
@@ -160,7 +161,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, together: newTogether(cfg.Log), ends: newTogether(cfg.Log)}, nil
+	return &Service{cfg: cfg, together: newTogether(cfg.Log), ends: newTogether(cfg.Log), revocations: newTogether(cfg.Log)}, nil
 }
 
 // order is a wish on its way: what stays the same over all attempts.
@@ -273,6 +274,8 @@ type placed struct {
 type attempt struct {
 	facts     []placed
 	histories map[events.Subject]history
+	// cause is the fact that the wish follows from, where it is this program's own.
+	cause events.EventID
 	// done are the facts of this wish that are recorded already.
 	done []events.Recorded
 	// revision and position are the aggregate's, for If-Match and the answer.
@@ -370,6 +373,10 @@ func (s *Service) append(ctx context.Context, w Wish, entries []events.Entry) ([
 			return s.together.append(ctx, entries[0], w.still)
 		case events.KeyExpired, events.KeyExpiring, events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike:
 			return s.ends.append(ctx, entries[0], w.still)
+		case events.KeyRevoked:
+			if !entries[0].Meta.Causation.IsZero() {
+				return s.revocations.append(ctx, entries[0], w.still)
+			}
 		default:
 		}
 	}
@@ -414,7 +421,7 @@ func (s *Service) entries(o order, a attempt) ([]events.Entry, error) {
 			ID: events.EventID(id), Ledger: s.cfg.Ledger, Time: o.now, Revision: revisions[f.subject],
 			Actor: o.wish.Principal.Actor, Role: o.wish.Principal.Role, Scope: o.wish.Principal.scopeText(),
 			Reason: events.ClearText(o.wish.Reason), RequestID: o.wish.RequestID,
-			Command: o.command, Digest: o.digest, ConfigPosition: a.config,
+			Command: o.command, Digest: o.digest, Causation: a.cause, ConfigPosition: a.config,
 		}
 		if err := refuseSecret(f.subject, f.event, meta); err != nil {
 			return nil, err

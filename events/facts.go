@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -90,6 +91,10 @@ func (p Policy) Equal(o Policy) bool {
 		p.MaxKeyLifetime == o.MaxKeyLifetime && p.ExpiryRequired == o.ExpiryRequired && slices.Equal(p.ExpiryChoices, o.ExpiryChoices) &&
 		p.NameRequired == o.NameRequired && p.Signals == o.Signals
 }
+
+// RotateAfter is the age at which keys should be rotated, which is `never` where
+// none is.
+func (p Policy) RotateAfter() Period { return cmp.Or(p.RotationDueAfter, DefaultRotationDueAfter) }
 
 // IsZero reports whether nothing is set.
 func (p Policy) IsZero() bool { return p.Equal(Policy{}) }

@@ -13,7 +13,7 @@ import (
 	"github.com/keyledger/keyledger/relay/expiry"
 )
 
-// makeExpiry makes what records the ends of keys.
+// makeExpiry makes what records the ends of keys, and when they should be rotated.
 func (p *parts) makeExpiry(cfg Config, service *commands.Service) error {
 	appender := func(do func(context.Context, events.OrgID, events.KeyID) (commands.Outcome, error)) expiry.Appender {
 		return func(ctx context.Context, org events.OrgID, key events.KeyID) (expiry.Outcome, error) {
@@ -24,7 +24,8 @@ func (p *parts) makeExpiry(cfg Config, service *commands.Service) error {
 	var err error
 	p.expiry, err = expiry.New(expiry.Config{
 		Catalog: p.catalog, Ready: p.catalogs.Ready(), Applied: p.catalogs.Applied, WaitFor: p.catalogs.WaitFor,
-		Expire: appender(service.ExpireKey), Notify: appender(service.NotifyExpiry), Stale: p.mayEndEarly, Logger: cfg.Logger,
+		Expire: appender(service.ExpireKey), Notify: appender(service.NotifyExpiry),
+		RotationDue: appender(service.NoteRotation), Revoke: appender(service.EndKey), Stale: p.mayEndEarly, Logger: cfg.Logger,
 	})
 	return err
 }
@@ -57,7 +58,7 @@ func (p *parts) registerExpiry(registry *prometheus.Registry) error {
 		return uint64(n), err
 	}}
 	faults := []error{registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "keyledger_expiry_overdue", Help: "Keys whose end has come, or notice of it, and is not recorded yet; verdicts do not wait for it. 100000 are that many or more.",
+		Name: "keyledger_expiry_overdue", Help: "Keys whose end or rotation is due, or notice of it, or whose organization has ended, and for which that is not recorded yet; verdicts do not wait for it. 100000 are that many or more.",
 	}, func() float64 {
 		n, err := overdue.get()
 		if err != nil {
@@ -71,11 +72,13 @@ func (p *parts) registerExpiry(registry *prometheus.Registry) error {
 	}{
 		{"expired", func(s expiry.Stats) uint64 { return s.Expired }},
 		{"noticed", func(s expiry.Stats) uint64 { return s.Noticed }},
+		{"rotation_due", func(s expiry.Stats) uint64 { return s.RotationDue }},
+		{"revoked", func(s expiry.Stats) uint64 { return s.Revoked }},
 		{"idle", func(s expiry.Stats) uint64 { return s.Idle }},
 		{"failed", func(s expiry.Stats) uint64 { return s.Failed }},
 	} {
 		faults = append(faults, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "keyledger_expiry_tries_total", Help: "Keys whose end, or notice of it, this server tried to record, by what came of it; idle are those that another server was faster with.",
+			Name: "keyledger_expiry_tries_total", Help: "Keys of which this server tried to record what was due, by what came of it; idle are those that another server was faster with.",
 			ConstLabels: prometheus.Labels{"outcome": outcome.label},
 		}, func() float64 { return float64(outcome.count(p.expiry.Stats())) })))
 	}

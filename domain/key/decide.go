@@ -141,6 +141,8 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		return notify(s, c)
 	case Expire:
 		return expire(s, c)
+	case NoteRotation:
+		return noteRotation(s, c)
 	case NoteSource:
 		return noteSource(s, c), nil
 	case NoteSpike:

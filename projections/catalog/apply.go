@@ -117,12 +117,12 @@ func (a *applier) organization() error {
 		if err != nil {
 			return err
 		}
-		if err := a.notices(e.Policy.ExpiryNotices); err != nil {
+		if err := a.insert(`INSERT INTO organization (org, name, name_sealed, plan, limits, policy, rotate_after, created_at, created_position, updated_at, revision, position)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?8, 1, ?9)`,
+			a.org, e.Name.Clear, sqlview.Sealed(e.Name), string(e.Plan), limits, policy, defaultRotateAfter); err != nil {
 			return err
 		}
-		return a.insert(`INSERT INTO organization (org, name, name_sealed, plan, limits, policy, created_at, created_position, updated_at, revision, position)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?7, 1, ?8)`,
-			a.org, e.Name.Clear, sqlview.Sealed(e.Name), string(e.Plan), limits, policy)
+		return a.policy(e.Policy)
 	case events.OrganizationRenamed:
 		return a.updateOrg("organization", "name = ?, name_sealed = ?, updated_at = ?,", e.Name.Clear, sqlview.Sealed(e.Name), a.time)
 	case events.OrganizationPlanChanged:
@@ -132,7 +132,7 @@ func (a *applier) organization() error {
 		return errors.Join(err, a.updateOrg("organization", "limits = ?, updated_at = ?,", limits, a.time))
 	case events.OrganizationPolicyChanged:
 		policy, err := encode(e.Policy)
-		return errors.Join(err, a.updateOrg("organization", "policy = ?, updated_at = ?,", policy, a.time), a.notices(e.Policy.ExpiryNotices))
+		return errors.Join(err, a.updateOrg("organization", "policy = ?, updated_at = ?,", policy, a.time), a.policy(e.Policy))
 	default:
 		return a.unexpected()
 	}
@@ -203,15 +203,17 @@ func (a *applier) key() error {
 	case events.KeyExpiryChanged:
 		return errors.Join(a.update("key", "expires_at = ?,", int64(e.ExpiresAt)), a.moved())
 	case events.KeyRotated:
-		return errors.Join(a.update("key", "rotated_to = ?, grace_ends_at = ?,", keyText(e.Successor), int64(e.GraceEndsAt)), a.moved())
+		return errors.Join(a.update("key", "rotated_to = ?, grace_ends_at = ?, rotation_due_at = 0,", keyText(e.Successor), int64(e.GraceEndsAt)), a.moved())
 	case events.KeyGraceChanged:
 		return errors.Join(a.update("key", "grace_ends_at = ?,", int64(e.GraceEndsAt)), a.moved())
 	case events.KeyExpiring:
 		return errors.Join(a.update("key", "noticed_at = ?,", a.time), a.due())
-	case events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike:
+	case events.KeyRotationDue:
+		return errors.Join(a.update("key", "rotation_told_at = ?,", int64(e.DueAt)), a.due())
+	case events.KeyNewSource, events.KeyDenialsSpike:
 		return a.update("key", "")
 	case events.KeyExpired:
-		return a.update("key", "expired_at = ?, due_at = 0,", int64(e.ExpiredAt))
+		return errors.Join(a.update("key", "expired_at = ?, rotation_due_at = 0,", int64(e.ExpiredAt)), a.due())
 	default:
 		return a.unexpected()
 	}
@@ -235,16 +237,16 @@ func (a *applier) keyCreated(e events.KeyCreated) error {
 	}
 	err = a.one(a.tx.Exec(`INSERT INTO key (org, id, kind, role, name, name_sealed, prefix, last_four, level, grants,
 			all_workspaces, workspaces, profile, created_at, created_by, expires_at, rotated_from, external_id, external_id_sealed,
-			metadata, ends_at, noticed_at, created_position, position, revision, revoked)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?16, ?21, ?22, ?22, 1,
+			metadata, ends_at, imported, noticed_at, created_position, position, revision, revoked)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?16, ?21, ?22, ?23, ?23, 1,
 			EXISTS (SELECT 1 FROM revocation r WHERE r.org = ?1 AND r.id = ?2)) ON CONFLICT DO NOTHING`,
 		a.org, a.id, string(e.KeyKind), string(e.Role), e.Name.Clear, sqlview.Sealed(e.Name), e.Prefix, e.LastFour,
 		string(e.Permissions.Level), grants, e.Scope.AllWorkspaces, workspaces, string(e.Profile), int64(e.CreatedAt), actor,
-		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sqlview.Sealed(e.ExternalID), metadata, a.time, int64(a.fact.Position)))
-	if err != nil || e.ExpiresAt.IsZero() {
+		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sqlview.Sealed(e.ExternalID), metadata, e.Imported, a.time, int64(a.fact.Position)))
+	if err != nil {
 		return err
 	}
-	return a.due()
+	return a.born()
 }
 
 func (a *applier) revoked() error {
@@ -259,10 +261,10 @@ func (a *applier) revoked() error {
 		return err
 	}
 	if a.id == events.RevokedAll {
-		_, err := a.tx.Exec(`UPDATE key SET due_at = 0 WHERE `+dueOfOrg, a.org)
+		_, err := a.tx.Exec(`UPDATE key SET rotation_due_at = 0, due_at = ? WHERE `+unrevoked, a.time, a.org)
 		return err
 	}
 	// No row when the key is yet to come.
-	_, err := a.tx.Exec(`UPDATE key SET revoked = 1, due_at = 0 WHERE org = ? AND id = ?`, a.org, a.id)
+	_, err := a.tx.Exec(`UPDATE key SET revoked = 1, rotation_due_at = 0, due_at = 0 WHERE org = ? AND id = ?`, a.org, a.id)
 	return err
 }

@@ -127,7 +127,7 @@ func TestKeyThroughItsLife(t *testing.T) {
 		Scope:       events.Scope{Workspaces: []events.WorkspaceID{"hiring", "sales"}}, Profile: "strict",
 		ExternalID: events.ClearText("ext-1"), Metadata: events.Metadata{"team": events.ClearText("platform"), "owner": sealedText},
 		CreatedAt: h.facts[0].Meta.Time, CreatedBy: creator, RotatedFrom: keyID(77), Status: events.StatusActive,
-		ExpiresAt: t0 + 30*day, Revision: 1, Position: 1,
+		ExpiresAt: t0 + 30*day, RotationDueAt: h.facts[0].Meta.Time.WholeSecond() + 90*day, Revision: 1, Position: 1,
 	}
 	check := func(now events.Time) {
 		t.Helper()
@@ -162,7 +162,9 @@ func TestKeyThroughItsLife(t *testing.T) {
 	step(subject, events.KeyEnabled{}, func() { want.Disabled, want.Status = false, events.StatusActive })
 	step(subject, events.Unknown{Name: "key.tinted.v1"}, func() {})
 	step(subject, events.KeyExpiryChanged{}, func() { want.ExpiresAt = 0 })
-	step(subject, events.KeyRotated{Successor: keyID(2), GraceEndsAt: t0 + 3*day}, func() { want.RotatedTo, want.GraceEndsAt = keyID(2), t0+3*day })
+	step(subject, events.KeyRotated{Successor: keyID(2), GraceEndsAt: t0 + 3*day}, func() {
+		want.RotatedTo, want.GraceEndsAt, want.RotationDueAt = keyID(2), t0+3*day, 0
+	})
 	want.Status = events.StatusExpired
 	check(t0 + 3*day)
 	want.Status = events.StatusActive
@@ -205,12 +207,24 @@ func TestEndOfAnOrganizationEndsItsKeys(t *testing.T) {
 	end := h.add(events.EndSubject(acme), events.OrganizationDeleted{})
 	h.create(acme, 3) // decided before the end, appended after
 	c := h.opened(t)
-	for _, n := range []int{1, 3} {
-		k, err := c.Key(ctx, acme, keyID(n), t0)
-		if err != nil || k.Status != events.StatusRevoked || k.RevokedAt != end.Meta.Time || k.StatusAt(t0) != k.Status || k.Revision != 1 {
-			t.Fatal(k, err)
+	check := func(revisions ...events.Revision) {
+		t.Helper()
+		for i, n := range []int{1, 3} {
+			k, err := c.Key(ctx, acme, keyID(n), t0)
+			if err != nil || k.Status != events.StatusRevoked || k.RevokedAt != end.Meta.Time || k.RevocationReason != end.Meta.Reason ||
+				k.StatusAt(t0) != k.Status || k.Revision != revisions[i] || k.RotationDueAt != 0 {
+				t.Fatal(k, err)
+			}
 		}
 	}
+	check(1, 1)
+	// Their own revocations follow. They tell no other time and reason.
+	for _, n := range []int{1, 3} {
+		if err := c.Apply(ctx, []events.Recorded{*h.add(events.RevokedSubject(acme, keyID(n)), events.KeyRevoked{})}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(2, 2)
 	if k, err := c.Key(ctx, "other", keyID(2), t0); err != nil || k.Status != events.StatusActive {
 		t.Fatal(k, err)
 	}

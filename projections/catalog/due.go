@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +12,7 @@ import (
 	"github.com/keyledger/keyledger/projections/sqlview"
 )
 
-// Due is a key whose end asks for a fact: notice of it, or the record of it.
+// Due is a key that asks for a fact.
 type Due struct {
 	Org events.OrgID
 	Key events.KeyID
@@ -20,16 +21,45 @@ type Due struct {
 	// At is when the fact was due.
 	At events.Time
 
-	created events.Position
+	// deleted says that the organization has ended, rotation that what is due at
+	// At is the key's rotation.
+	deleted, rotation bool
+	created           events.Position
 }
 
-// Ended reports whether the key's time has come, so that it is to be recorded;
-// before that, notice is to be given.
-func (d Due) Ended(now events.Time) bool { return d.EndsAt.Passed(now) }
+// Ask is the fact that a key asks for.
+type Ask int
+
+// What keys ask for.
+const (
+	// AskNotice is notice of the key's end.
+	AskNotice Ask = iota
+	// AskExpiry is the record that its time has come.
+	AskExpiry
+	// AskRotationDue is that it has reached the age at which it should be rotated.
+	AskRotationDue
+	// AskRevocation is its revocation, since its organization has ended.
+	AskRevocation
+)
+
+// Ask tells which fact it is by now: of a key whose time has come nothing else is
+// told, whatever was due before.
+func (d Due) Ask(now events.Time) Ask {
+	switch {
+	case d.deleted:
+		return AskRevocation
+	case d.EndsAt.Passed(now):
+		return AskExpiry
+	case d.rotation:
+		return AskRotationDue
+	default:
+		return AskNotice
+	}
+}
 
 // These run along the index key_due.
 const (
-	dueQuery = `SELECT org, id, ends_at, due_at, created_position FROM key
+	dueQuery = `SELECT org, id, ends_at, due_at, ` + endedSQL + `, due_at = rotation_due_at AND rotation_due_at > rotation_told_at, created_position FROM key
 	WHERE due_at <> 0 AND due_at <= ?1 AND due_at >= ?2 AND (due_at > ?2 OR created_position > ?3)
 	ORDER BY due_at, created_position LIMIT ?4`
 	nextQuery    = `SELECT min(due_at) FROM key WHERE due_at <> 0`
@@ -46,7 +76,7 @@ func (c *Catalog) Due(ctx context.Context, now events.Time, after Due, limit int
 func scanDue(row sqlview.Scanner) (Due, error) {
 	var d Due
 	var id string
-	if err := row.Scan(&d.Org, &id, &d.EndsAt, &d.At, &d.created); err != nil {
+	if err := row.Scan(&d.Org, &id, &d.EndsAt, &d.At, &d.deleted, &d.rotation, &d.created); err != nil {
 		return d, err
 	}
 	var err error
@@ -76,22 +106,49 @@ func (c *Catalog) Overdue(ctx context.Context, now events.Time, bound int) (int,
 }
 
 const (
-	// dueOfOrg finds the keys of an organization for which anything will be due,
-	// along the index of those that are not revoked.
-	dueOfOrg = `org = ? AND revoked = 0 AND due_at <> 0`
+	// unrevoked finds the keys of an organization along the index of those that are
+	// not revoked, dueOfOrg those of them for which anything will be due.
+	unrevoked = `org = ? AND revoked = 0`
+	dueOfOrg  = unrevoked + ` AND due_at <> 0`
+
+	// endOfOrg is the end of a key's organization, endedSQL whether there is one.
+	endOfOrg = `FROM revocation e WHERE e.org = key.org AND e.id = '` + events.RevokedAll + `'`
+	endedSQL = `EXISTS (SELECT 1 ` + endOfOrg + `)`
 
 	// endsSQL is Key.EndsAt.
 	endsSQL = `CASE WHEN grace_ends_at <> 0 AND (expires_at = 0 OR grace_ends_at < expires_at) THEN grace_ends_at ELSE expires_at END`
 
-	// dueSQL is when a key's next fact is due: of the notices that come after
-	// what is known of the end the first, else the end itself. What has ended
-	// otherwise has nothing to come.
-	dueSQL = `CASE WHEN revoked OR expired_at <> 0 OR ends_at = 0
-			OR EXISTS (SELECT 1 FROM revocation e WHERE e.org = key.org AND e.id = '` + events.RevokedAll + `') THEN 0
-		ELSE coalesce((SELECT min(m.at) FROM (
-			SELECT unixepoch(key.ends_at / 1000000, 'unixepoch', n.before, 'floor') * 1000000 AS at FROM notice n WHERE n.org = key.org) m
-			WHERE m.at > key.noticed_at), ends_at) END`
+	// rotationSQL is when a key should be rotated: by its age, where its
+	// organization wants that, if it was not and has not ended.
+	rotationSQL = `CASE WHEN revoked OR expired_at <> 0 OR rotated_to <> '' OR ` + endedSQL + ` THEN 0
+		ELSE coalesce((SELECT unixepoch(key.created_at / 1000000, 'unixepoch', rotate.after, 'floor') * 1000000
+			FROM (SELECT coalesce((SELECT o.rotate_after FROM organization o WHERE o.org = key.org), '` + defaultRotateAfter + `') AS after) rotate
+			WHERE rotate.after <> ''), 0) END`
+
+	// dueSQL is when a key's next fact is due. Of one whose organization has ended
+	// its revocation is, since then. Else it is the first of the notices that come
+	// after what is known of the end, or the end itself, and the rotation if it was
+	// not told. What has ended otherwise has nothing to come.
+	dueSQL = `CASE WHEN revoked THEN 0 WHEN ` + endedSQL + ` THEN (SELECT e.revoked_at ` + endOfOrg + `) WHEN expired_at <> 0 THEN 0
+		ELSE coalesce(nullif(min(
+			CASE WHEN ends_at = 0 THEN ` + neverSQL + ` ELSE coalesce((SELECT min(m.at) FROM (
+				SELECT unixepoch(key.ends_at / 1000000, 'unixepoch', n.before, 'floor') * 1000000 AS at FROM notice n WHERE n.org = key.org) m
+				WHERE m.at > key.noticed_at), ends_at) END,
+			CASE WHEN rotation_due_at > rotation_told_at THEN rotation_due_at ELSE ` + neverSQL + ` END), ` + neverSQL + `), 0) END`
+
+	// neverSQL lies behind every instant.
+	neverSQL = `9223372036854775807`
+
+	// defaultRotateAfter is [events.DefaultRotationDueAfter] as a modifier.
+	defaultRotateAfter = `+90 days`
 )
+
+// born works out when the fact's key, which is new, should be rotated, and when
+// something is due of it.
+func (a *applier) born() error {
+	_, err := a.tx.Exec(`UPDATE key SET rotation_due_at = `+rotationSQL+` WHERE org = ? AND id = ?`, a.org, a.id)
+	return errors.Join(err, a.due())
+}
 
 // due works out anew when something is due of the fact's key.
 func (a *applier) due() error {
@@ -99,21 +156,37 @@ func (a *applier) due() error {
 	return err
 }
 
-// moved works out anew when the fact's key ends.
+// moved works out anew when the fact's key ends, and what is due of it.
 func (a *applier) moved() error {
-	n, err := a.tx.Exec(`UPDATE key SET ends_at = `+endsSQL+`, noticed_at = ? WHERE org = ? AND id = ? AND ends_at <> `+endsSQL, a.time, a.org, a.id)
-	if err != nil || n == 0 {
-		return err
-	}
-	return a.due()
+	_, err := a.tx.Exec(`UPDATE key SET ends_at = `+endsSQL+`, noticed_at = ? WHERE org = ? AND id = ? AND ends_at <> `+endsSQL, a.time, a.org, a.id)
+	return errors.Join(err, a.due())
 }
 
-// notices takes over how long ahead an organization wants notice of its keys'
-// ends. What is due of each of them is worked out anew if that has changed.
-func (a *applier) notices(periods []events.Period) error {
+// policy takes over how long ahead an organization wants notice of its keys'
+// ends, and at which age they should be rotated. What is due of each of them is
+// worked out anew if that has changed.
+func (a *applier) policy(p events.Policy) error {
+	noticed, err := a.notices(p.ExpiryNotices)
+	if err != nil {
+		return err
+	}
+	aged, err := a.rotateAfter(p.RotateAfter())
+	switch {
+	case err != nil:
+		return err
+	case aged:
+		_, err = a.tx.Exec(`UPDATE key SET due_at = `+dueSQL+` WHERE `+unrevoked, a.org)
+	case noticed:
+		_, err = a.tx.Exec(`UPDATE key SET due_at = `+dueSQL+` WHERE `+dueOfOrg, a.org)
+	}
+	return err
+}
+
+// notices reports whether the notices are others than before.
+func (a *applier) notices(periods []events.Period) (changed bool, err error) {
 	var list []string
 	for _, p := range periods {
-		if before := modifier(p); before != "" {
+		if before := modifier("-", p); before != "" {
 			list = append(list, before)
 		}
 	}
@@ -122,29 +195,39 @@ func (a *applier) notices(periods []events.Period) error {
 	had := ""
 	if _, err := a.tx.QueryRow(`SELECT coalesce(group_concat(before), '') FROM (SELECT before FROM notice WHERE org = ? ORDER BY before)`,
 		[]any{a.org}, &had); err != nil {
-		return err
+		return false, err
 	}
 	if had == strings.Join(list, ",") {
-		return nil
+		return false, nil
 	}
 	if _, err := a.tx.Exec(`DELETE FROM notice WHERE org = ?`, a.org); err != nil {
-		return err
+		return false, err
 	}
 	for _, before := range list {
 		if _, err := a.tx.Exec(`INSERT INTO notice (org, before) VALUES (?, ?)`, a.org, before); err != nil {
-			return err
+			return false, err
 		}
 	}
-	_, err := a.tx.Exec(`UPDATE key SET due_at = `+dueSQL+` WHERE `+dueOfOrg, a.org)
-	return err
+	return true, nil
 }
 
-// modifier is a period before a date as SQLite writes it, nothing for what is
-// no period. A year is 12 months there too.
-func modifier(p events.Period) string {
+// rotateAfter reports whether the age is another than before.
+func (a *applier) rotateAfter(p events.Period) (changed bool, err error) {
+	after := modifier("+", p)
+	n, err := a.tx.Exec(`UPDATE organization SET rotate_after = ?1 WHERE org = ?2 AND rotate_after <> ?1`, after, a.org)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	_, err = a.tx.Exec(`UPDATE key SET rotation_due_at = `+rotationSQL+` WHERE `+unrevoked, a.org)
+	return true, err
+}
+
+// modifier is a period before a date, or after it, as SQLite writes it, nothing
+// for what is no period. A year is 12 months there too.
+func modifier(sign string, p events.Period) string {
 	for _, unit := range [...]struct{ suffix, modifier string }{{"mo", " months"}, {"d", " days"}, {"y", " years"}} {
-		if n, ok := strings.CutSuffix(string(p), unit.suffix); ok && n != "" && strings.Trim(n, "0123456789") == "" {
-			return "-" + n + unit.modifier
+		if n, ok := strings.CutSuffix(string(p), unit.suffix); ok && n != "" && n[0] != '0' && strings.Trim(n, "0123456789") == "" {
+			return sign + n + unit.modifier
 		}
 	}
 	return ""

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/sqlview"
@@ -38,8 +39,14 @@ type Key struct {
 	ExpiredAt events.Time
 	// GraceEndsAt is when a rotated key ends.
 	GraceEndsAt events.Time
+	// RotationDueAt is when the key has the age at which its organization wants it
+	// rotated, be that to come or gone. Those have none that need not be: where no
+	// age is set, and what was rotated or has ended.
+	RotationDueAt events.Time
+	// Imported says that the key came from another system.
+	Imported bool
 	// RevokedAt, RevokedBy and RevocationReason tell the key's revocation, or
-	// the end of its organization when that came instead.
+	// the end of its organization when that came first.
 	RevokedAt        events.Time
 	RevokedBy        events.Actor
 	RevocationReason events.Text
@@ -116,6 +123,8 @@ type Filter struct {
 	ExternalID string
 	// Kind wants keys of a kind.
 	Kind events.KeyKind
+	// RotationDue wants keys whose RotationDueAt has come.
+	RotationDue bool
 	Page
 }
 
@@ -130,6 +139,9 @@ func (f Filter) list() sqlview.List {
 	parts := []string{
 		"keys", string(f.Org), string(f.Status), string(f.Workspace), f.Query, strconv.FormatInt(int64(f.UnusedSince), 10),
 		f.ExternalID, string(f.Kind), strconv.FormatBool(f.Within.AllWorkspaces),
+	}
+	if f.RotationDue {
+		parts = append(parts, "rotation_due")
 	}
 	for _, w := range f.Within.Workspaces {
 		parts = append(parts, string(w))
@@ -152,11 +164,17 @@ const (
 		LEFT JOIN revocation e ON e.org = k.org AND e.id = '` + events.RevokedAll + `'
 		LEFT JOIN usage.last_used u ON u.org = k.org AND u.key = k.id `
 
+	// endFirst is when the organization ended before the key was revoked, which
+	// then only followed.
+	endFirst = `CASE WHEN e.position < r.position THEN `
+
 	keyColumns = `SELECT k.org, k.id, k.kind, k.role, k.name, k.name_sealed, k.prefix, k.last_four, k.level, k.grants, k.all_workspaces,
 		k.workspaces, k.profile, k.external_id, k.external_id_sealed, k.metadata, k.created_at, k.created_by, k.rotated_from, k.rotated_to,
-		` + statusSQL + `, k.disabled, k.expires_at, k.expired_at, k.grace_ends_at,
-		coalesce(r.revoked_at, e.revoked_at, 0), coalesce(r.revoked_by, e.revoked_by, ''), coalesce(r.reason, e.reason, ''),
-		coalesce(r.reason_sealed, e.reason_sealed, ''), coalesce(u.at, 0), k.revision + coalesce(r.revision, 0),
+		` + statusSQL + `, k.disabled, k.expires_at, k.expired_at, k.grace_ends_at, k.rotation_due_at, k.imported,
+		` + endFirst + `e.revoked_at ELSE coalesce(r.revoked_at, e.revoked_at, 0) END,
+		` + endFirst + `e.revoked_by ELSE coalesce(r.revoked_by, e.revoked_by, '') END,
+		` + endFirst + `e.reason ELSE coalesce(r.reason, e.reason, '') END,
+		` + endFirst + `e.reason_sealed ELSE coalesce(r.reason_sealed, e.reason_sealed, '') END, coalesce(u.at, 0), k.revision + coalesce(r.revision, 0),
 		max(k.position, coalesce(r.position, 0), coalesce(e.position, 0)), k.created_position` + fromKey
 )
 
@@ -166,10 +184,14 @@ func scanKey(row sqlview.Scanner) (Key, error) {
 	var id, grants, workspaces, metadata, createdBy, rotatedFrom, rotatedTo, revokedBy string
 	err := row.Scan(&k.Org, &id, &k.Kind, &k.Role, &name.Clear, &name.Sealed, &k.Prefix, &k.LastFour, &k.Permissions.Level, &grants,
 		&k.Scope.AllWorkspaces, &workspaces, &k.Profile, &external.Clear, &external.Sealed, &metadata, &k.CreatedAt, &createdBy,
-		&rotatedFrom, &rotatedTo, &k.Status, &k.Disabled, &k.ExpiresAt, &k.ExpiredAt, &k.GraceEndsAt,
+		&rotatedFrom, &rotatedTo, &k.Status, &k.Disabled, &k.ExpiresAt, &k.ExpiredAt, &k.GraceEndsAt, &k.RotationDueAt, &k.Imported,
 		&k.RevokedAt, &revokedBy, &reason.Clear, &reason.Sealed, &k.LastUsedAt, &k.Revision, &k.Position, &k.created)
 	if err != nil {
 		return k, err
+	}
+	if k.Status == events.StatusExpired {
+		// It may not be recorded yet.
+		k.RotationDueAt = 0
 	}
 	var errs [11]error
 	k.ID, errs[0] = events.ParseKeyID(id)
@@ -223,7 +245,13 @@ func (f Filter) query(now events.Time) (string, []any, error) {
 	if err := f.conditions(&w); err != nil {
 		return "", nil, err
 	}
-	query := keyColumns + w.String() + ` ORDER BY k.created_position DESC LIMIT ` + w.Bind(f.Rows()+1)
+	columns := keyColumns
+	if f.RotationDue {
+		// Left to itself SQLite takes an index that does not leave out by itself
+		// those whose time is to come, which most are.
+		columns = strings.Replace(keyColumns, ` FROM key k`, ` FROM key k INDEXED BY key_rotation`, 1)
+	}
+	query := columns + w.String() + ` ORDER BY k.created_position DESC LIMIT ` + w.Bind(f.Rows()+1)
 	return query, w.Args(), nil
 }
 
@@ -258,6 +286,9 @@ func (f Filter) conditions(w *sqlview.Where) error {
 	}
 	if f.ExternalID != "" {
 		w.AndBind(`k.external_id = `, f.ExternalID)
+	}
+	if f.RotationDue {
+		w.And(`k.rotation_due_at <> 0 AND k.rotation_due_at <= ?1 AND ` + livingSQL)
 	}
 	if f.Kind != "" {
 		w.AndBind(`k.kind = `, string(f.Kind))

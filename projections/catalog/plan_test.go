@@ -26,6 +26,10 @@ func TestListsRunAlongAnIndex(t *testing.T) {
 		"active":  {Filter{Status: events.StatusActive, Query: "x", Workspace: "w", UnusedSince: 1}, "key_unrevoked"},
 		"all":     {Filter{Status: StatusAny}, "key_newest"},
 		"revoked": {Filter{Status: events.StatusRevoked}, "key_newest"},
+		// Of these all but those of which it has come are left out by the index alone.
+		"to be rotated":        {Filter{RotationDue: true}, "key_rotation"},
+		"to be rotated, off":   {Filter{RotationDue: true, Status: events.StatusInactive}, "key_rotation"},
+		"to be rotated of all": {Filter{RotationDue: true, Status: StatusAny}, "key_rotation"},
 	} {
 		tt.filter.Org, tt.filter.Within = "acme", events.Scope{AllWorkspaces: true}
 		query, args, err := tt.filter.query(1)
@@ -70,7 +74,9 @@ func TestDueRunsAlongItsIndex(t *testing.T) {
 		"due":     {dueQuery, []any{2, 1, 1, 10}, "SEARCH key USING INDEX key_due (due_at>? AND due_at<?)"},
 		"next":    {nextQuery, nil, "SEARCH key USING COVERING INDEX key_due"},
 		"overdue": {overdueQuery, []any{1, 10}, "SEARCH key USING COVERING INDEX key_due (due_at"},
-		"policy":  {`UPDATE key SET due_at = 0 WHERE ` + dueOfOrg, []any{"acme"}, "SEARCH key USING INDEX key_unrevoked (org=?)"},
+		"notices": {`UPDATE key SET due_at = 0 WHERE ` + dueOfOrg, []any{"acme"}, "SEARCH key USING INDEX key_unrevoked (org=?)"},
+		"policy":  {`UPDATE key SET due_at = ` + dueSQL + ` WHERE ` + unrevoked, []any{"acme"}, "SEARCH key USING INDEX key_unrevoked (org=?)"},
+		"age":     {`UPDATE key SET rotation_due_at = ` + rotationSQL + ` WHERE ` + unrevoked, []any{"acme"}, "SEARCH key USING INDEX key_unrevoked (org=?)"},
 	} {
 		text := c.plan(t, tt.query, tt.args...)
 		if strings.Contains(text, "TEMP B-TREE") || !strings.Contains(text, tt.want) || strings.Contains(text, "SCAN key") {

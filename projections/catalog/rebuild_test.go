@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ func drawHistory(t *rapid.T) *history {
 			if h.revisions[key] == 0 {
 				h.create(org, int(id[15]), func(e *events.KeyCreated) {
 					e.ExpiresAt = rapid.SampledFrom([]events.Time{0, at}).Draw(t, "expires")
+					e.CreatedAt = rapid.SampledFrom([]events.Time{e.CreatedAt, at, at - 5*day}).Draw(t, "created")
 					e.KeyKind = rapid.SampledFrom([]events.KeyKind{events.KindAPI, events.KindManagement}).Draw(t, "kind")
 				})
 			}
@@ -49,7 +51,10 @@ func drawHistory(t *rapid.T) *history {
 			}
 			continue
 		case 5, 6:
-			h.policy(org, rapid.SliceOfNDistinct(rapid.SampledFrom([]events.Period{"1d", "2d", "4d", "7d"}), 0, 3, rapid.ID).Draw(t, "notices"))
+			h.policy(org, events.Policy{
+				ExpiryNotices:    rapid.SliceOfNDistinct(rapid.SampledFrom([]events.Period{"1d", "2d", "4d", "7d"}), 0, 3, rapid.ID).Draw(t, "notices"),
+				RotationDueAfter: rapid.SampledFrom([]events.Period{"", "2d", "4d", "7d", "never"}).Draw(t, "age"),
+			})
 			continue
 		}
 		if h.revisions[key] == 0 {
@@ -63,6 +68,8 @@ func drawHistory(t *rapid.T) *history {
 			events.KeyExpiryChanged{},
 			events.KeyExpiring{ExpiresAt: at, Notice: "1d"},
 			events.KeyExpired{ExpiredAt: at},
+			events.KeyRotationDue{DueAt: at, After: "2d"},
+			h.rotationDue(org, id),
 			events.KeyGraceChanged{GraceEndsAt: at},
 			events.KeyRotated{Successor: keyID(9), GraceEndsAt: at},
 			events.Unknown{Name: "key.later.v1"},
@@ -71,9 +78,13 @@ func drawHistory(t *rapid.T) *history {
 	return h
 }
 
-// policy sets how long ahead an organization wants notice.
-func (h *history) policy(org events.OrgID, notices []events.Period) {
-	p := events.Policy{ExpiryNotices: notices}
+// rotationDue tells of a key's rotation as it stands.
+func (h *history) rotationDue(org events.OrgID, id events.KeyID) events.KeyRotationDue {
+	return events.KeyRotationDue{DueAt: h.fold(org, id).rotationDue()}
+}
+
+// policy sets what an organization wants of its keys.
+func (h *history) policy(org events.OrgID, p events.Policy) {
 	s := events.OrganizationSubject(org)
 	if h.revisions[s] == 0 {
 		h.add(s, events.OrganizationCreated{ID: org, Policy: p})
@@ -84,11 +95,16 @@ func (h *history) policy(org events.OrgID, notices []events.Period) {
 
 // naive is the fold that nobody could get wrong, of what the list shows.
 type naive struct {
-	created, revoked, ended, disabled, expired, rotated bool
-	kind                                                events.KeyKind
-	name                                                string
-	expires, grace                                      events.Time
-	revision                                            events.Revision
+	created, revoked, disabled, expired, rotated bool
+	// ended is when the organization did, born and told are what its keys' age
+	// begins with and what was told of it last.
+	ended, born, told events.Time
+	age               events.Period
+	by                string
+	kind              events.KeyKind
+	name              string
+	expires, grace    events.Time
+	revision          events.Revision
 	// noticed is when the end was set, or notice of it given; notices are what
 	// the organization wants.
 	noticed events.Time
@@ -105,25 +121,65 @@ func (n naive) end() events.Time {
 // due is when the next fact is due of the key's end.
 func (n naive) due() events.Time {
 	end := n.end()
-	if !n.created || n.revoked || n.ended || n.expired || end == 0 {
+	if !n.created || n.revoked {
 		return 0
 	}
-	due := end
+	if n.ended != 0 {
+		return n.ended
+	}
+	if n.expired {
+		return 0
+	}
+	var all []events.Time
+	if at := n.rotationDue(); at > n.told {
+		all = append(all, at)
+	}
+	if end != 0 {
+		all = append(all, end)
+	}
 	for _, p := range n.notices {
 		days, err := strconv.Atoi(strings.TrimSuffix(string(p), "d"))
 		if err != nil {
 			panic(err)
 		}
-		if at := end - events.Time(days)*day; at > n.noticed {
-			due = min(due, at)
+		if at := end - events.Time(days)*day; at > n.noticed && at < end {
+			all = append(all, at)
 		}
 	}
-	return due
+	if len(all) == 0 {
+		return 0
+	}
+	return slices.Min(all)
+}
+
+// rotationDue is when the key should be rotated.
+func (n naive) rotationDue() events.Time {
+	if !n.created || n.revoked || n.ended != 0 || n.expired || n.rotated || n.age == "never" {
+		return 0
+	}
+	days, err := strconv.Atoi(strings.TrimSuffix(string(cmp.Or(n.age, "90d")), "d"))
+	if err != nil {
+		panic(err)
+	}
+	return n.born.WholeSecond() + events.Time(days)*day
+}
+
+// asks is what the next fact is about.
+func (n naive) asks(now events.Time) catalog.Ask {
+	switch {
+	case n.ended != 0:
+		return catalog.AskRevocation
+	case n.end().Passed(now):
+		return catalog.AskExpiry
+	case n.rotationDue() > n.told && n.rotationDue() == n.due():
+		return catalog.AskRotationDue
+	}
+	return catalog.AskNotice
 }
 
 func (n naive) status(now events.Time) events.Status {
 	switch {
-	case n.revoked || n.ended:
+	case n.revoked || n.ended != 0:
 		return events.StatusRevoked
 	case n.expired || n.expires != 0 && n.expires <= now || n.grace != 0 && n.grace <= now:
 		return events.StatusExpired
@@ -138,14 +194,17 @@ func (h *history) fold(org events.OrgID, id events.KeyID) naive {
 	for _, f := range h.facts {
 		switch e := f.Event.(type) {
 		case events.OrganizationDeleted:
-			n.ended = n.ended || f.Subject.Org == org
+			if f.Subject.Org == org {
+				n.ended = f.Meta.Time
+				n.by = cmp.Or(n.by, f.Meta.Reason.Clear)
+			}
 		case events.OrganizationCreated:
 			if f.Subject.Org == org {
-				n.notices = e.Policy.ExpiryNotices
+				n.notices, n.age = e.Policy.ExpiryNotices, e.Policy.RotationDueAfter
 			}
 		case events.OrganizationPolicyChanged:
 			if f.Subject.Org == org {
-				n.notices = e.Policy.ExpiryNotices
+				n.notices, n.age = e.Policy.ExpiryNotices, e.Policy.RotationDueAfter
 			}
 		}
 		if got, ok := f.Subject.Key(); !ok || f.Subject.Org != org || got != id {
@@ -155,7 +214,7 @@ func (h *history) fold(org events.OrgID, id events.KeyID) naive {
 		before := n.end()
 		switch e := f.Event.(type) {
 		case events.KeyCreated:
-			n.created, n.expires, n.kind, n.name = true, e.ExpiresAt, e.KeyKind, e.Name.Clear
+			n.created, n.expires, n.kind, n.name, n.born = true, e.ExpiresAt, e.KeyKind, e.Name.Clear, e.CreatedAt
 		case events.KeyRenamed:
 			n.name = e.Name.Clear
 		case events.KeyDisabled:
@@ -168,12 +227,15 @@ func (h *history) fold(org events.OrgID, id events.KeyID) naive {
 			n.noticed = f.Meta.Time
 		case events.KeyExpired:
 			n.expired = true
+		case events.KeyRotationDue:
+			n.told = e.DueAt
 		case events.KeyRotated:
 			n.rotated, n.grace = true, e.GraceEndsAt
 		case events.KeyGraceChanged:
 			n.grace = e.GraceEndsAt
 		case events.KeyRevoked:
 			n.revoked = true
+			n.by = cmp.Or(n.by, f.Meta.Reason.Clear)
 		}
 		if n.end() != before {
 			n.noticed = f.Meta.Time
@@ -201,7 +263,7 @@ func TestAnyHistoryGivesWhatANaiveFoldGives(t *testing.T) {
 		}
 		now := t0 + events.Time(rapid.IntRange(0, 10).Draw(rt, "now"))*day
 		for _, org := range []events.OrgID{acme, "other"} {
-			byStatus, holders := map[events.Status]int{}, 0
+			byStatus, holders, rotations := map[events.Status]int{}, 0, 0
 			for i := 1; i <= 5; i++ {
 				want := h.fold(org, keyID(i))
 				got, err := c.Key(ctx, org, keyID(i), now)
@@ -215,6 +277,16 @@ func TestAnyHistoryGivesWhatANaiveFoldGives(t *testing.T) {
 				if err != nil || got.Status != status || got.StatusAt(now) != status || got.Revision != want.revision || got.Name.Clear != want.name {
 					rt.Fatalf("key %d: want %s of %+v, got %+v: %v", i, status, want, got, err)
 				}
+				rotate := events.Time(0)
+				if status == events.StatusActive || status == events.StatusInactive {
+					rotate = want.rotationDue()
+				}
+				if got.RotationDueAt != rotate || got.RevocationReason.Clear != want.by {
+					rt.Fatalf("key %d: to be rotated at %s, want %s; revoked since %q, want %q", i, got.RotationDueAt, rotate, got.RevocationReason.Clear, want.by)
+				}
+				if rotate.Passed(now) {
+					rotations++
+				}
 				byStatus[status]++
 				if want.kind == events.KindAPI && !want.rotated && (status == events.StatusActive || status == events.StatusInactive) {
 					holders++
@@ -224,6 +296,12 @@ func TestAnyHistoryGivesWhatANaiveFoldGives(t *testing.T) {
 				keys, _, err := c.Keys(ctx, catalog.Filter{Org: org, Within: everywhere, Status: status}, now)
 				if err != nil || len(keys) != byStatus[status] {
 					rt.Fatalf("%d keys are %s, want %d: %v", len(keys), status, byStatus[status], err)
+				}
+			}
+			for _, status := range []events.Status{"", catalog.StatusAny} {
+				keys, _, err := c.Keys(ctx, catalog.Filter{Org: org, Within: everywhere, Status: status, RotationDue: true}, now)
+				if err != nil || len(keys) != rotations {
+					rt.Fatalf("%d keys are to be rotated, want %d: %v", len(keys), rotations, err)
 				}
 			}
 			if ids, err := c.Holders(ctx, org, now); err != nil || len(ids) != holders {
@@ -247,7 +325,7 @@ func (h *history) checkDue(t *rapid.T, c *catalog.Catalog, now events.Time) {
 				next = at
 			}
 			if at.Passed(now) {
-				want = append(want, fmt.Sprint(org, i, n.end(), at))
+				want = append(want, fmt.Sprint(org, i, n.end(), at, n.asks(now)))
 			}
 		}
 	}
@@ -266,7 +344,7 @@ func (h *history) checkDue(t *rapid.T, c *catalog.Catalog, now events.Time) {
 				t.Fatalf("due at %s after one of %s", d.At, last.At)
 			}
 			last = d
-			got = append(got, fmt.Sprint(d.Org, d.Key[15], d.EndsAt, d.At))
+			got = append(got, fmt.Sprint(d.Org, d.Key[15], d.EndsAt, d.At, d.Ask(now)))
 		}
 	}
 	slices.Sort(want)
@@ -381,7 +459,7 @@ func BenchmarkList(b *testing.B) {
 // of an organization.
 func BenchmarkNotices(b *testing.B) {
 	h := newHistory()
-	h.policy(acme, nil)
+	h.policy(acme, events.Policy{})
 	for n := 1; n <= 100_000; n++ {
 		h.create(acme, n, func(e *events.KeyCreated) { e.ExpiresAt = t0 + 400*day + events.Time(n) })
 	}
@@ -390,7 +468,7 @@ func BenchmarkNotices(b *testing.B) {
 	at := len(h.facts)
 	notices := []events.Period{"14d", "1mo", "1y", "1d", "2d"}
 	for n := 0; b.Loop(); n++ {
-		h.policy(acme, notices[:1+n%5])
+		h.policy(acme, events.Policy{ExpiryNotices: notices[:1+n%5]})
 		if err := c.Apply(b.Context(), h.facts[at:]); err != nil {
 			b.Fatal(err)
 		}

@@ -2,7 +2,7 @@ package catalog
 
 // version is the projection's: raise it whenever the same facts come to mean
 // other rows.
-const version = 2
+const version = 3
 
 // schema is the file as auditors see it. Times are microseconds since 1970, 0
 // is none. A text that may be sealed has two columns: clear, and the seal as
@@ -16,6 +16,7 @@ CREATE TABLE organization (
 	plan             TEXT NOT NULL,
 	limits           TEXT NOT NULL, -- JSON
 	policy           TEXT NOT NULL, -- JSON
+	rotate_after     TEXT NOT NULL, -- the age at which keys should be rotated, as a modifier of SQLite's dates; empty is none
 	created_at       INTEGER NOT NULL,
 	updated_at       INTEGER NOT NULL,
 	created_position INTEGER NOT NULL UNIQUE,
@@ -86,6 +87,7 @@ CREATE TABLE key (
 	disabled           INTEGER NOT NULL DEFAULT 0,
 	expired_at         INTEGER NOT NULL DEFAULT 0,
 	grace_ends_at      INTEGER NOT NULL DEFAULT 0,
+	imported           INTEGER NOT NULL,
 	rotated_from       TEXT NOT NULL,
 	rotated_to         TEXT NOT NULL DEFAULT '',
 	external_id        TEXT NOT NULL,
@@ -94,7 +96,9 @@ CREATE TABLE key (
 	revoked            INTEGER NOT NULL,
 	ends_at            INTEGER NOT NULL, -- the first of expires_at and grace_ends_at
 	noticed_at         INTEGER NOT NULL, -- when that was set, or notice of it given
-	due_at             INTEGER NOT NULL DEFAULT 0, -- when notice of it is due next, or it itself
+	rotation_due_at    INTEGER NOT NULL DEFAULT 0, -- when it should be rotated, none for what was or has ended
+	rotation_told_at   INTEGER NOT NULL DEFAULT 0, -- which such time was told last
+	due_at             INTEGER NOT NULL DEFAULT 0, -- when a fact is due next: notice of the end, it itself, the rotation, or the organization's end
 	revision           INTEGER NOT NULL,
 	position           INTEGER NOT NULL
 ) STRICT;
@@ -102,6 +106,7 @@ CREATE INDEX key_due ON key (due_at) WHERE due_at <> 0;
 CREATE UNIQUE INDEX key_id ON key (org, id);
 CREATE INDEX key_newest ON key (org, created_position);
 CREATE INDEX key_unrevoked ON key (org, created_position) WHERE revoked = 0;
+CREATE INDEX key_rotation ON key (org, created_position, rotation_due_at) WHERE rotation_due_at <> 0;
 CREATE INDEX key_profile ON key (org, profile) WHERE profile <> '';
 CREATE INDEX key_external ON key (org, external_id) WHERE external_id <> '';
 

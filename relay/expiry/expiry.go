@@ -1,5 +1,6 @@
 // Package expiry records in time that keys have ended, and gives notice ahead of
-// it where an organization wants some.
+// it where an organization wants some. It tells of keys that have the age at which
+// they should be rotated, and revokes those of an organization that has ended.
 //
 // The ledger itself is the timer. What is due, and when, follows from its facts,
 // and stands in the catalog in the order of time; every server runs a [Keeper],
@@ -95,7 +96,9 @@ type Config struct {
 	Applied func() events.Position
 	WaitFor func(context.Context, events.Position) error
 	// Expire records that a key's time has come, Notify gives notice of it.
-	Expire, Notify Appender
+	// RotationDue records that it should be rotated, and Revoke revokes it, since
+	// its organization has ended.
+	Expire, Notify, RotationDue, Revoke Appender
 	// Stale tells whether this server's own verdicts are stale. Nothing is recorded
 	// meanwhile: an end that is recorded is for ever, and what makes verdicts stale
 	// may be this machine's clock, which says that ends have come.
@@ -114,7 +117,7 @@ func (c Config) Validate() error {
 	}
 	fault(c.Catalog == nil, "no Catalog")
 	fault(c.Ready == nil || c.Applied == nil || c.WaitFor == nil, "no Ready, Applied or WaitFor")
-	fault(c.Expire == nil || c.Notify == nil, "no Expire or Notify")
+	fault(c.Expire == nil || c.Notify == nil || c.RotationDue == nil || c.Revoke == nil, "no Expire, Notify, RotationDue or Revoke")
 	fault(c.Stale == nil, "no Stale")
 	fault(c.Logger == nil, "no Logger")
 	return errors.Join(faults...)
@@ -122,9 +125,10 @@ func (c Config) Validate() error {
 
 // Stats tell how a keeper is doing.
 type Stats struct {
-	// Expired and Noticed were recorded by this keeper. Idle tries found nothing
-	// to record, mostly since another server was faster, and Failed ones failed.
-	Expired, Noticed, Idle, Failed uint64
+	// Expired, Noticed, RotationDue and Revoked were recorded by this keeper. Idle
+	// tries found nothing to record, mostly since another server was faster, and
+	// Failed ones failed.
+	Expired, Noticed, RotationDue, Revoked, Idle, Failed uint64
 }
 
 // Keeper records what is due.
@@ -135,7 +139,7 @@ type Keeper struct {
 	doubts map[catalog.Due]doubt
 	sweeps int
 
-	expired, noticed, idle, failed atomic.Uint64
+	expired, noticed, rotationDue, revoked, idle, failed atomic.Uint64
 }
 
 // doubt is when a key is tried again, how long it was waited for that, and in
@@ -156,7 +160,10 @@ func New(cfg Config) (*Keeper, error) {
 
 // Stats tells how the keeper is doing.
 func (k *Keeper) Stats() Stats {
-	return Stats{Expired: k.expired.Load(), Noticed: k.noticed.Load(), Idle: k.idle.Load(), Failed: k.failed.Load()}
+	return Stats{
+		Expired: k.expired.Load(), Noticed: k.noticed.Load(), RotationDue: k.rotationDue.Load(), Revoked: k.revoked.Load(),
+		Idle: k.idle.Load(), Failed: k.failed.Load(),
+	}
 }
 
 // Run records what is due until the context ends.
@@ -176,7 +183,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			k.cfg.Logger.WarnContext(ctx, "the ends of keys cannot be recorded now", "error", err, "again_in", backoff)
+			k.cfg.Logger.WarnContext(ctx, "what is due of keys cannot be recorded now", "error", err, "again_in", backoff)
 			pause(ctx, backoff/2+rand.N(backoff))
 			backoff, back = min(2*backoff, longestBackoff), standBack
 		case shared:
@@ -340,7 +347,7 @@ func (k *Keeper) record(ctx context.Context, list []catalog.Due, applied events.
 		case r.err != nil && outage(r.err):
 			err = r.err
 		case r.err != nil:
-			k.cfg.Logger.WarnContext(ctx, "the end of a key cannot be recorded", "organization", string(r.due.Org), "key", r.due.Key.String(), "error", r.err)
+			k.cfg.Logger.WarnContext(ctx, "what is due of a key cannot be recorded", "organization", string(r.due.Org), "key", r.due.Key.String(), "error", r.err)
 			k.doubt(r.due)
 		case r.outcome.Recorded || r.lost(applied):
 			delete(k.doubts, r.due)
@@ -418,10 +425,7 @@ func (k *Keeper) tryTogether(ctx context.Context, list []catalog.Due) []tried {
 }
 
 func (k *Keeper) try(ctx context.Context, d catalog.Due) tried {
-	do, recorded := k.cfg.Notify, &k.noticed
-	if d.Ended(events.TimeOf(time.Now())) {
-		do, recorded = k.cfg.Expire, &k.expired
-	}
+	do, recorded := k.asked(d)
 	outcome, err := do(ctx, d.Org, d.Key)
 	switch {
 	case err != nil:
@@ -432,6 +436,20 @@ func (k *Keeper) try(ctx context.Context, d catalog.Due) tried {
 		k.idle.Add(1)
 	}
 	return tried{d, outcome, err}
+}
+
+// asked is what a key asks for, and what counts it.
+func (k *Keeper) asked(d catalog.Due) (Appender, *atomic.Uint64) {
+	switch d.Ask(events.TimeOf(time.Now())) {
+	case catalog.AskExpiry:
+		return k.cfg.Expire, &k.expired
+	case catalog.AskRotationDue:
+		return k.cfg.RotationDue, &k.rotationDue
+	case catalog.AskRevocation:
+		return k.cfg.Revoke, &k.revoked
+	default:
+		return k.cfg.Notify, &k.noticed
+	}
 }
 
 // errStale says that this server knows too little, or its clock is wrong.

@@ -57,7 +57,8 @@ func TestDueIsWhatIsRecorded(t *testing.T) {
 			},
 			"policy": func(t *rapid.T) {
 				list := rapid.SliceOfN(rapid.SampledFrom([]events.Period{"1d", "7d", "28d", "30d", "31d", "1mo", "2mo", "13mo", "1y"}), 0, 5).Draw(t, "notices")
-				_, err := m.hands.UpdateOrganization(m.ctx, wish(), acme, organization.Update{ExpiryNotices: domain.Some(list)})
+				age := rapid.SampledFrom([]events.Period{"", "3d", "31d", "1mo", "13mo", "1y", "never"}).Draw(t, "age")
+				_, err := m.hands.UpdateOrganization(m.ctx, wish(), acme, organization.Update{ExpiryNotices: domain.Some(list), RotationDueAfter: domain.Some(age)})
 				m.try(t, err)
 			},
 			"extend": func(t *rapid.T) { m.change(t, key.Update{Expiry: domain.Some(drawEnd(t))}) },
@@ -119,46 +120,77 @@ func (m *machine) try(t *rapid.T, err error) {
 	}
 }
 
-// look holds what the catalog says to what is recorded when every key is tried.
+// look holds what the catalog says to what is recorded when it is done (of the
+// installation's own key too, which gets old like any other), and when
+// every key is tried after that.
 func (m *machine) look(t *rapid.T) {
-	ctx, now := context.Background(), events.TimeOf(m.at)
-	list, err := m.hands.catalog.Due(ctx, now, catalog.Due{}, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	due := map[events.KeyID]string{}
-	for _, d := range list {
-		due[d.Key] = "notice of " + d.EndsAt.String()
-		if d.Ended(now) {
-			due[d.Key] = "end at " + d.EndsAt.String()
+	now := events.TimeOf(m.at)
+	for {
+		list, err := m.hands.catalog.Due(m.ctx, now, catalog.Due{}, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 0 {
+			break
+		}
+		for _, d := range list {
+			do, want := m.asked(d, now)
+			if got := m.recorded(t, do, d.Org, d.Key); got != want {
+				t.Fatalf("at %s the catalog says %q of a key, recorded is %q", now, want, got)
+			}
 		}
 	}
 	for _, id := range m.keys {
-		told := ""
-		for _, do := range []func(context.Context, events.OrgID, events.KeyID) (commands.Outcome, error){m.hands.NotifyExpiry, m.hands.ExpireKey} {
-			out, err := do(ctx, acme, id)
-			if err != nil {
-				t.Fatal(err)
+		for _, do := range []appender{m.hands.NotifyExpiry, m.hands.NoteRotation, m.hands.ExpireKey, m.hands.EndKey} {
+			if got := m.recorded(t, do, acme, id); got != "" {
+				t.Fatalf("at %s the catalog says nothing of a key, recorded is %q", now, got)
 			}
-			if err := m.hands.runner.WaitFor(ctx, out.Position); err != nil {
-				t.Fatal(err)
-			}
-			for _, f := range out.Facts {
-				switch e := f.Event.(type) {
-				case events.KeyExpired:
-					told += "end at " + e.ExpiredAt.String()
-				case events.KeyExpiring:
-					told += "notice of " + e.ExpiresAt.String()
-				default:
-					told += fmt.Sprint(f.Event)
-				}
-			}
-		}
-		if told != due[id] {
-			t.Fatalf("at %s the catalog says %q of a key, recorded is %q", now, due[id], told)
 		}
 	}
-	if left, err := m.hands.catalog.Overdue(ctx, now, 100); err != nil || left != 0 {
+	if left, err := m.hands.catalog.Overdue(m.ctx, now, 100); err != nil || left != 0 {
 		t.Fatalf("%d are left, %v", left, err)
 	}
+}
+
+type appender = func(context.Context, events.OrgID, events.KeyID) (commands.Outcome, error)
+
+// asked is what records what the catalog says, and what that is.
+func (m *machine) asked(d catalog.Due, now events.Time) (appender, string) {
+	switch d.Ask(now) {
+	case catalog.AskExpiry:
+		return m.hands.ExpireKey, "end at " + d.EndsAt.String()
+	case catalog.AskRotationDue:
+		return m.hands.NoteRotation, "rotation due at " + d.At.String()
+	case catalog.AskRevocation:
+		return m.hands.EndKey, "revoked"
+	default:
+		return m.hands.NotifyExpiry, "notice of " + d.EndsAt.String()
+	}
+}
+
+// recorded is what trying a key comes to, in words.
+func (m *machine) recorded(t *rapid.T, do appender, org events.OrgID, id events.KeyID) string {
+	out, err := do(m.ctx, org, id)
+	if err == nil {
+		err = m.hands.runner.WaitFor(m.ctx, out.Position)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := ""
+	for _, f := range out.Facts {
+		switch e := f.Event.(type) {
+		case events.KeyExpired:
+			told += "end at " + e.ExpiredAt.String()
+		case events.KeyExpiring:
+			told += "notice of " + e.ExpiresAt.String()
+		case events.KeyRotationDue:
+			told += "rotation due at " + e.DueAt.String()
+		case events.KeyRevoked:
+			told += "revoked"
+		default:
+			told += fmt.Sprint(f.Event)
+		}
+	}
+	return told
 }

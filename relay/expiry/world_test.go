@@ -167,7 +167,8 @@ func (w *world) server(change func(*expiry.Config)) *server {
 	}
 	cfg := expiry.Config{
 		Catalog: s.catalog, Ready: s.runner.Ready(), Applied: s.runner.Applied, WaitFor: s.runner.WaitFor,
-		Expire: s.appender(s.ExpireKey), Notify: s.appender(s.NotifyExpiry), Logger: quiet,
+		Expire: s.appender(s.ExpireKey), Notify: s.appender(s.NotifyExpiry),
+		RotationDue: s.appender(s.NoteRotation), Revoke: s.appender(s.EndKey), Logger: quiet,
 		Stale: func() bool { return false },
 	}
 	if change != nil {
