@@ -32,6 +32,8 @@ type endpoint struct {
 	// bare, an empty body is as good as {}.
 	takes any
 	bare  bool
+	// maxBody bounds that body; MaxBodyBytes unless set.
+	maxBody int64
 	// example is a request's body.
 	example any
 	query   []parameter
@@ -112,7 +114,7 @@ func (s *Server) respond(ctx context.Context, c *call) (reply, error) {
 	if err := c.checkQuery(); err != nil {
 		return reply{}, err
 	}
-	if c.body, err = readBody(c.w, c.r, MaxBodyBytes); err != nil {
+	if c.body, err = readBody(c.w, c.r, c.endpoint.bound()); err != nil {
 		return reply{}, err
 	}
 	if c.endpoint.takes == nil && len(c.body) > 0 {
@@ -220,6 +222,14 @@ func (c *call) checkQuery() error {
 		}
 	}
 	return nil
+}
+
+// bound is how long a body may be.
+func (e *endpoint) bound() int64 {
+	if e.maxBody != 0 {
+		return e.maxBody
+	}
+	return MaxBodyBytes
 }
 
 func (e *endpoint) has(name string) bool {

@@ -8,6 +8,10 @@ const (
 	// catalog, has to fit a fact of 60 KiB; the rest is white space and escapes.
 	MaxBodyBytes = 1 << 20
 
+	// MaxImportBytes bounds an import: 1,000 keys with what keys mostly have, which
+	// is a few hundred bytes, and room for some that have a lot.
+	MaxImportBytes = 8 << 20
+
 	// MaxVerifyBytes bounds the body of /v1/verify: a key, a few names and the
 	// context of the request, each bounded by itself.
 	MaxVerifyBytes = 16 << 10

@@ -96,10 +96,6 @@ var kinds = []kind{
 		"The organization has as many active keys as it may. Revoke one, or raise the limit.",
 	},
 	{
-		domain.ErrDigestTaken, 409, "digest_taken", "Digest is taken",
-		"The digest is that of another key, or stands in the request before. No two keys have the same.",
-	},
-	{
 		domain.ErrLimitReached, 409, "limit_reached", "Limit reached",
 		"The organization has as many workspaces or profiles as one may have. Delete one that is not needed any more.",
 	},
@@ -109,7 +105,7 @@ var kinds = []kind{
 	},
 	{
 		domain.ErrDigestTaken, 409, "digest_taken", "Digest is taken",
-		"A key of this digest is there already, in another organization of this installation or earlier in the same request. One secret cannot be two keys.",
+		"The digest is that of another key of this installation, or stands in the request before. One secret cannot be two keys.",
 	},
 	{
 		domain.ErrLastOwner, 409, "last_owner", "Last owner",

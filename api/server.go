@@ -69,7 +69,7 @@ func (s *Server) endpoints() []endpoint {
 	s.streamed = &events
 	return slices.Concat(
 		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(),
-		[]endpoint{s.verifyEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), events}, s.plainEndpoints(),
+		[]endpoint{s.importEndpoint(), s.verifyEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), events}, s.plainEndpoints(),
 	)
 }
 
@@ -100,7 +100,13 @@ func (s *Server) route(endpoints []endpoint, document, page []byte) http.Handler
 		allowed[path] = []string{"GET"}
 	}
 	for path, methods := range allowed {
-		mux.HandleFunc(path, notAllowed(methods))
+		patterns := []string{path}
+		if shadows(path, allowed) {
+			patterns = without(methods, path)
+		}
+		for _, pattern := range patterns {
+			mux.HandleFunc(pattern, notAllowed(methods))
+		}
 	}
 	mux.HandleFunc("/v1/", notFound)
 	mux.HandleFunc("/", notFound)
@@ -108,6 +114,30 @@ func (s *Server) route(endpoints []endpoint, document, page []byte) http.Handler
 		mux.Handle("GET /{$}", s.cfg.Console)
 	}
 	return guarded(mux)
+}
+
+// shadows reports whether a path stands where another has a parameter. The router
+// then takes no handler for every method of it, which neither of the two would be
+// more special than.
+func shadows(path string, others map[string][]string) bool {
+	last := strings.LastIndexByte(path, '/')
+	for other := range others {
+		if i := strings.LastIndexByte(other, '/'); other != path && other[:i] == path[:last] && strings.HasPrefix(other[i:], "/{") {
+			return true
+		}
+	}
+	return false
+}
+
+// without are the patterns of all methods that a path does not take.
+func without(taken []string, path string) []string {
+	var out []string
+	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+		if !slices.Contains(taken, method) {
+			out = append(out, method+" "+path)
+		}
+	}
+	return out
 }
 
 // guarded answers what no router should see: a key in the path, which a

@@ -207,7 +207,11 @@ func (t *tenant) born(f events.Recorded) {
 	switch e := f.Event.(type) {
 	case events.KeyCreated:
 		if e.KeyKind == events.KindAPI {
-			t.before, t.unguarded, t.birth = t.unguarded, f.Position, f.Meta.Command
+			if f.Meta.Command != t.birth {
+				// Of those that one command bears, all have a place or none.
+				t.before = t.unguarded
+			}
+			t.unguarded, t.birth = f.Position, f.Meta.Command
 		}
 	case events.QuotaChanged:
 		if f.Meta.Command == t.birth {

@@ -114,6 +114,11 @@ type Config struct {
 	// ledger's end when it is called or later. It is asked when a limit is set,
 	// and when keys were born outside it.
 	Holders func(ctx context.Context, org events.OrgID) ([]events.KeyID, error)
+	// Taken tells which key a digest is known of, if it is of any, as far as this
+	// server knows. It is asked what an import should not repeat; without it, and
+	// where it lags, two keys of different organizations may have one digest, and
+	// verdicts honour the first. Optional.
+	Taken func(events.Digest) (events.OrgID, events.KeyID, bool)
 	// Await returns when this server's own index and configuration have applied
 	// a position, so that an answered change decides the very next verdict here.
 	Await func(ctx context.Context, pos events.Position) error
@@ -253,11 +258,15 @@ func (h history) own(o order) ([]events.Recorded, error) {
 			continue
 		}
 		if f.Meta.Digest != o.digest {
-			return nil, domain.Refuse(ErrIdempotencyKeyReused, "Idempotency-Key", "was used with another request body; use a new key for a new request")
+			return nil, errReused()
 		}
 		out = append(out, f)
 	}
 	return out, nil
+}
+
+func errReused() error {
+	return domain.Refuse(ErrIdempotencyKeyReused, "Idempotency-Key", "was used with another request body; use a new key for a new request")
 }
 
 // placed is a fact and where it belongs.
@@ -282,6 +291,8 @@ type attempt struct {
 	revision events.Revision
 	position events.Position
 	config   events.Position
+	// command takes the place of the wish's own where the wish comes in parts.
+	command events.CommandID
 	// absorbing says that If-Match does not apply: nothing blocks a revocation.
 	absorbing bool
 }
@@ -402,6 +413,9 @@ func (s *Service) answer(ctx context.Context, o order, out Outcome) Outcome {
 
 // entries gives each fact its envelope, revision and expectation.
 func (s *Service) entries(o order, a attempt) ([]events.Entry, error) {
+	if a.command != (events.CommandID{}) {
+		o.command = a.command
+	}
 	revisions := map[events.Subject]events.Revision{}
 	out := make([]events.Entry, 0, len(a.facts))
 	for _, f := range a.facts {

@@ -156,7 +156,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, owner string, name eve
 	must(t, err)
 	service, err := commands.New(commands.Config{
 		Log: ledger, Ledger: id, Configuration: configuration, Await: memory.WaitFor, Logger: log,
-		Holders: holders(ledger, catalogs, browse),
+		Holders: holders(ledger, catalogs, browse), Taken: idx.Taken,
 	})
 	must(t, err)
 	s.Config = api.Config{

@@ -118,6 +118,12 @@ func (c *Client) CreateKey(ctx context.Context, org string, body wire.CreateKey,
 	return call[wire.Created](ctx, c, "POST", path("organizations", org, "keys"), body, o...)
 }
 
+// ImportKeys brings keys over from another system, up to 1,000 at once. Each has
+// its own result in the answer; importing them again makes no second ones.
+func (c *Client) ImportKeys(ctx context.Context, org string, body wire.ImportKeys, o ...Option) (wire.ImportedKeys, error) {
+	return call[wire.ImportedKeys](ctx, c, "POST", path("organizations", org, "keys")+"/import", body, o...)
+}
+
 // KeyFilter says which keys are wanted; its zero value wants all but REVOKED.
 type KeyFilter struct {
 	// Status is ACTIVE, INACTIVE, EXPIRED, REVOKED or all.

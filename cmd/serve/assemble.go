@@ -131,7 +131,7 @@ func (p *parts) connect(cfg Config) error {
 	}
 	service, err := commands.New(commands.Config{
 		Log: p.ledger, Ledger: p.ledger.positions.Ledger, Configuration: p.configuration,
-		Holders: p.holders, Await: p.await, Logger: cfg.Logger,
+		Holders: p.holders, Taken: p.index.Taken, Await: p.await, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err

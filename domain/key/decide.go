@@ -12,7 +12,6 @@ import (
 
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/configuration"
-	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/period"
 	"github.com/keyledger/keyledger/events"
 )
@@ -51,6 +50,12 @@ type Create struct {
 	Expiry      Expiry
 	Metadata    events.Metadata
 	ExternalID  events.Text
+	// Imported says that the key comes from another system: its prefix and last
+	// four are what is told of it. CreatedAt, of an imported key alone, is when it
+	// began there, Now unless given. Status is ACTIVE unless it is INACTIVE.
+	Imported  bool
+	CreatedAt events.Time
+	Status    events.Status
 	// Sovereign says that neither limits nor policy bind the key: whoever runs the
 	// installation lets themself in, whatever somebody has set.
 	Sovereign bool
@@ -211,8 +216,8 @@ func create(s State, c Create) ([]events.Event, error) {
 	if err := checkKind(c.Config, c.Kind, c.Role); err != nil {
 		return nil, err
 	}
-	if err := keystring.ValidPrefix(c.Issued.Prefix); err != nil {
-		return nil, domain.Refuse(domain.ErrInvalid, "prefix", "must be 1 to 15 characters of a-z, 0-9 and '_', beginning with a letter or digit and not ending with '_'")
+	if err := checkIssued(c); err != nil {
+		return nil, err
 	}
 	if c.Sovereign {
 		c.Config.Organization.Limits, c.Config.Organization.Policy = events.Limits{}, events.Policy{}
@@ -246,11 +251,14 @@ func create(s State, c Create) ([]events.Event, error) {
 	}
 	created := events.KeyCreated{
 		ID: c.Issued.ID, KeyKind: c.Kind, Role: c.Role, Name: c.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
-		Digest: c.Issued.Digest, Permissions: permissions, Scope: scope, Profile: c.Profile, CreatedAt: c.Now,
-		ExpiresAt: expires, Metadata: metadata, ExternalID: c.ExternalID,
+		Digest: c.Issued.Digest, Permissions: permissions, Scope: scope, Profile: c.Profile, CreatedAt: c.began(),
+		ExpiresAt: expires, Metadata: metadata, ExternalID: c.ExternalID, Imported: c.Imported,
 	}
 	if err := refuseHuge(State{}, Evolve(State{}, created)); err != nil {
 		return nil, err
+	}
+	if c.Status == events.StatusInactive {
+		return []events.Event{created, events.KeyDisabled{}}, nil
 	}
 	return []events.Event{created}, nil
 }

@@ -19,7 +19,7 @@ type State struct {
 // Holds reports whether a key holds a place.
 func (s State) Holds(id events.KeyID) bool { return slices.Contains(s.Holders, id) }
 
-// Command is a wish about places: [Take], [Replace] or [Reset].
+// Command is a wish about places: [Take], [Admit], [Replace] or [Reset].
 type Command interface{ command() }
 
 // Take asks for a place. Ended are the holders known to have ended; they are
@@ -28,6 +28,16 @@ type Take struct {
 	Key   events.KeyID
 	Limit int
 	Ended []events.KeyID
+}
+
+// Admit asks for a place for each of several keys, in their order. When there is
+// none for all of them it is refused, unless Partly: then the first get those that
+// there are, and only when there are none at all is it refused.
+type Admit struct {
+	Keys   []events.KeyID
+	Limit  int
+	Ended  []events.KeyID
+	Partly bool
 }
 
 // Replace hands the place of a rotated key to its successor. Nobody gains a
@@ -46,6 +56,7 @@ type Reset struct {
 }
 
 func (Take) command()    {}
+func (Admit) command()   {}
 func (Replace) command() {}
 func (Reset) command()   {}
 
@@ -54,6 +65,8 @@ func Decide(s State, c Command) ([]events.Event, error) {
 	switch c := c.(type) {
 	case Take:
 		return take(s, c.Key, c.Limit, c.Ended)
+	case Admit:
+		return admit(s, c)
 	case Replace:
 		i := slices.Index(s.Holders, c.Old)
 		if i < 0 {
@@ -82,16 +95,21 @@ func Decide(s State, c Command) ([]events.Event, error) {
 }
 
 func take(s State, id events.KeyID, limit int, ended []events.KeyID) ([]events.Event, error) {
+	return admit(s, Admit{Keys: []events.KeyID{id}, Limit: limit, Ended: ended})
+}
+
+func admit(s State, c Admit) ([]events.Event, error) {
 	holders := s.Holders
-	if len(holders) >= limit {
-		holders = without(holders, ended)
+	if len(holders)+len(c.Keys) > c.Limit {
+		holders = without(holders, c.Ended)
 	}
-	if len(holders) >= limit {
+	room := max(0, c.Limit-len(holders))
+	if room == 0 || room < len(c.Keys) && !c.Partly {
 		return nil, domain.Refuse(domain.ErrKeyLimitReached, "",
-			"the organization may have %d active keys and has %d; revoke one, or raise limits.max_active_keys", limit, len(holders))
+			"the organization may have %d active keys and has %d; revoke one, or raise limits.max_active_keys", c.Limit, len(holders))
 	}
-	next := append(slices.Clone(holders), id)
-	return []events.Event{events.QuotaChanged{Limit: limit, Holders: next}}, nil
+	next := append(slices.Clone(holders), c.Keys[:min(room, len(c.Keys))]...)
+	return []events.Event{events.QuotaChanged{Limit: c.Limit, Holders: next}}, nil
 }
 
 func without(holders, gone []events.KeyID) []events.KeyID {

@@ -70,6 +70,15 @@ func (x *Index) Lookup(value *events.DigestValue, hit *Hit) bool {
 	}
 }
 
+// Taken tells which key a digest is known of, if it is of any.
+func (x *Index) Taken(d events.Digest) (events.OrgID, events.KeyID, bool) {
+	value, hit := DigestOf(d), Hit{}
+	if !x.Lookup(&value, &hit) {
+		return "", events.KeyID{}, false
+	}
+	return hit.Org(), hit.Key(), true
+}
+
 // holds reports whether everything a state led to is still as it was read.
 func (x *Index) holds(s *slot, state uint64, g *grant, hash uint32, r *rows) bool {
 	return s.state() == state && x.grants.get(grantOf(state)) == g && x.table.current(hash, r)
