@@ -78,8 +78,10 @@ func (s *Server) shown(ctx context.Context, out commands.Outcome) error {
 }
 
 // preview answers a change that was only to be tried.
-func preview(facts []events.Recorded) (reply, error) {
-	out := wire.DryRun{DryRun: true, Events: []wire.Preview{}}
+func preview(facts []events.Recorded) (reply, error) { return previewOf(facts, nil) }
+
+func previewOf(facts []events.Recorded, warnings []wire.Warning) (reply, error) {
+	out := wire.DryRun{DryRun: true, Events: []wire.Preview{}, Warnings: warnings}
 	for _, f := range facts {
 		data, err := json.Marshal(f.Event, json.Deterministic(true))
 		if err != nil {

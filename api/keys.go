@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyledger/keyledger/api/wire"
@@ -22,7 +24,7 @@ func (s *Server) keyEndpoints() []endpoint {
 	ended := []string{"invalid_value", "unknown_permission", "unknown_workspace", "unknown_profile", "past_expiry", "lifetime_too_long", "policy_violation", "ended"}
 	revoke := endpoint{
 		tag: tag, who: changes, answers: wire.Changed{}, status: 200, change: true, handle: s.revokeKey,
-		description: "For ever, and from the next verdict on. It holds whatever the revision, so that nothing blocks it, and repeating it does no harm. A successor lives on unless cascade asks for it.",
+		description: "For ever, and from the next verdict on. It holds whatever the revision, so that nothing blocks it, and repeating it does no harm. A successor lives on unless cascade asks for it; while no VALID use of it is known, warnings tells that, with dry_run too.",
 	}
 	byPost, byDelete := revoke, revoke
 	byPost.method, byPost.path, byPost.id, byPost.summary = "POST", one+"/revoke", "revoke-key", "Revoke a key"
@@ -433,16 +435,50 @@ func (s *Server) revokeKey(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	var warnings []wire.Warning
+	if !body.Cascade {
+		warnings = s.successorUnused(ctx, c.principal, out)
+	}
 	if w.DryRun {
-		return preview(out.Facts)
+		return previewOf(out.Facts, warnings)
 	}
 	if err := s.applied(out.Outcome); err != nil {
 		return reply{}, err
 	}
 	return reply{
-		body:     wire.Changed{Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Position: s.position(out.Position)},
+		body: wire.Changed{
+			Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Position: s.position(out.Position), Warnings: warnings,
+		},
 		revision: out.Key.Revision, replayed: out.Replayed, lags: !out.Applied,
 	}, nil
+}
+
+// successorUnused warns whoever ends a key that was rotated while nobody has
+// changed over to its successor, as far as the catalog knows. A key that had
+// ended before takes nothing from anybody.
+func (s *Server) successorUnused(ctx context.Context, asks commands.Principal, out commands.KeyOutcome) []wire.Warning {
+	k := out.Key
+	now := events.TimeOf(time.Now())
+	revoked := slices.ContainsFunc(out.Facts, func(f events.Recorded) bool { return f.Event.Kind() == events.KindKeyRevoked })
+	if !revoked || k.RotatedTo.IsZero() || k.Expired || k.EndsAt().Passed(now) {
+		return nil
+	}
+	s.settle(ctx)
+	next, err := s.cfg.Catalog.Key(ctx, k.Org, k.RotatedTo, now)
+	switch {
+	case errors.Is(err, catalog.ErrNotFound):
+		// It is there, or the key would not have been rotated to it: too young to
+		// be known, let alone to be used.
+	case err != nil, !asks.Covers(next.Scope), !next.LastUsedAt.IsZero():
+		return nil
+	case next.Status == events.StatusRevoked, next.Status == events.StatusExpired:
+		return nil
+	}
+	return []wire.Warning{{
+		Code: wire.WarnSuccessorUnused,
+		Detail: fmt.Sprintf("no VALID use is known of %s, the key that succeeds it: whoever used this one until now may not have changed over yet, and is denied",
+			k.RotatedTo),
+	}}
 }
 
 func (s *Server) rotateKey(ctx context.Context, c *call) (reply, error) {

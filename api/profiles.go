@@ -255,5 +255,10 @@ func inUse(users catalog.Users) error {
 	if n := users.Count - len(names); n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	return domain.Refuse(domain.ErrInUse, "", "%d keys have the profile: %s%s; detach it from them, or ask with force=true", users.Count, strings.Join(names, ", "), more)
+	have, them := "keys have", "them"
+	if users.Count == 1 {
+		have, them = "key has", "it"
+	}
+	return domain.Refuse(domain.ErrInUse, "", "%d %s the profile: %s%s; detach it from %s, or ask with force=true",
+		users.Count, have, strings.Join(names, ", "), more, them)
 }

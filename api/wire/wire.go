@@ -276,9 +276,19 @@ type Rotated struct {
 
 // Changed answers a revocation.
 type Changed struct {
-	Key      Key    `json:"key"`
-	Position string `json:"position"`
+	Key      Key       `json:"key"`
+	Position string    `json:"position"`
+	Warnings []Warning `json:"warnings,omitempty" doc:"What may not have been meant. It was done all the same."`
 }
+
+// Warning says of a change that it may not have been meant.
+type Warning struct {
+	Code   string `json:"code" enum:"successor_unused" doc:"successor_unused: the key was rotated, and no VALID use of its successor is known, so that whoever used the key may now be denied. Uses are known some seconds after they happen."`
+	Detail string `json:"detail"`
+}
+
+// WarnSuccessorUnused warns of the end of a key whose successor is not used yet.
+const WarnSuccessorUnused = "successor_unused"
 
 // Deleted answers the end of an organization, workspace or profile.
 type Deleted struct {
@@ -290,6 +300,8 @@ type Deleted struct {
 type DryRun struct {
 	DryRun bool      `json:"dry_run" doc:"true."`
 	Events []Preview `json:"events" doc:"Empty when nothing would change."`
+	// Warnings are those of the change.
+	Warnings []Warning `json:"warnings,omitempty" doc:"What may not be meant."`
 	// Items are those of an import alone.
 	Items []ImportItem `json:"items,omitempty" doc:"Of an import: what would become of each key."`
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -193,11 +194,16 @@ brings it back. A key that succeeded it by rotation lives on, unless --cascade.`
 		if err != nil {
 			return err
 		}
-		if err := a.askRevoke(cmd, s, org, args[0], w); err != nil {
+		body := wire.RevokeKey{Reason: w.reason, Cascade: cascade}
+		warned, err := a.askRevoke(cmd, s, org, args[0], body, w)
+		if err != nil {
 			return err
 		}
 		var got answer
-		done, err := s.RevokeKey(cmd.Context(), org, args[0], wire.RevokeKey{Reason: w.reason, Cascade: cascade}, a.options(w, &got)...)
+		done, err := s.RevokeKey(cmd.Context(), org, args[0], body, a.options(w, &got)...)
+		if !warned && err == nil {
+			a.warn(done.Warnings)
+		}
 		return a.changed(err, got, done, args[0], func() error {
 			return a.out.say("Revoked key %s (%s). It is denied from now on, for ever.", done.Key.ID, plain(nameOf(done.Key)))
 		})
@@ -205,19 +211,42 @@ brings it back. A key that succeeded it by rotation lives on, unless --cascade.`
 	return c
 }
 
-// askRevoke asks by the key's name: ids look alike.
-func (a *app) askRevoke(cmd *cobra.Command, s *session, org, id string, w *wish) error {
+// askRevoke asks by the key's name, since ids look alike, and with what the
+// server warns of. It tells whether it has warned.
+func (a *app) askRevoke(cmd *cobra.Command, s *session, org, id string, body wire.RevokeKey, w *wish) (warned bool, err error) {
 	question := "Revoke key " + id + ", for ever?"
 	if _, ok := terminalOf(a.env.Stdin); ok && !w.dryRun {
 		if yes, err := cmd.Flags().GetBool("yes"); err == nil && !yes {
 			k, err := s.Key(cmd.Context(), org, id)
 			if err != nil {
-				return err
+				return false, err
 			}
 			question = fmt.Sprintf("Revoke key %s (%s), for ever?", id, plain(nameOf(k)))
+			if k.RotatedTo != "" {
+				var dry wire.DryRun
+				if _, err := s.RevokeKey(cmd.Context(), org, id, body, client.DryRun(&dry)); err != nil {
+					return false, err
+				}
+				for _, warning := range dry.Warnings {
+					question, warned = warningText(warning)+"\n"+question, true
+				}
+			}
 		}
 	}
-	return a.ask(cmd, w, question)
+	return warned, a.ask(cmd, w, question)
+}
+
+func warningText(w wire.Warning) string { return "Warning: " + plain(w.Detail) + "." }
+
+// warn tells what may not have been meant, beside the answer. A document holds it
+// itself.
+func (a *app) warn(warnings []wire.Warning) {
+	if a.out.format == formatJSON {
+		return
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(a.env.Stderr, warningText(w))
+	}
 }
 
 // nameOf is what people call a key.

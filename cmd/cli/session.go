@@ -143,6 +143,7 @@ func (a *app) rehearsed(d wire.DryRun) error {
 	if a.out.format == formatJSON {
 		return a.out.json(d)
 	}
+	a.warn(d.Warnings)
 	if len(d.Events) == 0 {
 		return a.out.say("Nothing would change.")
 	}
