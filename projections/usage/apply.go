@@ -1,7 +1,6 @@
 package usage
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -33,14 +32,21 @@ func (v *View) Apply(ctx context.Context, blocks []uses.Message) error {
 	c, err := v.read(blocks)
 	last := blocks[len(blocks)-1].Position
 	if err == nil {
-		err = v.db.Update(ctx, v.at, last, c.write)
+		err = v.recall(ctx, c)
+	}
+	if err == nil {
+		err = v.db.Update(ctx, v.at, last, func(tx *sqlview.Tx) error { return c.write(tx, v.memory) })
 	}
 	if err != nil {
 		// What was counted in memory is not in the file.
 		v.seen = nil
 		return err
 	}
-	v.at = last
+	v.at, v.clock = last, c.clock
+	v.memory.shrink()
+	if c.news {
+		v.news.Store(uint64(last))
+	}
 	return nil
 }
 
@@ -48,10 +54,24 @@ func (v *View) Apply(ctx context.Context, blocks []uses.Message) error {
 type changes struct {
 	seen     *uses.Continuity
 	trimmed  bool
-	keys     map[keyName]*LastUse
+	keys     map[keyName]*keyUse
+	sources  map[sourceName]*sourceUse
+	met      []*sourceUse // the same, in order
+	denied   map[minuteName]denied
 	findings []Finding
 	boots    map[bootName]events.Position // with the position met first
 	series   map[seriesName]struct{}
+	// clock is the minute until which blocks were stored, clockWas what it was
+	// before these.
+	clock, clockWas events.Time
+	// news says that somebody may want to be told.
+	news bool
+}
+
+// keyUse is what some blocks tell of a key.
+type keyUse struct {
+	LastUse
+	recent *sourceUse
 }
 
 type keyName struct {
@@ -73,7 +93,8 @@ type seriesName struct {
 // times is written once.
 func (v *View) read(blocks []uses.Message) (*changes, error) {
 	c := &changes{
-		seen: v.seen, keys: make(map[keyName]*LastUse),
+		seen: v.seen, clock: v.clock, clockWas: v.clock, keys: make(map[keyName]*keyUse),
+		sources: make(map[sourceName]*sourceUse), denied: make(map[minuteName]denied),
 		boots: make(map[bootName]events.Position), series: make(map[seriesName]struct{}),
 	}
 	at := v.at
@@ -90,6 +111,7 @@ func (v *View) read(blocks []uses.Message) (*changes, error) {
 			}})
 		}
 		at = r.Position
+		c.clock = max(c.clock, wholeMinute(r.Stored))
 		b, err := v.dec.Decode(r.Subject, r.Body)
 		if err == nil && b.Ledger != v.cfg.Of.Ledger {
 			err = errors.New("block of another ledger")
@@ -130,19 +152,25 @@ func (c *changes) add(r uses.Message, b uses.Block) {
 		c.boots[boot] = r.Position
 	}
 	c.series[seriesName{boot, b.Org}] = struct{}{}
-	_, findings := c.seen.Add(b.Header)
+	fresh, findings := c.seen.Add(b.Header)
 	for _, f := range findings {
 		c.findings = append(c.findings, Finding{Position: r.Position, Finding: f})
 	}
-	// A block that comes again moves nothing: the latest time wins.
+	// A block that comes again moves nothing: the latest time wins, a source is as
+	// well known as before, and only what is new is counted.
 	for i := range b.Uses {
 		u := &b.Uses[i]
-		l := c.keys[keyName{b.Org, u.Key}]
+		name := keyName{b.Org, u.Key}
+		l := c.keys[name]
 		if l == nil {
-			l = &LastUse{Key: u.Key}
-			c.keys[keyName{b.Org, u.Key}] = l
+			l = &keyUse{LastUse: LastUse{Key: u.Key}}
+			c.keys[name] = l
 		}
 		l.add(u, r.Stored)
+		c.source(name, &l.recent, u, b.Verifier, r)
+		if fresh != 0 && b.First+uint64(i) >= fresh {
+			c.deny(name, u, r)
+		}
 	}
 }
 
@@ -150,10 +178,7 @@ func (c *changes) add(r uses.Message, b uses.Block) {
 // stored, whatever the verifier's clock said: one that runs ahead must not make
 // a key look used for years to come.
 func (l *LastUse) add(u *uses.Use, stored events.Time) {
-	at := u.At
-	if stored != 0 {
-		at = min(at, stored)
-	}
+	at := noLater(u.At, stored)
 	if at >= l.SeenAt {
 		l.SeenAt, l.SeenCode = at, u.Code
 	}
@@ -162,13 +187,19 @@ func (l *LastUse) add(u *uses.Use, stored events.Time) {
 	}
 }
 
-func (c *changes) write(tx *sqlview.Tx) error {
+func (c *changes) write(tx *sqlview.Tx, m *memory) error {
 	if c.trimmed {
 		if _, err := tx.Exec(`INSERT INTO beginning VALUES (1)`); err != nil {
 			return err
 		}
 	}
 	if err := c.writeKeys(tx); err != nil {
+		return err
+	}
+	if err := c.writeSources(tx, m); err != nil {
+		return err
+	}
+	if err := c.writeDenials(tx); err != nil {
 		return err
 	}
 	n := 0
@@ -197,9 +228,7 @@ func (c *changes) writeKeys(tx *sqlview.Tx) error {
 	for name := range c.keys {
 		names = append(names, name)
 	}
-	slices.SortFunc(names, func(a, b keyName) int {
-		return cmp.Or(strings.Compare(string(a.org), string(b.org)), slices.Compare(a.key[:], b.key[:]))
-	})
+	slices.SortFunc(names, inOrder)
 	for _, name := range names {
 		l := c.keys[name]
 		_, err := tx.Exec(`INSERT INTO last_used AS l VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?)
@@ -258,9 +287,13 @@ func (v *View) load(ctx context.Context) error {
 	}
 	seen := &uses.Continuity{}
 	var at int64
+	var clock events.Time
 	err := v.db.Snapshot(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `SELECT position, EXISTS (SELECT 1 FROM beginning WHERE trimmed) FROM view`).Scan(&at, &seen.Trimmed)
 		if err != nil {
+			return err
+		}
+		if clock, err = loadClock(ctx, tx); err != nil {
 			return err
 		}
 		series, err := loadSeries(ctx, tx)
@@ -277,7 +310,7 @@ func (v *View) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("usage: load: %w", err)
 	}
-	v.seen, v.at = seen, events.Position(at)
+	v.seen, v.at, v.clock, v.memory = seen, events.Position(at), clock, newMemory()
 	return nil
 }
 

@@ -1,5 +1,6 @@
-// Package usage tells when each key was last used, and whether any recorded use
-// is missing: a view of the stream of uses, in one SQLite file.
+// Package usage tells when each key was last used and from where, how often it was
+// denied, and whether any recorded use is missing: a view of the stream of uses, in
+// one SQLite file.
 //
 // A key's last use is its last VALID one: an attempt that was denied is no use
 // of what the key gives access to, and a key that is only ever denied must look
@@ -17,12 +18,21 @@
 // UTC, ids are texts:
 //
 //	last_used(org, key, at, permission, workspace, seen_at, seen_code)
+//	source(org, key, kind, source, first_at, last_at, first_verifier, first_code, position, news)
+//	denials(minute, org, key, count, position)
 //	findings(position, n, kind, verifier, boot, org, first, last, count, from_at, to_at)
 //	unended(verifier, boot, bound, began, seen, superseded)
 //
 // In last_used, at is NULL for a key that never had a VALID use; permission and
 // workspace are those of the VALID use at that time; seen_code is the number of
 // the [events.Code] of the last attempt.
+//
+// A source is where uses of a key came from, in clear: a client's address where
+// that is recorded, else the program that it says it is (kind says which). last_at
+// is the minute of the last use from there. Of each key some are kept, those that
+// came first; news marks what [View.NewSources] tells. In denials, minute is the
+// beginning of one, and position that of the last block that told of a denial in
+// it; see [View.Denials] for how long they are kept.
 package usage
 
 import (
@@ -31,6 +41,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/uses"
@@ -41,7 +52,7 @@ import (
 const Name = "usage"
 
 // projection is raised whenever the same blocks come to mean other rows.
-const projection = 2
+const projection = 3
 
 // FindingGap is a kind of finding of this view's own: the positions First to
 // Last of the stream were not there to be read, because they expired before, or
@@ -69,6 +80,36 @@ CREATE TABLE last_used (
 	seen_code  INTEGER NOT NULL,
 	PRIMARY KEY (org, key)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE source (
+	org            TEXT NOT NULL,
+	key            TEXT NOT NULL,
+	kind           TEXT NOT NULL,
+	source         TEXT NOT NULL,
+	first_at       INTEGER NOT NULL,
+	last_at        INTEGER NOT NULL, -- by the minute
+	first_verifier TEXT NOT NULL,
+	first_code     INTEGER NOT NULL,
+	position       INTEGER NOT NULL, -- of the block that the first use was in
+	news           INTEGER NOT NULL, -- whether it is worth telling
+	PRIMARY KEY (org, key, kind, source)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX source_news ON source (position, first_at) WHERE news;
+
+CREATE TABLE denials (
+	minute   INTEGER NOT NULL,
+	org      TEXT NOT NULL,
+	key      TEXT NOT NULL,
+	count    INTEGER NOT NULL,
+	position INTEGER NOT NULL, -- of the last block that was counted
+	PRIMARY KEY (minute, org, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX denials_news ON denials (position) WHERE count >= 2;
+
+CREATE TABLE clock (
+	one INTEGER PRIMARY KEY CHECK (one = 1),
+	at  INTEGER NOT NULL -- the minute until which blocks were stored
+) STRICT;
 
 CREATE TABLE findings (
 	position INTEGER NOT NULL,
@@ -144,11 +185,16 @@ func (c Config) Validate() error {
 // View is the view. Its queries may be called by many goroutines, Apply by one
 // at a time.
 type View struct {
-	cfg  Config
-	db   *sqlview.DB
-	dec  *uses.Decoder
-	at   events.Position
-	seen *uses.Continuity // as the file has it, nil when it must be read again
+	cfg Config
+	db  *sqlview.DB
+	dec *uses.Decoder
+	at  events.Position
+	// As the file has it, nil when it must be read again.
+	seen   *uses.Continuity
+	memory *memory
+	clock  events.Time
+	// news is how far there may be something that NewSources or Denials tells.
+	news atomic.Uint64
 }
 
 // Open opens the view's file, or creates it.
@@ -178,10 +224,18 @@ func (v *View) Name() string { return Name }
 // Position returns the last position of the stream of uses that was applied.
 func (v *View) Position(ctx context.Context) (events.Position, error) { return v.db.Position(ctx) }
 
+// News is a position that moves on, up to the last one applied, whenever there may be
+// something new for [View.NewSources] or [View.Denials] up to there. It is 0 before
+// the first Apply, and costs nothing to ask.
+func (v *View) News() events.Position { return events.Position(v.news.Load()) }
+
 // Digest returns a hash of the view's rows and the position they stand at.
 func (v *View) Digest(ctx context.Context) (events.Position, [sha256.Size]byte, error) {
 	return v.db.Digest(ctx,
 		`SELECT * FROM last_used ORDER BY org, key`,
+		`SELECT * FROM source ORDER BY org, key, kind, source`,
+		`SELECT * FROM denials ORDER BY minute, org, key`,
+		`SELECT * FROM clock`,
 		`SELECT * FROM findings ORDER BY position, n`,
 		`SELECT * FROM boots ORDER BY verifier, boot`,
 		`SELECT * FROM series ORDER BY verifier, boot, org`,

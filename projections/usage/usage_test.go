@@ -400,8 +400,24 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// BenchmarkApply gives slices of blocks as a busy verifier writes them.
+// BenchmarkApply gives slices of blocks as a busy verifier writes them: without
+// anything of where the uses come from, with a source for each key, and with
+// every tenth use denied.
 func BenchmarkApply(b *testing.B) {
+	for name, dress := range map[string]func(*uses.Use, int){
+		"plain":   func(*uses.Use, int) {},
+		"sources": func(u *uses.Use, _ int) { u.UserAgent = "worker/1.4 (linux; key " + u.Key.String()[33:] + ")" },
+		"denials": func(u *uses.Use, n int) {
+			if n%10 == 0 {
+				u.Code = events.CodeInsufficientPermissions
+			}
+		},
+	} {
+		b.Run(name, func(b *testing.B) { benchmarkApply(b, dress) })
+	}
+}
+
+func benchmarkApply(b *testing.B, dress func(*uses.Use, int)) {
 	s := newStream(b)
 	s.boot(1, 100)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -413,6 +429,7 @@ func BenchmarkApply(b *testing.B) {
 			k := zipf.Uint64()
 			list[j] = use(0, events.Time(i*each+j), events.CodeValid)
 			list[j].Key[13], list[j].Key[14], list[j].Key[15] = byte(k>>16), byte(k>>8), byte(k)
+			dress(&list[j], j)
 		}
 		s.uses(1, "acme", uint64(i*each+1), list...)
 	}
