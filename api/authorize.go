@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -67,12 +68,32 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	q.Context = s.contextOf(recording.Context{
-		RequestID: t.requestID, Method: forwarded.method, Path: forwarded.path, UserAgent: r.UserAgent(),
+		RequestID: t.requestID, Method: forwarded.method, Path: forwarded.path, UserAgent: r.UserAgent(), ClientIP: s.clientIPOf(r.Header),
 	})
 	begin := time.Now()
 	d := s.cfg.Verifier.Verify(r.Context(), &q)
 	s.metrics.verdict(doorAuthorize, d.Code, time.Since(begin))
 	s.answerGateway(t, &d, fold)
+}
+
+// clientIPOf is the address that a gateway says a request came from: what it added
+// to X-Forwarded-For, which is the last of it, else X-Real-Ip. Everything before
+// that may be the client's own. Nothing that is no address is recorded as one, and
+// one address has one text.
+func (s *Server) clientIPOf(h http.Header) string {
+	if !s.cfg.RecordClientIP {
+		return ""
+	}
+	for _, values := range [][]string{h["X-Forwarded-For"], h["X-Real-Ip"]} {
+		if len(values) == 0 {
+			continue
+		}
+		last := values[len(values)-1]
+		if addr, err := netip.ParseAddr(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])); err == nil {
+			return addr.Unmap().WithZone("").String()
+		}
+	}
+	return ""
 }
 
 // foldOf reads ?deny=403, and refuses every other parameter but those that the

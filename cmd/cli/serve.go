@@ -66,6 +66,7 @@ needs attention.`,
 	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "listen for HTTP beyond this machine without TLS")
 	f.StringVar(&cfg.NATSListen, "nats-listen", "127.0.0.1:4222", "`address` where the embedded broker takes verifiers, subscribers and auditors; \"\" for nobody")
 	f.Lookup("nats-listen").Annotations = map[string][]string{emptyFlag: nil}
+	f.BoolVar(&cfg.RecordClientIP, "record-client-ip", false, "record with every use the address of the client, as callers and gateways tell it; it is personal data")
 	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
 	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
 	return c

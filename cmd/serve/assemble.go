@@ -25,6 +25,7 @@ import (
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/relay/expiry"
+	"github.com/keyledger/keyledger/relay/signals"
 	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -52,6 +53,7 @@ type parts struct {
 	uses                     *usesRunner
 	ticks                    *ticks.Ticker
 	expiry                   *expiry.Keeper
+	signals                  *signals.Keeper
 
 	recorder *recording.Recorder
 	verifier *verify.Verifier
@@ -131,12 +133,15 @@ func (p *parts) connect(cfg Config) error {
 	}
 	service, err := commands.New(commands.Config{
 		Log: p.ledger, Ledger: p.ledger.positions.Ledger, Configuration: p.configuration,
-		Holders: p.holders, Taken: p.index.Taken, Await: p.await, Logger: cfg.Logger,
+		Label: p.ledger.keys.Label, Holders: p.holders, Taken: p.index.Taken, Await: p.await, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	if err := p.makeExpiry(cfg, service); err != nil {
+		return err
+	}
+	if err := p.makeSignals(cfg, service); err != nil {
 		return err
 	}
 	return p.offer(cfg, service)
@@ -158,6 +163,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
+		RecordClientIP: cfg.RecordClientIP,
 	})
 	return err
 }
@@ -246,6 +252,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
 		p.registerFreshness(registry),
 		p.registerExpiry(registry),
+		p.registerSignals(registry),
 	}
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
@@ -329,6 +336,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	views.Go(func() { p.uses.run(running) })
 	views.Go(func() { p.ticks.Run(running) })
 	views.Go(func() { p.keepExpiry(running) })
+	views.Go(func() { p.signals.Run(running) })
 	defer func() {
 		stopViews()
 		views.Wait()

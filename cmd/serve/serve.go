@@ -44,6 +44,9 @@ type Config struct {
 	TLSCert, TLSKey string
 	// InsecureHTTP allows listening beyond loopback without TLS.
 	InsecureHTTP bool
+	// RecordClientIP records the addresses that keys are used from. They are
+	// personal data.
+	RecordClientIP bool
 	// Out gets the one line that says `ready`.
 	Out io.Writer
 	// Ready is called with the server's URL when it answers.
