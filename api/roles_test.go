@@ -85,7 +85,8 @@ func TestRolesAndWallsOnEveryRoute(t *testing.T) {
 	confined := managementKey(t, s, "acme", "admin", `{"workspaces":["hiring"]}`)
 
 	for _, op := range all {
-		if op.open() || !strings.HasPrefix(op.path, "/v1/") {
+		if op.open() || !strings.HasPrefix(op.path, "/v1/") || op.OperationID == "revoke-self" {
+			// Whoever asks to end the own key has none to ask the next with.
 			continue
 		}
 		t.Run(op.OperationID, func(t *testing.T) {

@@ -69,7 +69,7 @@ func (s *Server) endpoints() []endpoint {
 	s.streamed = &events
 	return slices.Concat(
 		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(),
-		[]endpoint{s.importEndpoint(), s.verifyEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), events}, s.plainEndpoints(),
+		[]endpoint{s.importEndpoint(), s.verifyEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), events}, s.plainEndpoints(),
 	)
 }
 

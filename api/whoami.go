@@ -14,9 +14,16 @@ import (
 
 // whoami answers what the key of the request is, of whatever kind.
 func (s *Server) whoami(w http.ResponseWriter, r *http.Request) {
+	s.answerHolder(w, r, &endpoint{status: http.StatusOK}, s.self)
+}
+
+// answerHolder answers who holds a key of any kind.
+func (s *Server) answerHolder(w http.ResponseWriter, r *http.Request, e *endpoint, handle func(context.Context, *call) (reply, error)) {
 	t := trackOf(w)
-	c := &call{w: w, r: r, requestID: t.requestID, endpoint: &endpoint{status: http.StatusOK}}
-	out, err := s.self(r.Context(), c)
+	c := &call{w: w, r: r, requestID: t.requestID, endpoint: e}
+	ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
+	defer cancel()
+	out, err := handle(ctx, c)
 	if err != nil {
 		t.fail(writeProblem(w, err, t.requestID), err)
 		return
@@ -31,20 +38,9 @@ func (s *Server) self(ctx context.Context, c *call) (reply, error) {
 	if err := c.checkQuery(); err != nil {
 		return reply{}, err
 	}
-	secret := bearer(c.r.Header)
-	if secret == "" {
-		return reply{}, unauthenticated(realm, "send a key as Authorization: Bearer <key>")
-	}
-	// A verdict is asked of one kind; the prefix tells which is likely. A key
-	// of the other kind is asked again, so that its use is recorded as good.
-	q := verify.Question{Secret: secret, Kind: events.KindAPI, Context: useOf(c.r, c.requestID)}
-	if keystring.Prefix(secret) == commands.ManagementPrefix {
-		q.Kind = events.KindManagement
-	}
-	d := s.cfg.Verifier.Verify(ctx, &q)
-	if d.Code == events.CodeInsufficientPermissions && d.Kind != q.Kind {
-		q.Kind = d.Kind
-		d = s.cfg.Verifier.Verify(ctx, &q)
+	d, err := s.ownVerdict(ctx, c)
+	if err != nil {
+		return reply{}, err
 	}
 	switch d.Code {
 	case events.CodeValid:
@@ -60,6 +56,26 @@ func (s *Server) self(ctx context.Context, c *call) (reply, error) {
 		KeyID: d.Key.String(), Organization: string(d.Org), Kind: string(d.Kind), Role: string(d.Role),
 		Permissions: grantOf(d.Kind, d.Permissions), Scope: scopeOf(d.Scope), ExpiresAt: instant(d.ExpiresAt), Position: s.position(d.Position),
 	}}, nil
+}
+
+// ownVerdict judges the key of a request, of whatever kind. The use is recorded.
+func (s *Server) ownVerdict(ctx context.Context, c *call) (verify.Decision, error) {
+	secret := bearer(c.r.Header)
+	if secret == "" {
+		return verify.Decision{}, unauthenticated(realm, "send a key as Authorization: Bearer <key>")
+	}
+	// A verdict is asked of one kind; the prefix tells which is likely. A key
+	// of the other kind is asked again, so that its use is recorded as good.
+	q := verify.Question{Secret: secret, Kind: events.KindAPI, Context: useOf(c.r, c.requestID)}
+	if keystring.Prefix(secret) == commands.ManagementPrefix {
+		q.Kind = events.KindManagement
+	}
+	d := s.cfg.Verifier.Verify(ctx, &q)
+	if d.Code == events.CodeInsufficientPermissions && d.Kind != q.Kind {
+		q.Kind = d.Kind
+		d = s.cfg.Verifier.Verify(ctx, &q)
+	}
+	return d, nil
 }
 
 func (s *Server) whoamiEndpoint() endpoint {

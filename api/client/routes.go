@@ -189,6 +189,11 @@ func (c *Client) Verify(ctx context.Context, body wire.VerifyRequest) (wire.Verd
 	return call[wire.Verdict](ctx, c, "POST", path("verify"), body)
 }
 
+// RevokeSelf ends the client's own key, for ever.
+func (c *Client) RevokeSelf(ctx context.Context, body wire.RevokeSelf, o ...Option) (wire.RevokedSelf, error) {
+	return call[wire.RevokedSelf](ctx, c, "POST", "/v1/whoami/revoke", body, o...)
+}
+
 // Whoami tells what the client's key is.
 func (c *Client) Whoami(ctx context.Context) (wire.Whoami, error) {
 	return call[wire.Whoami](ctx, c, "GET", path("whoami"), nil)

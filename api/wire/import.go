@@ -61,3 +61,16 @@ type ImportedKeys struct {
 	Refused  int          `json:"refused"`
 	Position string       `json:"position,omitzero" doc:"Position of the last change among the keys that are there; left out when none is."`
 }
+
+// RevokeSelf ends the key of the request.
+type RevokeSelf struct {
+	Reason string `json:"reason,omitzero" maxLength:"1000" doc:"Why, for the audit log."`
+}
+
+// RevokedSelf answers the end of the key of the request.
+type RevokedSelf struct {
+	KeyID        string `json:"key_id" format:"uuid"`
+	Organization string `json:"organization"`
+	Status       string `json:"status" enum:"REVOKED"`
+	Position     string `json:"position"`
+}
