@@ -31,8 +31,10 @@ type oracle struct {
 	// set is when the end was set, given the moments of the notices of it.
 	set   events.Time
 	given []events.Time
-	name  string
-	count int
+	// born is when the key was created, aged which rotation was told of last.
+	born, aged events.Time
+	name       string
+	count      int
 }
 
 func (o *oracle) status() events.Status {
@@ -121,6 +123,7 @@ func TestKeyAgainstItsOracle(t *testing.T) {
 			"shorten":  func(t *rapid.T) { o.shorten(t) },
 			"notify":   func(t *rapid.T) { o.notify(t) },
 			"expire":   func(t *rapid.T) { o.expire(t) },
+			"age":      func(t *rapid.T) { o.age(t) },
 			"revoke":   func(t *rapid.T) { o.revoke(t) },
 			"":         func(t *rapid.T) { o.check(t) },
 			"not back": func(t *rapid.T) { o.comeBack(t) },
@@ -136,7 +139,7 @@ func (o *oracle) create(t *rapid.T, c Create) {
 	_, refused := o.decide(t, c)
 	must(t, "create refused", refused, o.exists)
 	if !refused {
-		o.moved(func() { o.exists, o.expires = true, c.Expiry.At.WholeSecond() })
+		o.moved(func() { o.exists, o.expires, o.born = true, c.Expiry.At.WholeSecond(), o.now })
 	}
 }
 
@@ -190,6 +193,31 @@ func (o *oracle) notify(t *rapid.T) {
 	}
 	if got != want || len(facts) > 1 {
 		t.Fatalf("notice %q of %v, want %q: it ends at %s, set at %s, now %s", got, days, want, o.end(), o.set, now)
+	}
+}
+
+// age looks at a key from days after: those that live for hours never get old.
+func (o *oracle) age(t *rapid.T) {
+	const day = 24 * events.Time(3_600_000_000)
+	config := o.config
+	age := rapid.SampledFrom([]string{"", "never", "1d", "2d", "3d"}).Draw(t, "age")
+	config.Organization.Policy.RotationDueAfter = events.Period(age)
+	now := o.now + events.Time(rapid.IntRange(0, 5).Draw(t, "days"))*day + events.Time(rapid.IntRange(0, 4).Draw(t, "months"))*31*day
+	want := events.Time(0)
+	if end := o.end(); o.exists && !o.revoked && !o.expired && !o.rotated && (end == 0 || now < end) && age != "never" {
+		days := map[string]events.Time{"": 90, "1d": 1, "2d": 2, "3d": 3}[age]
+		if at := o.born - o.born%1_000_000 + days*day; at <= now && at > o.aged {
+			want, o.aged = at, at
+		}
+	}
+	facts, refused := o.decide(t, NoteRotation{Now: now, Config: config})
+	must(t, "age refused", refused, !o.exists)
+	must(t, "told of its age", len(facts) == 1, want != 0)
+	if len(facts) == 1 {
+		e := facts[0].(events.KeyRotationDue)
+		if e.DueAt != want || e.After != config.Organization.Policy.RotateAfter() {
+			t.Fatalf("%+v, want %s", e, want)
+		}
 	}
 }
 
