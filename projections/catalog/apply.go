@@ -194,8 +194,7 @@ func (a *applier) key() error {
 	case events.KeyProfileChanged:
 		return a.update("key", "profile = ?,", string(e.Profile))
 	case events.KeyMetadataChanged:
-		metadata, err := encodeMetadata(e.Metadata)
-		return errors.Join(err, a.update("key", "metadata = ?,", metadata))
+		return a.relabel(e.Metadata)
 	case events.KeyDisabled:
 		return a.update("key", "disabled = 1,")
 	case events.KeyEnabled:
@@ -246,7 +245,7 @@ func (a *applier) keyCreated(e events.KeyCreated) error {
 	if err != nil {
 		return err
 	}
-	return a.born()
+	return errors.Join(a.label(e.Metadata), a.born())
 }
 
 func (a *applier) revoked() error {

@@ -125,6 +125,9 @@ type Filter struct {
 	Kind events.KeyKind
 	// RotationDue wants keys whose RotationDueAt has come.
 	RotationDue bool
+	// Metadata wants keys that have each of these members. Sealed values are not
+	// searched.
+	Metadata []Labelled
 	Page
 }
 
@@ -142,6 +145,10 @@ func (f Filter) list() sqlview.List {
 	}
 	if f.RotationDue {
 		parts = append(parts, "rotation_due")
+	}
+	for _, l := range f.labels() {
+		// No workspace is called so, and none follows a name without its value.
+		parts = append(parts, "metadata:", l.Name, l.Value)
 	}
 	for _, w := range f.Within.Workspaces {
 		parts = append(parts, string(w))
@@ -245,13 +252,17 @@ func (f Filter) query(now events.Time) (string, []any, error) {
 	if err := f.conditions(&w); err != nil {
 		return "", nil, err
 	}
-	columns := keyColumns
-	if f.RotationDue {
+	columns, order := keyColumns, `k`
+	switch {
+	case len(f.Metadata) > 0:
+		columns, order = strings.Replace(keyColumns, ` FROM key k`, fromLabelled, 1), `m`
+		labelled(&w, f, before)
+	case f.RotationDue:
 		// Left to itself SQLite takes an index that does not leave out by itself
 		// those whose time is to come, which most are.
 		columns = strings.Replace(keyColumns, ` FROM key k`, ` FROM key k INDEXED BY key_rotation`, 1)
 	}
-	query := columns + w.String() + ` ORDER BY k.created_position DESC LIMIT ` + w.Bind(f.Rows()+1)
+	query := columns + w.String() + ` ORDER BY ` + order + `.created_position DESC LIMIT ` + w.Bind(f.Rows()+1)
 	return query, w.Args(), nil
 }
 

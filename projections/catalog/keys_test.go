@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/sqlview"
 )
 
 // ids lists a filter's keys by their numbers, newest first, page by page.
@@ -355,5 +356,91 @@ func TestLastUse(t *testing.T) {
 		}
 	}); !slices.Equal(used, []events.Time{0, t0 + 20*day, t0 + 10*day, t0 + 5*day}) {
 		t.Fatal(used)
+	}
+}
+
+// A key is found by the metadata that it has, and no longer by what it had.
+func TestKeysAreFoundByTheirMetadata(t *testing.T) {
+	h := newHistory()
+	text := func(pairs ...string) events.Metadata {
+		m := events.Metadata{}
+		for i := 0; i < len(pairs); i += 2 {
+			m[pairs[i]] = events.ClearText(pairs[i+1])
+		}
+		return m
+	}
+	has := func(m events.Metadata) func(*events.KeyCreated) {
+		return func(e *events.KeyCreated) { e.Metadata = m }
+	}
+	set := func(org events.OrgID, n int, m events.Metadata) {
+		h.add(events.KeySubject(org, keyID(n)), events.KeyMetadataChanged{Metadata: m})
+	}
+	h.create(acme, 1, has(text("team", "platform", "env", "prod")))
+	h.create(acme, 2, has(text("team", "platform", "env", "test")))
+	h.create(acme, 3, has(text("team", "billing")))
+	h.create(acme, 4, has(nil))
+	h.create(acme, 5, has(text("team", "platform")))
+	h.create("other", 6, has(text("team", "platform")))
+	h.create(acme, 7, has(events.Metadata{"team": sealedText, "env": events.ClearText("prod")}))
+	h.create(acme, 8, has(text("team", "platform", "note", "platform")))
+	set(acme, 3, text("team", "platform", "env", "prod"))
+	set(acme, 4, text("team", "platform"))
+	set(acme, 5, nil)
+	set(acme, 2, events.Metadata{"team": events.ClearText("platform"), "env": sealedText})
+	h.add(events.RevokedSubject(acme, keyID(8)), events.KeyRevoked{})
+	h.add(events.KeySubject(acme, keyID(3)), events.KeyDisabled{})
+	c := h.opened(t)
+	one := func(pairs ...string) []catalog.Labelled {
+		var list []catalog.Labelled
+		for i := 0; i < len(pairs); i += 2 {
+			list = append(list, catalog.Labelled{Name: pairs[i], Value: pairs[i+1]})
+		}
+		return list
+	}
+	for what, tt := range map[string]struct {
+		filter catalog.Filter
+		want   []int
+	}{
+		"one":                {catalog.Filter{Metadata: one("team", "platform")}, []int{4, 3, 2, 1}},
+		"revoked as well":    {catalog.Filter{Metadata: one("team", "platform"), Status: catalog.StatusAny}, []int{8, 4, 3, 2, 1}},
+		"two":                {catalog.Filter{Metadata: one("team", "platform", "env", "prod")}, []int{3, 1}},
+		"two, the other way": {catalog.Filter{Metadata: one("env", "prod", "team", "platform")}, []int{3, 1}},
+		"one twice":          {catalog.Filter{Metadata: one("env", "prod", "env", "prod")}, []int{7, 3, 1}},
+		"what cannot be":     {catalog.Filter{Metadata: one("env", "prod", "env", "test")}, nil},
+		"what was":           {catalog.Filter{Metadata: one("team", "billing")}, nil},
+		"what was sealed":    {catalog.Filter{Metadata: one("env", "test")}, nil},
+		"nothing like it":    {catalog.Filter{Metadata: one("team", "plat")}, nil},
+		"another's value":    {catalog.Filter{Metadata: one("env", "platform")}, nil},
+		"with a status":      {catalog.Filter{Metadata: one("team", "platform"), Status: events.StatusInactive}, []int{3}},
+		"with a text":        {catalog.Filter{Metadata: one("team", "platform"), Query: keyID(2).String()}, []int{2}},
+		"due to be rotated":  {catalog.Filter{Metadata: one("team", "platform"), RotationDue: true}, nil},
+		"elsewhere":          {catalog.Filter{Metadata: one("team", "platform"), Org: "other"}, []int{6}},
+	} {
+		if tt.filter.Org == "" {
+			tt.filter.Org = acme
+		}
+		tt.filter.Within = events.Scope{AllWorkspaces: true}
+		for _, limit := range []int{0, 1} {
+			tt.filter.Limit = limit
+			if got := ids(t, c, tt.filter, t0); !slices.Equal(got, tt.want) {
+				t.Errorf("%s, by %d: %v, want %v", what, limit, got, tt.want)
+			}
+		}
+	}
+
+	// A cursor belongs to its filter, in whatever order that is written.
+	f := catalog.Filter{Org: acme, Within: events.Scope{AllWorkspaces: true}, Metadata: one("team", "platform", "env", "prod")}
+	f.Limit = 1
+	_, next, err := c.Keys(t.Context(), f, t0)
+	if err != nil || next == "" {
+		t.Fatal(next, err)
+	}
+	f.Cursor, f.Metadata = next, one("env", "prod", "team", "platform")
+	if got := ids(t, c, f, t0); !slices.Equal(got, []int{1}) {
+		t.Errorf("the next page: %v", got)
+	}
+	f.Metadata = one("team", "platform")
+	if _, _, err := c.Keys(t.Context(), f, t0); !errors.Is(err, sqlview.ErrBadCursor) {
+		t.Errorf("a cursor of another filter: %v", err)
 	}
 }

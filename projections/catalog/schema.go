@@ -150,6 +150,7 @@ var digestQueries = []string{
 	`SELECT * FROM permissions ORDER BY org`,
 	`SELECT * FROM profile ORDER BY org, id`,
 	`SELECT * FROM key ORDER BY org, id`,
+	`SELECT * FROM metadata ORDER BY org, name, value, created_position`,
 	`SELECT * FROM notice ORDER BY org, before`,
 	`SELECT * FROM revocation ORDER BY org, id`,
 	`SELECT * FROM subject ORDER BY org, aggregate, id`,
