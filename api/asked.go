@@ -23,27 +23,58 @@ func (a *asked) read(body []byte) error {
 	if a.scan(body) {
 		return nil
 	}
-	var slow struct {
-		wire.VerifyRequest
-		// These tell an empty text or null from what was left out.
-		Permission wire.Optional[string] `json:"permission"`
-		Workspace  wire.Optional[string] `json:"workspace"`
-		AtLeast    wire.Optional[string] `json:"at_least"`
-	}
+	var slow strictlyAsked
 	if err := json.Unmarshal(body, &slow, json.RejectUnknownMembers(true)); err != nil {
 		return bodyFault(err)
 	}
+	return slow.into(a)
+}
+
+// readBatch parses a body of many, and appends them to a list, in the same two
+// ways.
+func readBatch(body []byte, list []asked) ([]asked, error) {
+	fresh := len(list)
+	if list, ok := scanBatch(body, list); ok {
+		return list, nil
+	}
+	list = list[:fresh]
+	var slow struct {
+		Requests []strictlyAsked `json:"requests"`
+	}
+	if err := json.Unmarshal(body, &slow, json.RejectUnknownMembers(true)); err != nil {
+		return list, bodyFault(err)
+	}
+	for i := range slow.Requests {
+		var a asked
+		if err := slow.Requests[i].into(&a); err != nil {
+			return list, inBatch(i, err)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// strictlyAsked is what the strict decoder reads.
+type strictlyAsked struct {
+	wire.VerifyRequest
+	// These tell an empty text or null from what was left out.
+	Permission wire.Optional[string] `json:"permission"`
+	Workspace  wire.Optional[string] `json:"workspace"`
+	AtLeast    wire.Optional[string] `json:"at_least"`
+}
+
+func (s *strictlyAsked) into(a *asked) error {
 	for _, member := range []struct {
 		name string
 		wire.Optional[string]
-	}{{"permission", slow.Permission}, {"workspace", slow.Workspace}, {"at_least", slow.AtLeast}} {
+	}{{"permission", s.Permission}, {"workspace", s.Workspace}, {"at_least", s.AtLeast}} {
 		// A variable that was never set must not ask for less.
 		if member.Set && member.Value == "" {
 			return refuse(errRequest, member.name, "is empty; leave it out to ask for none")
 		}
 	}
-	*a = asked{secret: slow.Secret, permission: slow.Permission.Value, workspace: slow.Workspace.Value, atLeast: slow.AtLeast.Value}
-	if c := slow.Context; c != nil {
+	*a = asked{secret: s.Secret, permission: s.Permission.Value, workspace: s.Workspace.Value, atLeast: s.AtLeast.Value}
+	if c := s.Context; c != nil {
 		a.context = recording.Context{
 			RequestID: c.RequestID, Method: c.Method, Path: c.Path, ClientIP: c.ClientIP, UserAgent: c.UserAgent,
 		}
@@ -55,6 +86,30 @@ func (a *asked) read(body []byte) error {
 func (a *asked) scan(body []byte) bool {
 	*a = asked{}
 	s := scanner{rest: body}
+	return a.scanObject(&s) && s.end()
+}
+
+// scanBatch reads the frequent form of many. Of those that are too many it reads
+// one more than there may be.
+func scanBatch(body []byte, list []asked) ([]asked, bool) {
+	s := scanner{rest: body}
+	once, tooMany := false, false
+	ok := s.object(func(name string) bool {
+		if once || name != "requests" {
+			return false
+		}
+		once = true
+		return s.list(func() bool {
+			list = append(list, asked{})
+			tooMany = len(list) > MaxVerifyBatch
+			return !tooMany && list[len(list)-1].scanObject(&s)
+		})
+	}) && s.end()
+	return list, ok || tooMany
+}
+
+// scanObject reads into what is empty.
+func (a *asked) scanObject(s *scanner) bool {
 	return s.object(func(name string) bool {
 		switch name {
 		case "secret":
@@ -66,11 +121,11 @@ func (a *asked) scan(body []byte) bool {
 		case "at_least":
 			return s.text(&a.atLeast)
 		case "context":
-			return a.context == recording.Context{} && s.object(func(name string) bool { return a.scanContext(&s, name) })
+			return a.context == recording.Context{} && s.object(func(name string) bool { return a.scanContext(s, name) })
 		default:
 			return false
 		}
-	}) && s.end()
+	})
 }
 
 func (a *asked) scanContext(s *scanner, name string) bool {
@@ -132,6 +187,25 @@ func (s *scanner) object(member func(name string) bool) bool {
 			continue
 		}
 		return s.take('}')
+	}
+}
+
+// list reads a list whose items the callback reads.
+func (s *scanner) list(item func() bool) bool {
+	if !s.take('[') {
+		return false
+	}
+	if s.take(']') {
+		return true
+	}
+	for {
+		if !item() {
+			return false
+		}
+		if s.take(',') {
+			continue
+		}
+		return s.take(']')
 	}
 }
 

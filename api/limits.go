@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"github.com/keyledger/keyledger/verify"
+)
 
 // What bounds a request, each with its reason.
 const (
@@ -15,6 +19,14 @@ const (
 	// MaxVerifyBytes bounds the body of /v1/verify: a key, a few names and the
 	// context of the request, each bounded by itself.
 	MaxVerifyBytes = 16 << 10
+
+	// MaxVerifyBatch bounds the requests of /v1/verify/batch: at some 10 µs each
+	// with their reading and writing, one batch keeps nobody waiting.
+	MaxVerifyBatch = 100
+
+	// MaxVerifyBatchBytes bounds its body: 100 requests with the longest query and
+	// context, and keys that are far longer than ours, at 2.5 KiB each.
+	MaxVerifyBatchBytes = 256 << 10
 
 	// MaxDepth bounds how deep a body nests. A profile's settings are the only
 	// document of the caller's own shape.
@@ -55,6 +67,10 @@ const (
 	// commandTimeout bounds a change: a new leader of the stream is there in
 	// seconds, and who waits longer is better told to ask again.
 	commandTimeout = 15 * time.Second
+
+	// batchWait bounds how long the verdicts of one batch wait for positions, all
+	// together: as long as one does.
+	batchWait = verify.DefaultMaxWait
 
 	// readWait bounds how long a read waits for the writes that this server
 	// answered before it. A view that is further behind is read as it is.

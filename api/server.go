@@ -18,6 +18,7 @@ type Server struct {
 	cfg      Config
 	metrics  *metrics
 	buffers  *bufferPool
+	batches  *bufferPool
 	checks   *checks
 	streamed *endpoint
 	handler  http.Handler
@@ -39,7 +40,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.Streams = cfg.Streams.withDefaults()
 	s := &Server{
-		cfg: cfg, buffers: newBufferPool(),
+		cfg: cfg, buffers: newBufferPool(2<<10, MaxVerifyBytes), batches: newBufferPool(32<<10, MaxVerifyBatchBytes),
 		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger),
 	}
 	s.streaming, s.endStreams = context.WithCancelCause(context.Background())
@@ -69,7 +70,7 @@ func (s *Server) endpoints() []endpoint {
 	s.streamed = &events
 	return slices.Concat(
 		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(),
-		[]endpoint{s.importEndpoint(), s.verifyEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), events}, s.plainEndpoints(),
+		[]endpoint{s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), events}, s.plainEndpoints(),
 	)
 }
 

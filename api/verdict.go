@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -24,24 +26,34 @@ import (
 type buffers struct {
 	in, out []byte
 	asked   asked
+	// batch and questions are of many at once.
+	batch     []asked
+	questions []verify.Question
 }
 
-type bufferPool struct{ pool sync.Pool }
+// bufferPool keeps buffers that have not grown beyond a size: a profile of 16 KiB
+// should not stay in memory for every processor.
+type bufferPool struct {
+	pool sync.Pool
+	most int
+}
 
-func newBufferPool() *bufferPool {
-	return &bufferPool{sync.Pool{New: func() any { return &buffers{in: make([]byte, 0, 2<<10), out: make([]byte, 0, 2<<10)} }}}
+func newBufferPool(size, most int) *bufferPool {
+	return &bufferPool{sync.Pool{New: func() any { return &buffers{in: make([]byte, 0, size), out: make([]byte, 0, size)} }}, most}
 }
 
 func (p *bufferPool) get() *buffers { return p.pool.Get().(*buffers) }
 
 func (p *bufferPool) put(b *buffers) {
-	// A profile of 16 KiB should not stay in memory for every processor.
-	if cap(b.in) > MaxVerifyBytes || cap(b.out) > MaxVerifyBytes {
+	if cap(b.in) > p.most || cap(b.out) > p.most {
 		return
 	}
 	// The texts of a question lie in the buffer, a secret among them.
 	clear(b.in[:cap(b.in)])
 	b.asked = asked{}
+	clear(b.batch[:cap(b.batch)])
+	clear(b.questions[:cap(b.questions)])
+	b.batch, b.questions = b.batch[:0], b.questions[:0]
 	p.pool.Put(b)
 }
 
@@ -54,13 +66,17 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 		t.fail(writeProblem(w, err, t.requestID), err)
 		return
 	}
+	writeVerdict(t, b)
+}
+
+func writeVerdict(t *track, b *buffers) {
 	t.quiet = true
-	h := w.Header()
+	h := t.Header()
 	h["Content-Type"] = jsonType
 	h["Cache-Control"] = noStore
-	w.WriteHeader(http.StatusOK)
+	t.WriteHeader(http.StatusOK)
 	// The client may have gone; there is nobody to tell.
-	_, _ = w.Write(b.out)
+	_, _ = t.Write(b.out)
 }
 
 var (
@@ -69,18 +85,8 @@ var (
 )
 
 func (s *Server) verdict(t *track, r *http.Request, b *buffers) error {
-	if r.URL.RawQuery != "" {
-		return refuse(errRequest, "", "this request takes no parameters: a key in a URL ends up in logs")
-	}
 	var caller verify.Decision
-	if err := s.admit(r.Context(), r, t.requestID, &caller); err != nil {
-		return err
-	}
-	t.actor = events.Actor{Type: events.ActorKey, Org: caller.Org, Key: caller.Key}
-	if err := readInto(b, r); err != nil {
-		return err
-	}
-	if err := checkMediaType(r); err != nil {
+	if err := s.admitVerifier(t, r, b, MaxVerifyBytes, &caller); err != nil {
 		return err
 	}
 	if err := b.asked.read(b.in); err != nil {
@@ -96,9 +102,7 @@ func (s *Server) verdict(t *track, r *http.Request, b *buffers) error {
 	if err := mayAsk(&caller, q.Workspace); err != nil {
 		return err
 	}
-	if caller.Org != events.System {
-		q.Within = caller.Org
-	}
+	q.Within = within(&caller)
 	begin := time.Now()
 	d := s.cfg.Verifier.Verify(r.Context(), &q)
 	s.metrics.verdict(doorVerify, d.Code, time.Since(begin))
@@ -110,6 +114,29 @@ func (s *Server) verdict(t *track, r *http.Request, b *buffers) error {
 	}
 	b.out = s.appendVerdict(b.out[:0], &d)
 	return nil
+}
+
+// admitVerifier lets a caller in who asks for verdicts, and reads the body.
+func (s *Server) admitVerifier(t *track, r *http.Request, b *buffers, limit int, caller *verify.Decision) error {
+	if r.URL.RawQuery != "" {
+		return refuse(errRequest, "", "this request takes no parameters: a key in a URL ends up in logs")
+	}
+	if err := s.admit(r.Context(), r, t.requestID, caller); err != nil {
+		return err
+	}
+	t.actor = events.Actor{Type: events.ActorKey, Org: caller.Org, Key: caller.Key}
+	if err := readInto(b, r, limit); err != nil {
+		return err
+	}
+	return checkMediaType(r)
+}
+
+// within is the one organization whose keys exist for a caller.
+func within(caller *verify.Decision) events.OrgID {
+	if caller.Org == events.System {
+		return ""
+	}
+	return caller.Org
 }
 
 // mayAsk keeps a caller that is limited to workspaces within them: a verdict
@@ -126,7 +153,7 @@ func mayAsk(caller *verify.Decision, asked events.WorkspaceID) error {
 }
 
 // readInto reads a body of bounded size into the buffer.
-func readInto(b *buffers, r *http.Request) error {
+func readInto(b *buffers, r *http.Request, limit int) error {
 	b.in = b.in[:0]
 	for {
 		if len(b.in) == cap(b.in) {
@@ -135,8 +162,8 @@ func readInto(b *buffers, r *http.Request) error {
 		n, err := r.Body.Read(b.in[len(b.in):cap(b.in)])
 		b.in = b.in[:len(b.in)+n]
 		switch {
-		case len(b.in) > MaxVerifyBytes:
-			return refuse(errTooLarge, "", "the body may be %d bytes long", MaxVerifyBytes)
+		case len(b.in) > limit:
+			return refuse(errTooLarge, "", "the body may be %d bytes long", limit)
 		case err == io.EOF:
 			return nil
 		case err != nil:
@@ -158,6 +185,9 @@ func (s *Server) question(a *asked) (verify.Question, error) {
 	case keystring.Contains(a.atLeast):
 		return q, secretIn("at_least")
 	}
+	if err := s.cfg.Verifier.Check(&q); err != nil {
+		return q, notAsked(err)
+	}
 	if a.atLeast != "" {
 		pos, err := s.cfg.Positions.Parse(events.StreamLedger, a.atLeast)
 		if err != nil {
@@ -167,6 +197,16 @@ func (s *Server) question(a *asked) (verify.Question, error) {
 	}
 	q.Context = s.contextOf(a.context)
 	return q, nil
+}
+
+// notAsked refuses a permission that is none.
+func notAsked(err error) error {
+	detail := "is no permission and no query of permissions"
+	var fault *permission.QueryError
+	if errors.As(err, &fault) {
+		detail = "is no query such as interview:read AND (interview:start OR report:*); " + fault.Detail()
+	}
+	return domain.Refuse(domain.ErrInvalid, "permission", "%s", detail)
 }
 
 // contextOf is what is recorded of the context that a caller sent. A query
@@ -206,6 +246,11 @@ func appendKeyOf(b []byte, d *verify.Decision) []byte {
 	b = append(b, `","organization":"`...)
 	b = append(b, d.Org...)
 	b = append(b, '"')
+	if d.Kind == events.KindManagement {
+		b = append(b, `,"kind":"management","role":"`...)
+		b = append(b, d.Role...)
+		b = append(b, '"')
+	}
 	if p := d.Profile; p != nil && !p.Gone {
 		b = append(b, `,"profile":{"id":"`...)
 		b = append(b, p.ID...)
@@ -295,10 +340,13 @@ func appendSeconds(b []byte, d time.Duration) []byte {
 // maxStaleness stands for a staleness that is not known, a year.
 const maxStaleness = 365 * 24 * time.Hour
 
+// asksQueries says what a permission that is asked for may be.
+const asksQueries = "The permission may be a query such as interview:read AND (interview:start OR report:*): AND binds tighter than OR, and resource:* asks for everything that the catalog has of a resource, which must be something. A query has at most 512 bytes, 32 names and 8 parentheses within each other, and is recorded with the use as it was asked."
+
 func (s *Server) verifyEndpoint() endpoint {
 	return endpoint{
 		method: "POST", path: "/v1/verify", id: "verify", tag: "Verification", summary: "Ask for the verdict on a key",
-		description: "Always 200, with the verdict, whatever it is. A key of another organization than the caller's is NOT_FOUND. For MALFORMED and NOT_FOUND the answer holds valid, code, position and staleness alone. Give at_least the position of a change to be sure that the verdict rests on it. Leave out what is not asked: an empty permission, workspace or at_least is refused, so that a variable that was never set makes no yes.",
+		description: "Always 200, with the verdict, whatever it is. A key of another organization than the caller's is NOT_FOUND. For MALFORMED and NOT_FOUND the answer holds valid, code, position and staleness alone. Give at_least the position of a change to be sure that the verdict rests on it. Leave out what is not asked: an empty permission, workspace or at_least is refused, so that a variable that was never set makes no yes. " + asksQueries,
 		who:         "A management key of any role, of the organization or of the installation. One that is limited to workspaces must ask about a workspace among them; anything else is forbidden.",
 		takes:       wire.VerifyRequest{}, answers: wire.Verdict{}, status: 200, codes: []string{"invalid_position", "invalid_value"},
 		example: wire.VerifyRequest{Secret: "kl_live_…", Permission: "interview:start", Workspace: "support"},

@@ -196,7 +196,7 @@ func path(parts ...string) string {
 func call[T any](ctx context.Context, c *Client, method, path string, body any, options ...Option) (T, error) {
 	var out T
 	r := &request{method: method, path: path, query: url.Values{}, header: http.Header{}, body: body}
-	if method != http.MethodGet && path != "/v1/verify" {
+	if method != http.MethodGet && !strings.HasPrefix(path, "/v1/verify") {
 		id, err := uuid.NewRandom()
 		if err != nil {
 			return out, fmt.Errorf("client: draw an idempotency key: %w", err)

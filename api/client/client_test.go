@@ -125,6 +125,12 @@ func keys(t *testing.T, c *client.Client) {
 	if v := check[wire.Verdict](t)(c.Verify(ctx, wire.VerifyRequest{Secret: rotated.Secret, Permission: "a:read", AtLeast: rotated.Position})); !v.Valid {
 		t.Errorf("%+v", v)
 	}
+	batch := check[wire.Verdicts](t)(c.VerifyBatch(ctx, wire.VerifyBatch{Requests: []wire.VerifyRequest{
+		{Secret: rotated.Secret, Permission: "a:read OR a:write"}, {Secret: "nonsense"}, {Secret: rotated.Secret, Permission: "a:*"},
+	}}))
+	if v := batch.Verdicts; len(v) != 3 || !v[0].Valid || v[1].Code != "MALFORMED" || v[2].Code != "INSUFFICIENT_PERMISSIONS" {
+		t.Errorf("%+v", batch)
+	}
 	changed := check[wire.Changed](t)(c.RevokeKey(ctx, "acme", id, wire.RevokeKey{Reason: "done", Cascade: true}))
 	if changed.Key.Status != "REVOKED" {
 		t.Errorf("%+v", changed)

@@ -189,6 +189,12 @@ func (c *Client) Verify(ctx context.Context, body wire.VerifyRequest) (wire.Verd
 	return call[wire.Verdict](ctx, c, "POST", path("verify"), body)
 }
 
+// VerifyBatch asks for up to 100 verdicts at once, which come in the order of the
+// requests.
+func (c *Client) VerifyBatch(ctx context.Context, body wire.VerifyBatch) (wire.Verdicts, error) {
+	return call[wire.Verdicts](ctx, c, "POST", path("verify")+"/batch", body)
+}
+
 // RevokeSelf ends the client's own key, for ever.
 func (c *Client) RevokeSelf(ctx context.Context, body wire.RevokeSelf, o ...Option) (wire.RevokedSelf, error) {
 	return call[wire.RevokedSelf](ctx, c, "POST", "/v1/whoami/revoke", body, o...)

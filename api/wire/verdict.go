@@ -5,7 +5,7 @@ import "github.com/go-json-experiment/json/jsontext"
 // VerifyRequest asks for a verdict.
 type VerifyRequest struct {
 	Secret     string         `json:"secret" example:"kl_live_…" doc:"The key as the caller presented it."`
-	Permission string         `json:"permission,omitzero" example:"interview:start" doc:"Must the key be allowed this?"`
+	Permission string         `json:"permission,omitzero" example:"interview:start" doc:"Must the key be allowed this? One permission, or a query such as interview:read AND (interview:start OR report:*)."`
 	Workspace  string         `json:"workspace,omitzero" example:"support" doc:"Must the key be of use there? Without it no scope is judged."`
 	AtLeast    string         `json:"at_least,omitzero" doc:"A position that must be applied before the verdict; STALE when it is not in time."`
 	Context    *VerifyContext `json:"context,omitempty" doc:"Recorded with the use."`
@@ -22,6 +22,16 @@ type VerifyContext struct {
 	UserAgent string `json:"user_agent,omitzero" doc:"Cut at 128 bytes."`
 }
 
+// VerifyBatch asks for many verdicts at once.
+type VerifyBatch struct {
+	Requests []VerifyRequest `json:"requests" doc:"1 to 100."`
+}
+
+// Verdicts answer /v1/verify/batch, in the order of its requests.
+type Verdicts struct {
+	Verdicts []Verdict `json:"verdicts"`
+}
+
 // Verdict answers /v1/verify. For MALFORMED and NOT_FOUND it tells valid, code,
 // position and staleness alone.
 type Verdict struct {
@@ -29,6 +39,8 @@ type Verdict struct {
 	Code         string          `json:"code" enum:"VALID,MALFORMED,NOT_FOUND,REVOKED,EXPIRED,INACTIVE,INSUFFICIENT_PERMISSIONS,OUT_OF_SCOPE,STALE,UNAVAILABLE"`
 	KeyID        string          `json:"key_id,omitzero"`
 	Organization string          `json:"organization,omitzero"`
+	Kind         string          `json:"kind,omitzero" enum:"management" doc:"Only of a management key, which is good for this API alone and grants no permission."`
+	Role         string          `json:"role,omitzero" doc:"Of a management key."`
 	Profile      *VerdictProfile `json:"profile,omitempty"`
 	Permissions  *Grant          `json:"permissions,omitempty"`
 	Scope        *Scope          `json:"scope,omitempty"`
