@@ -241,6 +241,11 @@ func (a *app) hintFor(cmd *cobra.Command, p wire.Problem) string {
 		return "Repeat the command with --idempotency-key " + a.link.idempotencyKey + " to learn what became of it."
 	case "already_exists":
 		return "Ids are for ever: choose another one, or change what is there with update."
+	case "in_use":
+		if cmd.Flags().Lookup("force") != nil {
+			return "--force detaches it from all of them first."
+		}
+		return ""
 	case "already_rotated":
 		return "Rotate the key that succeeds it (rotated to, in keyledger keys get)."
 	default:
