@@ -167,8 +167,8 @@ func (v *View) sourcesOf(ctx context.Context, org events.OrgID, keys []events.Ke
 	if err != nil {
 		return nil, err
 	}
-	rows, err := v.db.Query(ctx, `SELECT key, kind, source, last_at FROM json_each(?) AS wanted
-		CROSS JOIN source ON org = ? AND key = wanted.value`, string(list), string(org))
+	rows, err := v.db.Query(ctx, `SELECT s.key, s.kind, s.source, s.last_at FROM json_each(?) AS wanted
+		CROSS JOIN source AS s ON s.org = ? AND s.key = wanted.value`, string(list), string(org))
 	if err != nil {
 		return nil, err
 	}
