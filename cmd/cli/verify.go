@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,16 +15,23 @@ import (
 
 func (a *app) verifyCommand() *cobra.Command {
 	var file string
+	var batch bool
 	var body wire.VerifyRequest
 	c := &cobra.Command{
 		Use: "verify", Short: "Ask whether a key may do something, here, now",
 		Long: `Ask whether a key is good, and whether it may do something somewhere. The key is
 read from standard input or a file, never from the command line, which every
-user of the machine can read.
+user of the machine can read. With --batch there is a key on each line, and the
+answer names them by their lines.
 
-The exit code is 0 when it is VALID and 3 when it is denied.`,
+--permission is one permission or a query of several: AND binds tighter than OR,
+and resource:* asks for everything that the catalog has of a resource.
+
+The exit code is 0 when all are VALID and 3 when one is denied.`,
 		Example: `  keyledger verify --permission interview:start --workspace hiring < service.key
-  keyledger verify --file service.key -o json`,
+  keyledger verify --permission 'report:* AND (a:read OR b:read)' < service.key
+  keyledger verify --file service.key -o json
+  keyledger verify --batch --file all.keys`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, name := range []string{"permission", "workspace", "at-least"} {
@@ -32,10 +40,11 @@ The exit code is 0 when it is VALID and 3 when it is denied.`,
 					return usage("--"+name+" is empty; leave it out to ask for none", "")
 				}
 			}
-			if body.Permission != "" {
-				if _, err := permission.ParseName(body.Permission); err != nil {
-					return usage("--permission is one permission, such as interview:start", "")
-				}
+			if err := askable(body.Permission); err != nil {
+				return err
+			}
+			if batch {
+				return a.verifyBatch(cmd, file, body)
 			}
 			key, err := a.keyToVerify(file)
 			if err != nil {
@@ -61,11 +70,27 @@ The exit code is 0 when it is VALID and 3 when it is denied.`,
 	}
 	f := c.Flags()
 	f.StringVar(&file, "file", "", "`file` that holds the key (default: standard input)")
-	f.StringVar(&body.Permission, "permission", "", "`permission` that it must have, such as interview:start")
+	f.BoolVar(&batch, "batch", false, "ask about many keys, one on each line")
+	f.StringVar(&body.Permission, "permission", "", "`permission` or query of permissions that it must have")
 	f.StringVar(&body.Workspace, "workspace", "", "`workspace` where it must be good")
 	f.StringVar(&body.AtLeast, "at-least", "", "`position` of a change that the verdict must know of")
 	a.linked(c)
 	return c
+}
+
+// askable refuses what is no permission and no query before anything is sent.
+func askable(text string) error {
+	var fault *permission.QueryError
+	if permission.MayBeQuery(text) {
+		if _, err := permission.ParseQuery(text); errors.As(err, &fault) {
+			return usage("--permission is no query: "+fault.Detail(), "A query is such as 'interview:read AND (interview:start OR report:*)'.")
+		}
+		return nil
+	}
+	if _, err := permission.ParseName(text); text != "" && err != nil {
+		return usage("--permission is one permission, such as interview:start, or a query such as 'a:read OR b:*'", "")
+	}
+	return nil
 }
 
 func (a *app) keyToVerify(file string) (keystring.Secret, error) {
@@ -76,12 +101,17 @@ func (a *app) keyToVerify(file string) (keystring.Secret, error) {
 }
 
 func verdictFields(v wire.Verdict, asked wire.VerifyRequest) []field {
+	may := grantText(v.Permissions)
+	if v.Kind != "" {
+		may = "role " + v.Role
+	}
 	fields := []field{
 		{"verdict", v.Code},
 		{"because", because(v, asked)},
 		{"key", v.KeyID},
 		{"organization", v.Organization},
-		{"may", grantText(v.Permissions)},
+		{"kind", v.Kind},
+		{"may", may},
 	}
 	if v.Scope != nil {
 		in := scopeText(*v.Scope)
@@ -121,10 +151,10 @@ func because(v wire.Verdict, asked wire.VerifyRequest) string {
 	case "INACTIVE":
 		return "it is switched off"
 	case "INSUFFICIENT_PERMISSIONS":
-		if asked.Permission == "" {
-			return "it grants no permission; a management key never does"
+		if v.Kind != "" {
+			return "it is a " + v.Kind + " key, which is for the ledger itself and grants no permission"
 		}
-		return "it does not grant " + asked.Permission
+		return "it does not grant " + plain(asked.Permission)
 	case "OUT_OF_SCOPE":
 		if asked.Workspace == "" {
 			return "no workspace is left where it is good"
