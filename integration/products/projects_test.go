@@ -522,7 +522,7 @@ func TestP12NewSource(t *testing.T) {
 	sources := map[string]bool{}
 	for _, e := range c.events(id, "key.new_source") {
 		sources[e.text("data.source")] = true
-		if e.text("data.of") != "client_ip" || e.text("data.code") != "VALID" {
+		if e.text("data.by") != "client_ip" || e.text("data.code") != "VALID" {
 			t.Errorf("a new source is told as %s", e)
 		}
 		for _, clear := range []string{"192.0.2", "2001:db8", "198.51.100"} {
@@ -534,10 +534,10 @@ func TestP12NewSource(t *testing.T) {
 	if len(sources) != 3 || len(c.events(id, "key.new_source")) != 3 {
 		t.Errorf("new sources are told as %v", c.events(id, "key.new_source"))
 	}
-	if n := strings.Count(c.cli("keys", "history", id), "source"); n != 3 {
+	if n := strings.Count(c.cli("keys", "history", id), "used from a new client ip"); n != 3 {
 		t.Errorf("keys history tells of %d new sources:\n%s", n, c.cli("keys", "history", id))
 	}
-	says(t, c.cli("events", "tail", "--after", made.text("position"), "--types", "key.new_source", "--limit", "3"), "source")
+	says(t, c.cli("events", "tail", "--after", made.text("position"), "--types", "key.new_source", "--limit", "3"), "used from a new client ip")
 }
 
 // A burst of denials within a minute becomes an event, once, though it went on and

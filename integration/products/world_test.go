@@ -132,7 +132,7 @@ func (s *shared) begin(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve := func(data string, more ...string) *server {
-		args := slices.Concat([]string{"serve", "--data", data, "--listen", "127.0.0.1:0"}, as(credentials.ServerCreds), more)
+		args := slices.Concat([]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--record-client-ip"}, as(credentials.ServerCreds), more)
 		server := launch(t, args...)
 		s.servers = append(s.servers, server)
 		return server
