@@ -270,16 +270,31 @@ type tally struct{ recorded, lost int }
 // done much of it already goes on beside somebody who has just come.
 func (t tally) crowded() bool { return t.lost >= crowd && 3*t.lost >= t.recorded }
 
-// sweep goes through all that is due once. It reports whether it stopped since
-// somebody else is at it.
+// sweep goes through all that is due once, from the longest due on. What comes
+// meanwhile does not wait behind that: an organization may end with a great many
+// keys, or a policy make all of them due at once. It reports whether it stopped
+// since somebody else is at it.
 func (k *Keeper) sweep(ctx context.Context) (shared bool, err error) {
 	var t tally
 	size := firstPage
+	fresh := catalog.Due{At: events.TimeOf(time.Now())}
 	for after := (catalog.Due{}); ; size = min(2*size, page) {
 		now, applied := time.Now(), k.cfg.Applied()
 		list, err := k.cfg.Catalog.Due(ctx, events.TimeOf(now), after, size)
 		if err != nil {
 			return false, err
+		}
+		if len(list) == size && list[size-1].At < fresh.At {
+			came, err := k.cfg.Catalog.Due(ctx, events.TimeOf(now), fresh, size)
+			if err != nil {
+				return false, err
+			}
+			if len(came) > 0 {
+				fresh = came[len(came)-1]
+				if err := k.record(ctx, k.undoubted(came, now), applied, &t); err != nil || t.crowded() {
+					return err == nil, err
+				}
+			}
 		}
 		if len(list) == 0 {
 			if k.forget(); len(k.doubts) >= maxDoubts {

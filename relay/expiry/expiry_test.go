@@ -158,6 +158,14 @@ func TestOutages(t *testing.T) {
 		for _, id := range silent {
 			w.expect("without an answer", all[id], time.Minute, "end")
 		}
+		// So do revocations, which come after the end too.
+		w.log.unknown.Store(9)
+		w.must(w.hands.DeleteOrganization(w.ctx, wish(), acme))
+		time.Sleep(time.Minute)
+		all = w.told()
+		for _, id := range silent {
+			w.expect("revoked without an answer", all[id][1:], time.Minute, "revoked")
+		}
 	})
 }
 

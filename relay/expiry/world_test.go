@@ -58,7 +58,7 @@ func (f *faulty) Append(ctx context.Context, entries []events.Entry) ([]events.R
 		return nil, events.ErrUnavailable
 	}
 	switch entries[0].Event.(type) {
-	case events.KeyExpired, events.KeyExpiring:
+	case events.KeyExpired, events.KeyExpiring, events.KeyRotationDue, events.KeyRevoked:
 		if n := f.unknown.Add(-1); n >= 0 {
 			if n%2 == 0 {
 				if _, err := f.Ledger.Append(ctx, entries); err != nil {
@@ -213,13 +213,18 @@ func (w *world) notices(list ...events.Period) {
 // create begins a key that lives for a while, or for ever.
 func (w *world) create(lives time.Duration) events.KeyID {
 	w.Helper()
+	return w.createIn(acme, lives)
+}
+
+func (w *world) createIn(org events.OrgID, lives time.Duration) events.KeyID {
+	w.Helper()
 	c := commands.CreateKey{Create: key.Create{
 		Permissions: events.Permissions{Level: events.LevelAll}, Scope: events.Scope{AllWorkspaces: true},
 	}}
 	if lives > 0 {
 		c.Expiry.At = events.TimeOf(time.Now().Add(lives))
 	}
-	out, err := w.hands.CreateKey(w.ctx, wish(), acme, c)
+	out, err := w.hands.CreateKey(w.ctx, wish(), org, c)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -242,16 +247,23 @@ type told struct {
 }
 
 func (x told) String() string {
-	if x.kind == events.KindKeyExpiring {
+	switch x.kind {
+	case events.KindKeyExpiring:
 		return string(x.notice)
+	case events.KindKeyRotationDue:
+		return "rotate"
+	case events.KindKeyRevoked:
+		return "revoked"
+	default:
+		return "end"
 	}
-	return "end"
 }
 
 // told are the keepers' facts of every key, in order.
 func (w *world) told() map[events.KeyID][]told {
 	w.Helper()
 	out := map[events.KeyID][]told{}
+	ended := map[events.OrgID]events.Recorded{}
 	last, err := w.log.Last(w.ctx)
 	if err != nil {
 		w.Fatal(err)
@@ -262,14 +274,28 @@ func (w *world) told() map[events.KeyID][]told {
 			w.Fatal(err)
 		}
 		var x told
+		if f.Meta.Actor.String() != "system/expiry" {
+			if _, ok := f.Event.(events.OrganizationDeleted); ok {
+				ended[f.Subject.Org] = f
+			}
+			continue
+		}
 		switch e := f.Event.(type) {
 		case events.KeyExpired:
 			x = told{at: pos, kind: f.Event.Kind(), after: f.Meta.Time.Std().Sub(e.ExpiredAt.Std())}
 		case events.KeyExpiring:
 			at := e.ExpiresAt.Std().Add(-days(w, e.Notice))
 			x = told{at: pos, kind: f.Event.Kind(), notice: e.Notice, after: f.Meta.Time.Std().Sub(at)}
+		case events.KeyRotationDue:
+			x = told{at: pos, kind: f.Event.Kind(), after: f.Meta.Time.Std().Sub(e.DueAt.Std())}
+		case events.KeyRevoked:
+			end := ended[f.Subject.Org]
+			if f.Meta.Causation != end.Meta.ID {
+				w.Errorf("revoked since %s, its organization ended with %s", f.Meta.Causation, end.Meta.ID)
+			}
+			x = told{at: pos, kind: f.Event.Kind(), after: f.Meta.Time.Std().Sub(end.Meta.Time.Std())}
 		default:
-			continue
+			w.Errorf("%s by the keepers", f.Event.Kind())
 		}
 		id, _ := f.Subject.Key()
 		out[id] = append(out[id], x)

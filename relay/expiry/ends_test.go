@@ -1,0 +1,113 @@
+package expiry_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/organization"
+	"github.com/keyledger/keyledger/events"
+)
+
+// TestRotationIsToldOnce: keys that get old are told of once and in time, by one
+// of several servers, and again when a policy makes them old later.
+func TestRotationIsToldOnce(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		w.notices("1d")
+		for range 2 {
+			defer w.server(asIs).stop()
+		}
+		age := func(p events.Period) {
+			w.must(w.hands.UpdateOrganization(w.ctx, wish(), acme, organization.Update{RotationDueAfter: domain.Some(p)}))
+		}
+		age("5d")
+		old, ends, rotated, over := w.create(0), w.create(6*day), w.create(0), w.create(3*day)
+		out, err := w.hands.RotateKey(w.ctx, wish(), acme, rotated, commands.RotateKey{Grace: 8 * day})
+		if err != nil {
+			t.Fatal(err)
+		}
+		successor := out.Key.ID
+		time.Sleep(4 * day)
+		young := w.create(0)
+		time.Sleep(3*day + time.Hour)
+		all := w.told()
+		w.expect("who lives for ever", all[old], soon, "rotate")
+		w.expect("together with the notice", all[ends], 2*soon, "rotate", "1d", "end")
+		w.expect("over before that", all[over], soon, "1d", "end")
+		w.expect("rotated", all[rotated], soon, "1d")
+		w.expect("its successor", all[successor], soon, "rotate")
+		w.expect("young", all[young], soon)
+		age("2d")
+		time.Sleep(soon)
+		age("never")
+		time.Sleep(2 * day)
+		all = w.told()
+		w.expect("told before", all[old], soon, "rotate")
+		w.expect("not young any more", all[young], 2*day, "rotate")
+		age("9d")
+		time.Sleep(soon)
+		w.expect("when it is due again", w.told()[old], day, "rotate", "rotate")
+	})
+}
+
+// TestKeysOfAnEndedOrganization: each is revoked once, whichever server comes
+// first and though one is stopped in the middle, and what ends elsewhere meanwhile
+// does not wait for that.
+func TestKeysOfAnEndedOrganization(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.hands.stop()
+		w.must(w.hands.CreateOrganization(w.ctx, wish(), organization.Create{ID: "other", Name: events.ClearText("Other")}))
+		w.log.far = time.Millisecond
+		const keys = 2000
+		ids := make([]events.KeyID, keys)
+		for i := range ids {
+			ids[i] = w.create(time.Duration(i%2) * 500 * day)
+		}
+		gone := w.create(0)
+		if _, err := w.hands.RevokeKey(w.ctx, wish(), acme, gone, false); err != nil {
+			t.Fatal(err)
+		}
+		var elsewhere []events.KeyID
+		for n := range 5 {
+			elsewhere = append(elsewhere, w.createIn("other", time.Minute+time.Duration(3*n+1)*time.Second))
+		}
+		time.Sleep(time.Minute)
+		var servers []*server
+		for range 3 {
+			servers = append(servers, w.server(asIs))
+			defer servers[len(servers)-1].stop()
+		}
+		w.log.far = 10 * time.Millisecond
+		w.must(w.hands.DeleteOrganization(w.ctx, wish(), acme))
+		time.Sleep(3 * time.Second)
+		servers[0].stop()
+		if n := len(w.told()); n < keys/20 || n > keys*3/4 {
+			t.Fatalf("%d are revoked when a server is stopped", n)
+		}
+		time.Sleep(time.Minute)
+		all := w.told()
+		for _, id := range ids {
+			w.expect("a key of it", all[id], time.Minute, "revoked")
+		}
+		w.expect("a key that was revoked before", all[gone], 0)
+		for _, id := range elsewhere {
+			w.expect("one that ended meanwhile", all[id], 2*soon, "end")
+		}
+		var revoked, idle uint64
+		for _, s := range servers {
+			stats := s.keeper.Stats()
+			revoked, idle = revoked+stats.Revoked, idle+stats.Idle
+		}
+		// What was recorded by the one that was stopped may not be counted.
+		if revoked > keys || revoked < keys-64 || idle > keys/2 {
+			t.Errorf("%d were revoked, and %d tried in vain", revoked, idle)
+		}
+	})
+}
