@@ -180,16 +180,28 @@ grace, so that whoever uses it can change over without a gap.`,
 func (a *app) keysRevokeCommand() *cobra.Command {
 	var cascade bool
 	c := &cobra.Command{
-		Use: "revoke ID", Aliases: []string{"delete"}, Short: "End a key for ever", Args: takes("ID"),
+		Use: "revoke ID", Aliases: []string{"delete"}, Short: "End a key for ever", Args: takes("[ID]"),
 		Long: `End a key for ever: from the answer on every verdict denies it, and nothing
-brings it back. A key that succeeded it by rotation lives on, unless --cascade.`,
+brings it back. A key that succeeded it by rotation lives on, unless --cascade.
+
+Whoever holds a key needs no other one to end it: with --self the key itself is
+read from a file or standard input, as verify does it, and is the one to end.`,
 		Example: `  keyledger keys revoke 0198c0de-… --reason "laptop lost"
-  keyledger keys revoke 0198c0de-… --cascade --yes`,
+  keyledger keys revoke 0198c0de-… --cascade --yes
+  keyledger keys revoke --self leaked.key`,
 	}
+	self := c.Flags().Bool("self", false, "end the key that a file, or standard input, holds")
 	c.Flags().BoolVar(&cascade, "cascade", false, "revoke the keys that succeed it as well")
 	a.yesFlag(c)
 	w := a.wishFlags(c, false)
+	c.MarkFlagsMutuallyExclusive("self", "cascade")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case *self:
+			return a.revokeSelf(cmd, append(args, "")[0], w)
+		case len(args) == 0:
+			return usage(cmd.CommandPath()+" needs ID", "Usage: %s", cmd.UseLine())
+		}
 		s, org, err := a.openOrg(cmd)
 		if err != nil {
 			return err
@@ -209,6 +221,36 @@ brings it back. A key that succeeded it by rotation lives on, unless --cascade.`
 		})
 	}
 	return c
+}
+
+// revokeSelf ends the key that a file holds, by that key alone.
+func (a *app) revokeSelf(cmd *cobra.Command, file string, w *wish) error {
+	key, err := a.keyToVerify(file)
+	if err != nil {
+		return err
+	}
+	l, err := a.findLink()
+	if err != nil {
+		return err
+	}
+	l.key, l.keyFrom = key, "the key that is to end"
+	a.link.found = l
+	if err := knock(cmd.Context(), l); err != nil {
+		return err
+	}
+	a.warnCleartext(cmd.Context(), l)
+	s, err := a.dial(l)
+	if err != nil {
+		return err
+	}
+	if err := a.ask(cmd, w, "Revoke the key "+key.String()+", for ever?"); err != nil {
+		return err
+	}
+	var got answer
+	done, err := s.RevokeSelf(cmd.Context(), wire.RevokeSelf{Reason: w.reason}, a.options(w, &got)...)
+	return a.changed(err, got, done, done.KeyID, func() error {
+		return a.out.say("Revoked key %s of organization %s. It is denied from now on, for ever.", done.KeyID, done.Organization)
+	})
 }
 
 // askRevoke asks by the key's name, since ids look alike, and with what the
