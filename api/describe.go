@@ -182,9 +182,12 @@ func (e *endpoint) parameters(registry huma.Registry) []*huma.Param {
 		})
 	}
 	for _, p := range e.query {
-		out = append(out, &huma.Param{
-			Name: p.name, In: "query", Description: p.description, Example: p.example, Schema: registry.Schema(reflect.TypeOf(p.of), true, ""),
-		})
+		schema := registry.Schema(reflect.TypeOf(p.of), true, "")
+		if p.most > 1 {
+			settle(schema)
+			schema.MaxItems = &p.most
+		}
+		out = append(out, &huma.Param{Name: p.name, In: "query", Description: p.description, Example: p.example, Schema: schema})
 	}
 	header := func(name, description string, example any) {
 		out = append(out, &huma.Param{

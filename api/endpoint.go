@@ -61,6 +61,8 @@ type parameter struct {
 	// of is a value of its type.
 	of      any
 	example any
+	// most is how often it may be given, once unless set. Its type is a list then.
+	most int
 }
 
 // call is one request on its way.
@@ -214,11 +216,13 @@ func (c *call) checkQuery() error {
 	}
 	query := c.r.URL.Query()
 	for name, values := range query {
-		if !c.endpoint.has(name) {
+		switch most := c.endpoint.most(name); {
+		case most == 0:
 			return refuse(errRequest, fieldName(name), "there is no such parameter here")
-		}
-		if len(values) != 1 {
+		case most == 1 && len(values) > 1:
 			return refuse(errRequest, fieldName(name), "is given %d times", len(values))
+		case len(values) > most:
+			return refuse(errRequest, fieldName(name), "is given %d times, at most %d are allowed", len(values), most)
 		}
 	}
 	return nil
@@ -232,16 +236,17 @@ func (e *endpoint) bound() int64 {
 	return MaxBodyBytes
 }
 
-func (e *endpoint) has(name string) bool {
-	if name == "dry_run" {
-		return e.change
+// most is how often a parameter may be given, 0 when there is none of the name.
+func (e *endpoint) most(name string) int {
+	if name == "dry_run" && e.change {
+		return 1
 	}
 	for _, p := range e.query {
 		if p.name == name {
-			return true
+			return max(p.most, 1)
 		}
 	}
-	return false
+	return 0
 }
 
 // query returns a parameter's text, empty when it is left out.

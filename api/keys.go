@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyledger/keyledger/api/wire"
@@ -85,6 +86,11 @@ func keyFilters() []parameter {
 		{name: "unused_since", description: "Keys that existed then and were not used since; an RFC 3339 time.", of: "", example: "2026-01-01T00:00:00Z"},
 		{name: "external_id", description: "The key of exactly this external id.", of: "", example: "crm-4711"},
 		{name: "kind", description: "api or management.", of: "", example: "api"},
+		{
+			name: "metadata", most: MaxMetadataFilters, of: []string{}, example: []string{"team=platform"},
+			description: "Keys with this member of metadata, as name=value (in a URL metadata=team%3Dplatform). Given up to 5 times, all must hold. The name ends at the first '='.",
+		},
+		{name: "rotation_due", description: "true for keys that have reached the age at which they should be rotated, and were not.", of: false, example: true},
 	}, pageParameters()...)
 }
 
@@ -173,33 +179,9 @@ func (s *Server) listKeys(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	f := catalog.Filter{Org: org, Within: c.principal.Scope, Query: c.query("q"), ExternalID: c.query("external_id"), Kind: events.KeyKind(c.query("kind"))}
-	f.Cursor = c.query("cursor")
-	if f.Limit, err = c.limit(); err != nil {
+	f, err := c.keyFilter(org)
+	if err != nil {
 		return reply{}, err
-	}
-	switch status := events.Status(c.query("status")); status {
-	case "", catalog.StatusAny, events.StatusActive, events.StatusInactive, events.StatusExpired, events.StatusRevoked:
-		f.Status = status
-	default:
-		return reply{}, refuse(errRequest, "status", "must be ACTIVE, INACTIVE, EXPIRED, REVOKED or all")
-	}
-	switch f.Kind {
-	case "", events.KindAPI, events.KindManagement:
-	default:
-		return reply{}, refuse(errRequest, "kind", "must be api or management")
-	}
-	if text := c.query("workspace"); text != "" {
-		if f.Workspace, err = events.ParseWorkspaceID(text); err != nil {
-			return reply{}, refuse(errRequest, "workspace", "is no workspace id")
-		}
-	}
-	if text := c.query("unused_since"); text != "" {
-		at, err := time.Parse(time.RFC3339, text)
-		if err != nil {
-			return reply{}, refuse(errRequest, "unused_since", "%s", "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z")
-		}
-		f.UnusedSince = events.TimeOf(at)
 	}
 	s.settle(ctx)
 	if _, err := s.organization(ctx, org); err != nil {
@@ -207,6 +189,48 @@ func (s *Server) listKeys(ctx context.Context, c *call) (reply, error) {
 	}
 	rows, next, err := s.cfg.Catalog.Keys(ctx, f, events.TimeOf(time.Now()))
 	return reply{body: list(rows, next, s.showKey)}, err
+}
+
+// keyFilter reads which keys are wanted.
+func (c *call) keyFilter(org events.OrgID) (f catalog.Filter, err error) {
+	f = catalog.Filter{Org: org, Within: c.principal.Scope, Query: c.query("q"), ExternalID: c.query("external_id"), Kind: events.KeyKind(c.query("kind"))}
+	f.Cursor = c.query("cursor")
+	if f.Limit, err = c.limit(); err != nil {
+		return f, err
+	}
+	switch status := events.Status(c.query("status")); status {
+	case "", catalog.StatusAny, events.StatusActive, events.StatusInactive, events.StatusExpired, events.StatusRevoked:
+		f.Status = status
+	default:
+		return f, refuse(errRequest, "status", "must be ACTIVE, INACTIVE, EXPIRED, REVOKED or all")
+	}
+	switch f.Kind {
+	case "", events.KindAPI, events.KindManagement:
+	default:
+		return f, refuse(errRequest, "kind", "must be api or management")
+	}
+	if text := c.query("workspace"); text != "" {
+		if f.Workspace, err = events.ParseWorkspaceID(text); err != nil {
+			return f, refuse(errRequest, "workspace", "is no workspace id")
+		}
+	}
+	if text := c.query("unused_since"); text != "" {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return f, refuse(errRequest, "unused_since", "%s", "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z")
+		}
+		f.UnusedSince = events.TimeOf(at)
+	}
+	for _, text := range c.r.URL.Query()["metadata"] {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" || value == "" || len(name) > events.MaxMetadataKeyLength || len(value) > events.MaxMetadataValueLength {
+			return f, refuse(errRequest, "metadata", "must be name=value, in a URL metadata=team%%3Dplatform, with a name of 1 to %d bytes and a value of 1 to %d",
+				events.MaxMetadataKeyLength, events.MaxMetadataValueLength)
+		}
+		f.Metadata = append(f.Metadata, catalog.Labelled{Name: name, Value: value})
+	}
+	f.RotationDue, err = c.flag("rotation_due")
+	return f, err
 }
 
 // seen reads a key that the caller may see.

@@ -38,6 +38,10 @@ const (
 	// MaxQueryBytes bounds a query: a cursor, a searched text, and a few ids.
 	MaxQueryBytes = 4 << 10
 
+	// MaxMetadataFilters bounds the members of metadata that a list is asked by:
+	// each is looked up for every key that has the first.
+	MaxMetadataFilters = 5
+
 	// DefaultPage and MaxPage bound a list, as the API promises.
 	DefaultPage = 50
 	MaxPage     = 200

@@ -63,18 +63,21 @@ func (s *Server) showKey(k catalog.Key) wire.Key {
 		ExpiresAt: instant(k.ExpiresAt), LastUsedAt: instant(k.LastUsedAt),
 		RotatedFrom: keyIDText(k.RotatedFrom), RotatedTo: keyIDText(k.RotatedTo), GraceEndsAt: instant(k.GraceEndsAt),
 		RevokedAt: instant(k.RevokedAt), RevocationReason: k.RevocationReason.String(), ExternalID: k.ExternalID.String(),
-		Metadata: metadataOf(k.Metadata), Position: s.position(k.Position),
+		Metadata: metadataOf(k.Metadata), Imported: k.Imported, RotationDueAt: instant(k.RotationDueAt), Position: s.position(k.Position),
 	}
 	return out
 }
 
 // showOwn shows a key as its own facts tell it, right after a change.
 func (s *Server) showOwn(k commands.Key, lastUsed events.Time) wire.Key {
+	now := events.TimeOf(time.Now())
+	config, _ := s.cfg.Configuration.Of(k.Org)
 	return s.showKey(catalog.Key{
 		Org: k.Org, ID: k.ID, Kind: k.Kind, Role: k.Role, Name: k.Name, Prefix: k.Prefix, LastFour: k.LastFour,
 		Permissions: k.Permissions, Scope: k.Scope, Profile: k.Profile, ExternalID: k.ExternalID, Metadata: k.Metadata,
 		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy, RotatedFrom: k.RotatedFrom, RotatedTo: k.RotatedTo,
-		Status: k.Status(events.TimeOf(time.Now())), ExpiresAt: k.ExpiresAt, GraceEndsAt: k.GraceEndsAt,
+		Imported: k.Imported, RotationDueAt: k.RotationDue(config.Organization.Policy, now),
+		Status: k.Status(now), ExpiresAt: k.ExpiresAt, GraceEndsAt: k.GraceEndsAt,
 		RevokedAt: k.RevokedAt, RevocationReason: k.RevocationReason, LastUsedAt: lastUsed, Position: k.Position,
 	})
 }

@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -134,6 +136,10 @@ type KeyFilter struct {
 	ExternalID  string
 	// Kind is api or management.
 	Kind string
+	// Metadata are up to 5 members that a key must have.
+	Metadata map[string]string
+	// RotationDue wants keys that should be rotated by now.
+	RotationDue bool
 	Page
 }
 
@@ -150,6 +156,12 @@ func (f KeyFilter) option(r *request) {
 	set("kind", f.Kind)
 	if !f.UnusedSince.IsZero() {
 		set("unused_since", f.UnusedSince.UTC().Format(time.RFC3339Nano))
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Metadata)) {
+		r.query.Add("metadata", name+"="+f.Metadata[name])
+	}
+	if f.RotationDue {
+		set("rotation_due", "true")
 	}
 	f.apply(r.query)
 }

@@ -206,6 +206,8 @@ type Key struct {
 	LastUsedAt           *time.Time        `json:"last_used_at" doc:"null when the key was not used yet. It may lag some seconds behind."`
 	RotatedFrom          string            `json:"rotated_from,omitzero" doc:"The key that this one succeeds."`
 	RotatedTo            string            `json:"rotated_to,omitzero" doc:"The key that succeeds this one."`
+	RotationDueAt        *time.Time        `json:"rotation_due_at,omitempty" doc:"When the key has the age at which its organization's policy wants it rotated. Left out when there is no such age, and of a key that was rotated or has ended."`
+	Imported             bool              `json:"imported,omitzero" doc:"true for a key that came from another system, by its digest."`
 	GraceEndsAt          *time.Time        `json:"grace_ends_at,omitempty" doc:"Until when a rotated key lives beside its successor."`
 	RevokedAt            *time.Time        `json:"revoked_at,omitempty"`
 	RevocationReason     string            `json:"revocation_reason,omitzero"`
