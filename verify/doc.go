@@ -12,6 +12,10 @@
 // there are no errors: what cannot be answered is [events.CodeUnavailable] or
 // [events.CodeStale], which deny as well.
 //
+// A permission may be a query of several, "interview:read AND (interview:start OR
+// report:*)", which is parsed once and judged by what the key was at one instant;
+// [Verifier.Check] says what is wrong with one that cannot be read.
+//
 // Every verdict on a key that exists is recorded before it is given. Secrets
 // that match no key are no use of anything and are only counted.
 package verify
