@@ -1,0 +1,488 @@
+package products
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// automation is what the automation platform's API has.
+var automation = []obj{
+	{"name": "flow:read", "access": "read", "routes": []string{"GET /flows/{id}"}},
+	{"name": "flow:run", "access": "write", "routes": []string{"POST /flows/{id}/runs"}},
+	{"name": "report:read", "access": "read"},
+	{"name": "report:export", "access": "write"},
+}
+
+// offers puts a catalog in the place of the one before, and returns its position.
+func (c caller) offers(permissions ...obj) string {
+	c.t.Helper()
+	return c.must(200, "PUT", "/permissions", obj{"permissions": permissions}).text("position")
+}
+
+// tokens begins an organization of the automation platform.
+func (w *world) tokens(t *testing.T, more ...obj) caller {
+	t.Helper()
+	c := w.organization(t, more...)
+	position := c.offers(automation...)
+	probe := c.create(obj{"name": "probe", "permissions": []string{"flow:read"}})
+	for _, s := range []*server{w.one, w.two} {
+		c.at(s).code("VALID", probe.text("secret"), "flow:read", position)
+	}
+	c.must(200, "POST", "/keys/"+probe.text("key.id")+"/revoke", nil)
+	return c
+}
+
+// may expects what a key may do: of these permissions the listed ones, and no other.
+func (c caller) may(secret, position string, asked []string, allowed ...string) {
+	c.t.Helper()
+	for _, p := range asked {
+		want := "INSUFFICIENT_PERMISSIONS"
+		if slices.Contains(allowed, p) {
+			want = "VALID"
+		}
+		c.code(want, secret, p, position)
+	}
+}
+
+// A token has a name, and expires after 7, 30, 60, 90 or 180 days, or a year.
+func TestT01NameAndExpiry(t *testing.T) {
+	w := onOne(t)
+	c := w.tokens(t)
+	for choice, after := range map[string]func(time.Time) time.Time{
+		"7d":   func(t time.Time) time.Time { return t.AddDate(0, 0, 7) },
+		"30d":  func(t time.Time) time.Time { return t.AddDate(0, 0, 30) },
+		"60d":  func(t time.Time) time.Time { return t.AddDate(0, 0, 60) },
+		"90d":  func(t time.Time) time.Time { return t.AddDate(0, 0, 90) },
+		"180d": func(t time.Time) time.Time { return t.AddDate(0, 0, 180) },
+		"1y":   func(t time.Time) time.Time { return months(t, 12) },
+	} {
+		name := "Ada's token for " + choice
+		for _, made := range []answer{
+			c.create(obj{"name": name, "permissions": []string{"flow:read"}, "expires_in": choice}),
+			c.document("keys", "create", "--name", name, "--permissions", "flow:read", "--workspaces", "all", "--expires-in", choice),
+		} {
+			created, fault := time.Parse(time.RFC3339, made.text("key.created_at"))
+			expires, err := time.Parse(time.RFC3339, made.text("key.expires_at"))
+			if fault != nil || err != nil || made.text("key.name") != name {
+				t.Fatalf("%s: %s", choice, made)
+			}
+			if off := expires.Sub(after(created)); off < -time.Second || off > time.Second {
+				t.Errorf("%s after %s is %s", choice, created, expires)
+			}
+			c.code("VALID", made.text("secret"), "flow:read", "")
+			shown := c.cli("keys", "get", made.text("key.id"))
+			says(t, shown, name, expires.Format("2006-01-02 15:04:05 UTC"))
+		}
+	}
+}
+
+// A token is good in all workspaces or in specific ones.
+func TestT02ScopeAllOrSpecific(t *testing.T) {
+	w := onOne(t)
+	c := w.tokens(t)
+	c.must(201, "POST", "/workspaces", obj{"id": "third", "name": "Third"})
+	tokens := map[string][]string{"all": {"hiring", "research", "third"}, "hiring": {"hiring"}, "hiring,research": {"hiring", "research"}}
+	for scope, good := range tokens {
+		body := obj{"all_workspaces": true}
+		if scope != "all" {
+			body = obj{"workspaces": good}
+		}
+		for _, made := range []answer{
+			c.create(obj{"permissions": []string{"flow:read"}, "scope": body}),
+			c.document("keys", "create", "--permissions", "flow:read", "--workspaces", scope),
+		} {
+			for _, workspace := range []string{"hiring", "research", "third", "elsewhere"} {
+				want := "OUT_OF_SCOPE"
+				if slices.Contains(good, workspace) {
+					want = "VALID"
+				}
+				for _, s := range []*server{w.one, w.two} {
+					v := c.at(s).verdict(made.text("secret"), obj{"permission": "flow:read", "workspace": workspace, "at_least": made.text("position")})
+					if v.text("code") != want || v.get("scope_checked") != true {
+						t.Errorf("a token for %s in %s: %s, want %s", scope, workspace, v, want)
+					}
+				}
+			}
+			c.verify("VALID", made.text("secret"), "--permission", "flow:read", "--workspace", "hiring")
+			c.verify("OUT_OF_SCOPE", made.text("secret"), "--permission", "flow:read", "--workspace", "elsewhere")
+		}
+	}
+	c.must(422, "POST", "/keys", obj{"permissions": []string{"flow:read"}, "scope": obj{}})
+	c.must(422, "POST", "/keys", obj{"permissions": []string{"flow:read"}, "scope": obj{"all_workspaces": true, "workspaces": []string{"hiring"}}})
+	c.exits(2, "", "keys", "create", "--permissions", "flow:read")
+}
+
+// A token's level is All, Read only, or Restricted with single permissions of each
+// resource, and resource:* for all of one.
+func TestT03Levels(t *testing.T) {
+	w := onOne(t)
+	c := w.tokens(t)
+	all := []string{"flow:read", "flow:run", "report:read", "report:export"}
+	asked := append([]string{"flow:stop", "audit:read"}, all...)
+	for flag, level := range map[string]struct {
+		wish any
+		may  []string
+	}{
+		"all":                   {obj{"level": "all"}, all},
+		"read_only":             {obj{"level": "read_only"}, []string{"flow:read", "report:read"}},
+		"flow:run":              {[]string{"flow:run"}, []string{"flow:run"}},
+		"flow:run,report:read":  {obj{"level": "restricted", "grants": []string{"flow:run", "report:read"}}, []string{"flow:run", "report:read"}},
+		"report:*":              {[]string{"report:*"}, []string{"report:read", "report:export"}},
+		"flow:read,report:*":    {[]string{"flow:read", "report:*"}, []string{"flow:read", "report:read", "report:export"}},
+		"flow:*,report:*":       {[]string{"flow:*", "report:*"}, all},
+		"flow:*,report:export":  {[]string{"flow:*", "report:export"}, []string{"flow:read", "flow:run", "report:export"}},
+		"flow:read,report:read": {[]string{"flow:read", "report:read"}, []string{"flow:read", "report:read"}},
+	} {
+		byAPI := c.create(obj{"permissions": level.wish})
+		byCLI := c.document("keys", "create", "--permissions", flag, "--workspaces", "all")
+		for _, made := range []answer{byAPI, byCLI} {
+			c.may(made.text("secret"), "", asked, level.may...)
+			c.at(w.two).may(made.text("secret"), made.text("position"), asked, level.may...)
+			var effective []string
+			for _, p := range made.list("key.effective_permissions") {
+				effective = append(effective, p.(string))
+			}
+			slices.Sort(effective)
+			if want := slices.Sorted(slices.Values(level.may)); !slices.Equal(effective, want) {
+				t.Errorf("%s: the key is shown with %v, want %v", flag, effective, want)
+			}
+		}
+		c.verify("VALID", byCLI.text("secret"), "--permission", level.may[0])
+		c.verify("INSUFFICIENT_PERMISSIONS", byCLI.text("secret"), "--permission", "audit:read")
+	}
+	for _, grants := range [][]string{{"flow:stop"}, {"audit:*"}, {"*"}, {"flow"}, {"*:read"}, {}} {
+		a := c.must(422, "POST", "/keys", obj{"permissions": grants, "scope": everywhere})
+		if a.text("code") != "unknown_permission" && a.text("code") != "invalid_value" {
+			t.Errorf("%v: %s", grants, a)
+		}
+	}
+	says(t, c.exits(1, "", "keys", "create", "--permissions", "flow:stop", "--workspaces", "all").stderr, "unknown_permission", "flow:stop")
+}
+
+// All and Read only follow the catalog as it grows, on either server. What is taken
+// out of it is denied from then on, to everybody.
+func TestT04LevelsFollowTheCatalog(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		c := w.tokens(t)
+		token, born := map[string]string{}, ""
+		for name, wish := range map[string]any{
+			"all": obj{"level": "all"}, "read only": obj{"level": "read_only"}, "group": []string{"report:*"}, "single": []string{"report:read"},
+		} {
+			made := c.create(obj{"permissions": wish})
+			token[name], born = made.text("secret"), made.text("position")
+		}
+		names := []string{"flow:read", "flow:run", "report:read", "report:export", "report:list", "report:share", "flow:stop"}
+		// holds expects on both servers what each token may do, from a position on.
+		holds := func(position string, may map[string][]string) {
+			t.Helper()
+			for _, s := range []*server{w.one, w.two} {
+				for _, name := range slices.Sorted(maps.Keys(token)) {
+					c.at(s).may(token[name], position, names, may[name]...)
+				}
+			}
+		}
+		holds(born, map[string][]string{
+			"all": {"flow:read", "flow:run", "report:read", "report:export"}, "read only": {"flow:read", "report:read"},
+			"group": {"report:read", "report:export"}, "single": {"report:read"},
+		})
+		// It grows.
+		more := append(slices.Clone(automation), obj{"name": "report:list", "access": "read"}, obj{"name": "report:share", "access": "write"}, obj{"name": "flow:stop", "access": "write"})
+		holds(c.offers(more...), map[string][]string{
+			"all": names, "read only": {"flow:read", "report:read", "report:list"},
+			"group": {"report:read", "report:export", "report:list", "report:share"}, "single": {"report:read"},
+		})
+		// It shrinks, at the other server.
+		holds(c.at(w.two).offers(obj{"name": "flow:read", "access": "read"}, obj{"name": "report:export", "access": "write"}), map[string][]string{
+			"all": {"flow:read", "report:export"}, "read only": {"flow:read"}, "group": {"report:export"},
+		})
+		c.verify("INSUFFICIENT_PERMISSIONS", token["all"], "--permission", "report:read")
+		c.verify("INSUFFICIENT_PERMISSIONS", token["single"], "--permission", "report:read")
+		// What reads today may write tomorrow; and set at the shell it holds as well.
+		position := c.document("permissions", "set", "--permission", "flow:read=write", "--permission", "report:read=read", "--permission", "report:list=read").text("position")
+		holds(position, map[string][]string{
+			"all": {"flow:read", "report:read", "report:list"}, "read only": {"report:read", "report:list"},
+			"group": {"report:read", "report:list"}, "single": {"report:read"},
+		})
+		c.verify("VALID", token["read only"], "--permission", "report:list")
+		c.verify("INSUFFICIENT_PERMISSIONS", token["read only"], "--permission", "flow:read")
+	})
+}
+
+// A token is sent as Authorization: Bearer.
+func TestT05SentAsBearer(t *testing.T) {
+	w := onOne(t)
+	c := w.tokens(t)
+	secret := c.create(obj{"permissions": []string{"flow:read"}}).text("secret")
+	anyone := c.with("")
+	for _, s := range []*server{w.one, w.two} {
+		anyone := anyone.at(s)
+		for _, scheme := range []string{"Bearer ", "bearer ", "BEARER "} {
+			anyone.until("the key at this server", func() bool {
+				return anyone.ask("GET", "/v1/authorize?permission=flow:read", nil, "Authorization", scheme+secret).status == 200
+			})
+		}
+		for what, header := range map[string]string{"nothing": "", "no scheme": secret, "another scheme": "Basic " + secret, "nothing behind it": "Bearer ", "two": "Bearer " + secret + " " + secret} {
+			var a answer
+			if header == "" {
+				a = anyone.ask("GET", "/v1/authorize?permission=flow:read", nil)
+			} else {
+				a = anyone.ask("GET", "/v1/authorize?permission=flow:read", nil, "Authorization", header)
+			}
+			if a.status != 401 || !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
+				t.Errorf("%s: %d with WWW-Authenticate %q", what, a.status, a.header.Get("WWW-Authenticate"))
+			}
+			if strings.Contains(a.String(), secret) {
+				t.Errorf("%s: the answer shows the key", what)
+			}
+		}
+		// Nowhere else: in a URL it would end up in logs.
+		if a := anyone.ask("GET", "/v1/authorize?permission=flow:read&access_token="+secret, nil); a.status == 200 {
+			t.Errorf("a key in the URL lets in")
+		}
+		if a := anyone.ask("GET", "/v1/whoami", nil, "Authorization", "Bearer "+secret); a.status != 200 || a.text("kind") != "api" {
+			t.Errorf("whoami: %s", a)
+		}
+	}
+	// The program sends what its environment holds.
+	says(t, c.with(secret).cli("whoami"), "flow:read", c.org)
+	// By the gateway's request it is the same.
+	req, err := http.NewRequestWithContext(t.Context(), "POST", w.one.url+"/v1/authorize", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = http.Header{"Authorization": {"Bearer " + secret}, "X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {"/flows/7"}}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 || res.Header.Get("X-Keyledger-Permission") != "flow:read" {
+		t.Errorf("a gateway is told %d, permission %q", res.StatusCode, res.Header.Get("X-Keyledger-Permission"))
+	}
+}
+
+// The list shows name, key prefix, scope and creation date.
+func TestT06ListShows(t *testing.T) {
+	w := onOne(t)
+	c := w.tokens(t)
+	wide := c.create(obj{"name": "wide", "permissions": []string{"flow:read"}, "prefix": "auto_pat"})
+	narrow := c.document("keys", "create", "--name", "narrow", "--permissions", "flow:read", "--workspaces", "hiring,research")
+	day := time.Now().UTC()
+	for _, s := range []*server{w.one, w.two} {
+		c := c.at(s)
+		var list answer
+		c.until("the list of both", func() bool {
+			list = c.must(200, "GET", "/keys?kind=api", nil)
+			return len(list.list("items")) == 2
+		})
+		one, _ := list.item(wide.text("key.id"))
+		if one.text("name") != "wide" || one.text("prefix") != "auto_pat" || one.get("scope.all_workspaces") != true {
+			t.Errorf("the list shows %s", one)
+		}
+		two, _ := list.item(narrow.text("key.id"))
+		if two.text("name") != "narrow" || two.text("prefix") != "kl_live" || fmt.Sprint(two.list("scope.workspaces")) != "[hiring research]" {
+			t.Errorf("the list shows %s", two)
+		}
+		for _, item := range []answer{one, two} {
+			if at, err := time.Parse(time.RFC3339, item.text("created_at")); err != nil || day.Sub(at).Abs() > time.Hour {
+				t.Errorf("created_at is %q", item.text("created_at"))
+			}
+		}
+		table := c.cli("keys", "list", "--kind", "api")
+		head, _, _ := strings.Cut(table, "\n")
+		says(t, head, "NAME", "KEY", "IN", "CREATED")
+		says(t, row(table, wide.text("key.id")), "wide", "auto_pat_…", "all workspaces")
+		says(t, row(table, narrow.text("key.id")), "narrow", "kl_live_…", "hiring, research")
+		for _, made := range []answer{wide, narrow} {
+			says(t, c.cli("keys", "get", made.text("key.id")), made.text("key.created_at")[:10])
+		}
+	}
+}
+
+// Name, permissions and scope are edited; deleting takes access away at once. Both
+// hold on either server, and whatever races.
+func TestT07EditedAndDeleted(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		c := w.tokens(t)
+		names := []string{"flow:read", "flow:run", "report:read", "report:export"}
+		made := c.create(obj{"name": "before", "permissions": []string{"flow:read"}})
+		id, secret := made.text("key.id"), made.text("secret")
+		edited := c.must(200, "PATCH", "/keys/"+id, obj{"name": "after", "permissions": []string{"flow:run", "report:*"}, "scope": obj{"workspaces": []string{"hiring"}}})
+		if edited.text("name") != "after" || edited.text("last_four") != made.text("key.last_four") {
+			t.Errorf("edited: %s", edited)
+		}
+		for _, s := range []*server{w.one, w.two} {
+			c.at(s).may(secret, edited.text("position"), names, "flow:run", "report:read", "report:export")
+			if v := c.at(s).verdict(secret, obj{"permission": "flow:run", "workspace": "research"}); v.text("code") != "OUT_OF_SCOPE" {
+				t.Errorf("in another workspace: %s", v)
+			}
+		}
+		position := c.document("keys", "update", id, "--name", "shell", "--permissions", "read_only", "--workspaces", "research").text("position")
+		for _, s := range []*server{w.one, w.two} {
+			c.at(s).may(secret, position, names, "flow:read", "report:read")
+			if v := c.at(s).verdict(secret, obj{"permission": "flow:read", "workspace": "hiring"}); v.text("code") != "OUT_OF_SCOPE" {
+				t.Errorf("in another workspace: %s", v)
+			}
+		}
+		c.cli("keys", "rename", id, "renamed")
+		says(t, row(c.cli("keys", "list"), id), "renamed", "research", "everything that reads")
+
+		// Of two who edit the same revision, at a server each, one is told that he is late.
+		tag := c.must(200, "GET", "/keys/"+id, nil).header.Get("ETag")
+		var racing sync.WaitGroup
+		var outcome [2]answer
+		for i, s := range []*server{w.one, w.two} {
+			racing.Go(func() {
+				a, err := c.at(s).try("PATCH", "/keys/"+id, obj{"name": fmt.Sprint("by server ", i+1)}, "If-Match", tag)
+				if err != nil {
+					t.Errorf("an edit at server %d: %v", i+1, err)
+				}
+				outcome[i] = a
+			})
+		}
+		racing.Wait()
+		won := 0
+		if outcome[1].status == 200 {
+			won = 1
+		}
+		if outcome[won].status != 200 || outcome[1-won].status != 412 || c.must(200, "GET", "/keys/"+id, nil).text("name") != fmt.Sprint("by server ", won+1) && won == 0 {
+			t.Errorf("of two edits of one revision: %s and %s", outcome[0], outcome[1])
+		}
+
+		// Deleted while somebody edits it, it is gone, and stays gone.
+		edit := func() {
+			for {
+				a, err := c.at(w.two).try("PATCH", "/keys/"+id, obj{"permissions": obj{"level": "all"}, "status": "ACTIVE"})
+				if err != nil || a.status != 200 && a.status != 409 {
+					t.Errorf("an edit: %s, %v", a, err)
+				}
+				if err != nil || a.status == 409 {
+					return
+				}
+			}
+		}
+		racing.Go(edit)
+		gone := c.must(200, "DELETE", "/keys/"+id, nil)
+		c.code("REVOKED", secret, "flow:read", "")
+		if a := c.with(secret).ask("GET", "/v1/authorize?permission=flow:read", nil); a.status != 401 {
+			t.Errorf("the next request after the deletion: %s", a)
+		}
+		racing.Wait()
+		for _, s := range []*server{w.one, w.two} {
+			c.at(s).code("REVOKED", secret, "flow:read", gone.text("position"))
+		}
+		byCLI := c.create(obj{"permissions": []string{"flow:read"}})
+		c.cli("keys", "delete", byCLI.text("key.id"), "--yes")
+		c.verify("REVOKED", byCLI.text("secret"))
+	})
+}
+
+// An organization has ten tokens at most, and exactly: creates race on both servers,
+// and ten of them succeed, whatever came before.
+func TestT08AtMostNKeysExact(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		const most = 10
+		c := w.organization(t, obj{"limits": obj{"max_active_keys": most}})
+		wish := obj{"permissions": []string{"interview:read"}, "scope": everywhere}
+		race := func(want int) (made []answer) {
+			t.Helper()
+			var (
+				mu     sync.Mutex
+				racing sync.WaitGroup
+			)
+			for n := range 3 * most {
+				s := []*server{w.one, w.two}[n%2]
+				racing.Go(func() {
+					a, err := c.at(s).try("POST", "/keys", wish)
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case err != nil:
+						t.Errorf("create: %v", err)
+					case a.status == 201:
+						made = append(made, a)
+					case a.status != 409 || a.text("code") != "key_limit_reached":
+						t.Errorf("create: %s", a)
+					}
+				})
+			}
+			racing.Wait()
+			if len(made) != want {
+				t.Errorf("%d keys were made, want %d", len(made), want)
+			}
+			return made
+		}
+		made := race(most)
+		if len(made) != most {
+			return
+		}
+		for _, s := range []*server{w.one, w.two} {
+			says(t, c.at(s).refused(409, "key_limit_reached", "POST", "/keys", wish).text("detail"), "10")
+			c.at(s).code("VALID", made[0].text("secret"), "interview:read", made[0].text("position"))
+		}
+		r := c.exits(1, "", "keys", "create", "--permissions", "interview:read", "--workspaces", "all")
+		says(t, r.stderr, "key_limit_reached", "10", "--max-active-keys")
+
+		// Management keys take no place, and a rotation needs none.
+		w.as(c, obj{"role": "admin"})
+		c.must(201, "POST", "/keys/"+made[0].text("key.id")+"/rotate", obj{"grace": "24h"})
+		// Who is switched off keeps the place.
+		c.must(200, "PATCH", "/keys/"+made[1].text("key.id"), obj{"status": "INACTIVE"})
+		race(0)
+		// Who is deleted leaves it: by whichever server.
+		c.cli("keys", "delete", made[2].text("key.id"), "--yes")
+		c.at(w.two).must(200, "DELETE", "/keys/"+made[3].text("key.id"), nil)
+		race(2)
+		if living := c.must(200, "GET", "/keys?kind=api&limit=200", nil); len(living.list("items")) != most+1 {
+			t.Errorf("with the predecessor in its grace %d keys live, want %d", len(living.list("items")), most+1)
+		}
+		// More are given room; and a limit that is lowered ends nobody.
+		root := c.with(w.owner)
+		position := root.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"limits": obj{"max_active_keys": most + 1}}).text("position")
+		for _, s := range []*server{w.one, w.two} {
+			c.at(s).code("VALID", made[4].text("secret"), "interview:read", position)
+		}
+		race(1)
+		says(t, root.cli("orgs", "update", c.org, "--max-active-keys", "3"), "3 active keys")
+		c.code("VALID", made[4].text("secret"), "interview:read", "")
+		c.refused(409, "key_limit_reached", "POST", "/keys", wish)
+	})
+}
+
+// Expired tokens are off by themselves, on both servers; their end is recorded once,
+// and their places are free.
+func TestT09ExpiredKeysAreDisabledByThemselves(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		c := w.organization(t, obj{"limits": obj{"max_active_keys": 2}})
+		servers := []*server{w.one, w.two}
+		at := soon()
+		byAPI := c.create(obj{"name": "by API", "expires_at": at})
+		byCLI := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "all", "--expires-at", at.Format(time.RFC3339))
+		wish := obj{"permissions": []string{"interview:read"}, "scope": everywhere}
+		c.refused(409, "key_limit_reached", "POST", "/keys", wish)
+		var both sync.WaitGroup
+		for _, made := range []answer{byAPI, byCLI} {
+			both.Go(func() { c.expires(made, at, servers...) })
+		}
+		both.Wait()
+		// At once: the record of the end may come later.
+		for _, s := range servers {
+			c.at(s).must(201, "POST", "/keys", wish)
+		}
+		c.refused(409, "key_limit_reached", "POST", "/keys", wish)
+		for _, made := range []answer{byAPI, byCLI} {
+			id := made.text("key.id")
+			c.recordedOnce(id, servers...)
+			c.verify("EXPIRED", made.text("secret"), "--permission", "interview:read")
+			says(t, row(c.cli("keys", "list", "--status", "expired"), id), "EXPIRED")
+			c.refused(409, "ended", "POST", "/keys/"+id+"/rotate", obj{"grace": "0"})
+			says(t, c.exits(1, "", "keys", "enable", id).stderr, "ended")
+		}
+	})
+}
