@@ -423,25 +423,31 @@ func benchmarkApply(b *testing.B, dress func(*uses.Use, int)) {
 	r := rand.New(rand.NewPCG(1, 2))
 	zipf := rand.NewZipf(r, 1.1, 1, 99_999)
 	const blocks, each = 16, 4096
-	for i := range blocks {
-		list := make([]uses.Use, each)
-		for j := range list {
-			k := zipf.Uint64()
-			list[j] = use(0, events.Time(i*each+j), events.CodeValid)
-			list[j].Key[13], list[j].Key[14], list[j].Key[15] = byte(k>>16), byte(k>>8), byte(k)
-			dress(&list[j], j)
-		}
-		s.uses(1, "acme", uint64(i*each+1), list...)
-	}
 	v := open(b, filepath.Join(b.TempDir(), "usage.db"))
-	n := 0
-	for b.Loop() {
-		again := append([]uses.Message(nil), s.messages...)
-		for i := range again {
-			n++
-			again[i].Position = events.Position(n)
+	rounds := 0
+	slice := func() []uses.Message {
+		from := len(s.messages)
+		for i := range blocks {
+			first := (rounds*blocks + i) * each
+			list := make([]uses.Use, each)
+			for j := range list {
+				k := zipf.Uint64()
+				list[j] = use(0, events.Time((first+j)*50), events.CodeValid) // 20,000 a second
+				list[j].Key[13], list[j].Key[14], list[j].Key[15] = byte(k>>16), byte(k>>8), byte(k)
+				dress(&list[j], j)
+			}
+			s.uses(1, "acme", uint64(first+1), list...)
+			s.messages[len(s.messages)-1].Stored = list[each-1].At
 		}
-		apply(b, v, again)
+		rounds++
+		return s.messages[from:]
+	}
+	apply(b, v, s.messages)
+	for b.Loop() {
+		b.StopTimer()
+		next := slice()
+		b.StartTimer()
+		apply(b, v, next)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*blocks*each), "ns/use")
 }
