@@ -52,6 +52,41 @@ func BenchmarkCreatesWhileKeysEnd(b *testing.B) {
 	}
 }
 
+// BenchmarkCreatesWhileAnOrganizationEnds is the same while the keys of an
+// organization that was deleted are revoked one by one.
+//
+//	go test ./integration -run '^$' -bench CreatesWhileAnOrganizationEnds -benchtime 1x
+func BenchmarkCreatesWhileAnOrganizationEnds(b *testing.B) {
+	const (
+		keys    = 20_000
+		callers = 64
+		window  = 5 * time.Second
+	)
+	for b.Loop() {
+		s := start(b, b.TempDir())
+		owner := s.owner()
+		s.organization(owner, "acme", "")
+		s.organization(owner, "other", "")
+		s.create(owner, "acme", callers, time.Minute, "", keys)
+		before := s.create(owner, "other", callers, window, "")
+		s.must(200, owner, "DELETE", "/v1/organizations/acme", "")
+		time.Sleep(time.Second)
+		revoked := s.recorded("revoked")
+		during := s.create(owner, "other", callers, window, "")
+		revoked = s.recorded("revoked") - revoked
+		alone := s.recorded("revoked")
+		time.Sleep(window)
+		alone = s.recorded("revoked") - alone
+		b.ReportMetric(float64(len(before))/window.Seconds(), "creates/s")
+		b.ReportMetric(float64(len(during))/window.Seconds(), "creates-during/s")
+		b.ReportMetric(float64(slowest(before).Milliseconds()), "p99-ms")
+		b.ReportMetric(float64(slowest(during).Milliseconds()), "p99-during-ms")
+		b.ReportMetric(float64(revoked)/window.Seconds(), "revocations-during/s")
+		b.ReportMetric(float64(alone)/window.Seconds(), "revocations-after/s")
+		s.stop()
+	}
+}
+
 // create makes keys until a time has passed, or as many as there shall be, and
 // returns how long each took.
 func (s *server) create(owner, org string, callers int, during time.Duration, more string, most ...int) []time.Duration {
@@ -90,10 +125,13 @@ func slowest(took []time.Duration) time.Duration {
 }
 
 // expired is how many ends a server has recorded.
-func (s *server) expired() int {
+func (s *server) expired() int { return s.recorded("expired") }
+
+// recorded is how much of something that is due a server has recorded.
+func (s *server) recorded(what string) int {
 	n := 0
 	for line := range strings.Lines(string(s.must(200, "", "GET", "/metrics", "").body)) {
-		_, _ = fmt.Sscanf(line, `keyledger_expiry_tries_total{outcome="expired"} %d`, &n)
+		_, _ = fmt.Sscanf(line, `keyledger_expiry_tries_total{outcome="`+what+`"} %d`, &n)
 	}
 	return n
 }
