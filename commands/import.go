@@ -53,6 +53,8 @@ type ImportOutcome struct {
 // again finds it, whoever did so, and whatever became of the answer: no two
 // servers make two of it. Under an idempotency key those that the same wish made
 // are told as imported again, and those that it found as found.
+// Other keys under the same idempotency key are another wish: each key is told
+// from the others by itself.
 //
 // As many as go into one batch are stored as one. When that ends without an
 // outcome the error says so, and to repeat the wish finishes it.
