@@ -465,7 +465,11 @@ func TestT09ExpiredKeysAreDisabledByThemselves(t *testing.T) {
 		byAPI := c.create(obj{"name": "by API", "expires_at": at})
 		byCLI := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "all", "--expires-at", at.Format(time.RFC3339))
 		wish := obj{"permissions": []string{"interview:read"}, "scope": everywhere}
-		c.refused(409, "key_limit_reached", "POST", "/keys", wish)
+		if full := c.ask("POST", "/keys", wish); full.text("code") != "key_limit_reached" && time.Now().Before(at) {
+			t.Errorf("a third key beside two: %s", full)
+		} else if full.status == 201 {
+			c.must(200, "DELETE", "/keys/"+full.text("key.id"), nil)
+		}
 		var both sync.WaitGroup
 		for _, made := range []answer{byAPI, byCLI} {
 			both.Go(func() { c.expires(made, at, servers...) })
@@ -485,4 +489,162 @@ func TestT09ExpiredKeysAreDisabledByThemselves(t *testing.T) {
 			says(t, c.exits(1, "", "keys", "enable", id).stderr, "ended")
 		}
 	})
+}
+
+// The organization's policy can set the longest lifetime, forbid keys that never
+// expire, narrow the choices, and require a name. A create that breaks one says
+// which, on either server; one that keeps all of them goes through.
+func TestT10PolicySaysWhichIsBroken(t *testing.T) {
+	w := onOne(t)
+	for name, broken := range map[string]struct {
+		policy obj
+		flags  []string
+		// breaks and keeps are creates, each by the API and at the shell.
+		breaks, keeps map[string]obj
+	}{
+		"max_key_lifetime": {
+			obj{"max_key_lifetime": "90d"}, []string{"--policy-max-key-lifetime", "90d"},
+			map[string]obj{"--expires-in 91d": {"expires_in": "91d"}, "--expires-in 1y": {"expires_in": "1y"}, "--expires-in never": {"expires_in": "never"}},
+			map[string]obj{"--expires-in 90d": {"expires_in": "90d"}, "--expires-in 7d": {"expires_in": "7d"}},
+		},
+		"expiry_required": {
+			obj{"expiry_required": true}, []string{"--expiry-required"},
+			map[string]obj{"--expires-in never": {"expires_in": "never"}, "": {}},
+			map[string]obj{"--expires-in 1y": {"expires_in": "1y"}},
+		},
+		"expiry_choices": {
+			obj{"expiry_choices": []string{"30d", "90d"}}, []string{"--expiry-choices", "30d,90d"},
+			map[string]obj{"--expires-in 60d": {"expires_in": "60d"}, "--expires-in never": {"expires_in": "never"}, "": {}, "--expires-at 2099-01-31": {"expires_at": "2099-01-31T00:00:00Z"}},
+			map[string]obj{"--expires-in 30d": {"expires_in": "30d"}, "--expires-in 90d": {"expires_in": "90d"}},
+		},
+		"name_required": {
+			obj{"name_required": true}, []string{"--name-required"},
+			map[string]obj{"": {}, "--expires-in 7d": {"expires_in": "7d"}},
+			map[string]obj{"--name mine": {"name": "mine"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := w.organization(t)
+			free := c.create(obj{"name": "before the policy"})
+			c.cli(append([]string{"orgs", "update", c.org}, broken.flags...)...)
+			set := c.must(200, "GET", "/v1/organizations/"+c.org, nil)
+			if set.get("policy."+name) == nil {
+				t.Fatalf("set at the shell: %s", set)
+			}
+			// By the API it is taken away and set again.
+			c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": nil})
+			c.create(nil)
+			position := c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": broken.policy}).text("position")
+			for _, s := range []*server{w.one, w.two} {
+				c := c.at(s)
+				c.code("VALID", free.text("secret"), "interview:read", position)
+				for flags, wish := range broken.breaks {
+					body := obj{"permissions": []string{"interview:read"}, "scope": everywhere}
+					maps.Copy(body, wish)
+					refused := c.refused(422, "policy_violation", "POST", "/keys", body)
+					if !strings.HasPrefix(refused.text("detail"), "policy."+name) || refused.text("field") == "" {
+						t.Errorf("%q: %s", flags, refused)
+					}
+					r := c.exits(1, "", append([]string{"keys", "create", "--permissions", "interview:read", "--workspaces", "all"}, strings.Fields(flags)...)...)
+					says(t, r.stderr, "policy."+name, "policy_violation")
+				}
+				for flags, wish := range broken.keeps {
+					c.create(wish)
+					c.cli(append([]string{"keys", "create", "--permissions", "interview:read", "--workspaces", "all"}, strings.Fields(flags)...)...)
+				}
+			}
+			// What was there before goes on.
+			c.code("VALID", free.text("secret"), "interview:read", "")
+		})
+	}
+	c := w.organization(t)
+	for _, contradiction := range []obj{
+		{"expiry_choices": []string{"30d"}, "default_expires_in": "90d"},
+		{"expiry_choices": []string{"30d", "never"}, "expiry_required": true},
+		{"expiry_choices": []string{"30d", "1y"}, "max_key_lifetime": "90d"},
+	} {
+		c.must(422, "PATCH", "/v1/organizations/"+c.org, obj{"policy": contradiction})
+	}
+}
+
+// Read-only and restricted keys are told from management keys wherever a key shows:
+// list, get, whoami, verdict, history, by the API and at the shell.
+func TestT11ReadOnlyAndRestrictedAreToldFromManagementKeys(t *testing.T) {
+	w := onOne(t)
+	c := w.organization(t)
+	scope := obj{"workspaces": []string{"hiring"}}
+	for name, k := range map[string]struct {
+		wish              obj
+		kind, level, role string
+		// words are how the shell tells it, others how it tells of the other kinds.
+		words  string
+		others []string
+	}{
+		"read only":  {obj{"permissions": obj{"level": "read_only"}, "scope": scope}, "api", "read_only", "", "everything that reads", []string{"management", "role admin"}},
+		"restricted": {obj{"permissions": []string{"interview:read"}, "scope": scope}, "api", "restricted", "", "interview:read", []string{"management", "role admin", "everything that reads"}},
+		"management": {obj{"kind": "management", "role": "admin", "scope": scope}, "management", "", "admin", "role admin", []string{"everything that reads", "interview:read"}},
+	} {
+		body := maps.Clone(k.wish)
+		body["name"] = name
+		made := c.must(201, "POST", "/keys", body)
+		id, secret := made.text("key.id"), made.text("secret")
+		told := func(where string, a answer, prefix string) {
+			t.Helper()
+			if a.text(prefix+"kind") != k.kind || a.text(prefix+"role") != k.role || a.text(prefix+"permissions.level") != k.level {
+				t.Errorf("%s tells of a %s key: %s", where, name, a)
+			}
+		}
+		shows := func(where, text string, words ...string) {
+			t.Helper()
+			says(t, text, words...)
+			for _, other := range k.others {
+				if strings.Contains(text, other) {
+					t.Errorf("%s tells of a %s key as of another kind:\n%s", where, name, text)
+				}
+			}
+		}
+		told("create", made, "key.")
+		told("get", c.must(200, "GET", "/keys/"+id, nil), "")
+		item, _ := c.must(200, "GET", "/keys", nil).item(id)
+		told("list", item, "")
+		for _, kind := range []string{"api", "management"} {
+			if _, listed := c.must(200, "GET", "/keys?kind="+kind, nil).item(id); listed != (kind == k.kind) {
+				t.Errorf("a %s key in the list of kind %s: %t", name, kind, listed)
+			}
+		}
+		told("whoami", c.with(secret).must(200, "GET", "/v1/whoami", nil), "")
+
+		v := c.verdict(secret, obj{"permission": "interview:read", "workspace": "hiring"})
+		switch {
+		case k.kind == "management" && (v.text("code") != "INSUFFICIENT_PERMISSIONS" || v.text("kind") != "management" || v.text("role") != "admin" || v.get("permissions") != nil):
+			t.Errorf("the verdict on a management key: %s", v)
+		case k.kind == "api" && (v.text("code") != "VALID" || v.get("kind") != nil || v.get("role") != nil || v.text("permissions.level") != k.level):
+			t.Errorf("the verdict on a %s key: %s", name, v)
+		}
+		created := c.must(200, "GET", "/keys/"+id+"/history", nil)
+		if got := created.text("items.0.event.data.kind"); got != k.kind {
+			t.Errorf("the history of a %s key says kind %q: %s", name, got, created)
+		}
+		if created.text("items.0.event.data.role") != k.role || created.text("items.0.event.data.permissions.level") != k.level {
+			t.Errorf("the history of a %s key: %s", name, created)
+		}
+
+		shows("keys list", row(c.cli("keys", "list"), id), k.words)
+		shows("keys get", c.cli("keys", "get", id), k.words, k.kind)
+		shows("whoami", c.with(secret).cli("whoami"), k.words, k.kind)
+		verdict := c.run(secret, "verify", "--workspace", "hiring").stdout
+		shows("keys history", c.cli("keys", "history", id), strings.TrimPrefix(k.words, "role "))
+		if k.kind == "management" {
+			says(t, verdict, "INSUFFICIENT_PERMISSIONS", "management")
+			// It manages, and opens no door of a service.
+			c.with(secret).must(200, "GET", "/keys", nil)
+			c.with(secret).must(403, "GET", "/v1/authorize?permission=interview:read", nil)
+			continue
+		}
+		shows("verify", verdict, "VALID", k.words)
+		// It opens doors, and manages nothing.
+		c.with(secret).must(200, "GET", "/v1/authorize?permission=interview:read", nil)
+		c.with(secret).refused(403, "forbidden", "GET", "/keys", nil)
+		c.with(secret).refused(403, "forbidden", "POST", "/keys", obj{"permissions": []string{"interview:read"}, "scope": scope})
+	}
 }
