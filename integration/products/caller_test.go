@@ -92,7 +92,7 @@ func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) 
 
 // path is below the caller's organization, unless it begins with /v1/.
 func (c caller) path(path string) string {
-	if strings.HasPrefix(path, "/v1/") {
+	if strings.HasPrefix(path, "/v1/") || path == "/openapi.json" {
 		return path
 	}
 	return "/v1/organizations/" + c.org + path
