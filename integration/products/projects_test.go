@@ -2,7 +2,6 @@ package products
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -449,16 +448,15 @@ func TestP12RotationDue(t *testing.T) {
 	}
 }
 
-// imported imports a key that was made elsewhere, some time ago.
+// imported imports a key that was made elsewhere, some time ago, at the shell.
 func (c caller) imported(created string) string {
 	c.t.Helper()
-	digest := sha256.Sum256(fmt.Append(nil, c.org, created, organizations.Add(1)))
-	a := c.must(200, "POST", "/keys/import", obj{"keys": []obj{{
-		"digest": obj{"alg": "sha256", "value": hex.EncodeToString(digest[:])}, "created_at": created,
-		"permissions": []string{"interview:read"}, "scope": everywhere,
-	}}})
+	digest := sha256.Sum256(fmt.Append(nil, c.org, created))
+	row := fmt.Sprintf("digest,created_at\n%x,%s\n", digest, created)
+	r := c.exits(0, row, "keys", "import", "-", "--permissions", "interview:read", "--workspaces", "all", "-o", "json")
+	a := answer{body: []byte(r.stdout)}
 	if a.text("items.0.result") != "imported" {
-		c.t.Fatalf("imported: %s", a)
+		c.t.Fatalf("imported: %s", r)
 	}
 	return a.text("items.0.key_id")
 }

@@ -62,6 +62,8 @@ type world struct {
 	one, two *server
 	// owner is the installation owner's key.
 	owner string
+	// join starts a further server, in an empty folder, that ends with the test.
+	join func(*testing.T) *server
 }
 
 // alone and clustered are the worlds that the tests share: on one node of
@@ -131,17 +133,24 @@ func (s *shared) begin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve := func(data string, more ...string) *server {
-		args := slices.Concat([]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--record-client-ip"}, as(credentials.ServerCreds), more)
-		server := launch(t, args...)
-		s.servers = append(s.servers, server)
-		return server
+	serve := func(t *testing.T, data string) *server {
+		args := []string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--record-client-ip"}
+		return launch(t, slices.Concat(args, as(credentials.ServerCreds), []string{"--installation-key", filepath.Join(begun, "installation.key")})...)
 	}
-	one := serve(begun)
-	two := serve(filepath.Join(dir, "two"), "--installation-key", filepath.Join(begun, "installation.key"))
+	one, two := serve(t, begun), serve(t, filepath.Join(dir, "two"))
+	s.servers = append(s.servers, one, two)
 	one.awaitReady(t)
 	two.awaitReady(t)
-	s.world = &world{one: one, two: two, owner: strings.TrimSpace(string(owner))}
+	s.world = &world{one: one, two: two, owner: strings.TrimSpace(string(owner)), join: func(t *testing.T) *server {
+		server := serve(t, t.TempDir())
+		t.Cleanup(func() {
+			if err := server.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		server.awaitReady(t)
+		return server
+	}}
 }
 
 // end ends the servers as an operator does, and the nodes under them.
