@@ -266,10 +266,16 @@ func TestOldNewsIsNone(t *testing.T) {
 	w.use(old, events.CodeValid, time.Now().Add(-25*time.Hour), "10.0.0.1", "10.0.0.2")
 	w.use(fresh, events.CodeValid, time.Now().Add(-23*time.Hour), "10.0.0.1", "10.0.0.2")
 	w.settled(1, s)
+	// What is told next comes behind what would have been told of the old one.
+	w.use(fresh, events.CodeValid, time.Now(), "10.0.0.3")
+	w.settled(2, s)
+	if st := s.keeper.Stats(); st.Sources != 2 || st.Idle != 0 {
+		t.Errorf("%+v", st)
+	}
 	if sources, _ := w.told(old); sources != 0 {
 		t.Errorf("%d sources", sources)
 	}
-	if sources, _ := w.told(fresh); sources != 1 {
+	if sources, _ := w.told(fresh); sources != 2 {
 		t.Errorf("%d sources", sources)
 	}
 }
