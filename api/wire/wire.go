@@ -223,7 +223,7 @@ type CreateKey struct {
 	Permissions *GrantWish        `json:"permissions,omitempty" doc:"Needed for a key of kind api. A list of grants is short for level restricted."`
 	Scope       *Scope            `json:"scope,omitempty" doc:"all_workspaces: true, or a list of workspaces. Needed."`
 	Profile     string            `json:"profile,omitzero" maxLength:"63"`
-	ExpiresAt   *time.Time        `json:"expires_at,omitempty" doc:"Instead of expires_in."`
+	ExpiresAt   *time.Time        `json:"expires_at,omitempty" doc:"Instead of expires_in. It is cut to the whole second."`
 	ExpiresIn   string            `json:"expires_in,omitzero" maxLength:"16" example:"90d" doc:"<n>d, <n>mo, <n>y or never; the organization's default unless given."`
 	Metadata    map[string]string `json:"metadata,omitempty" maxProperties:"32"`
 	ExternalID  string            `json:"external_id,omitzero" maxLength:"200"`
@@ -240,7 +240,7 @@ type UpdateKey struct {
 	Scope       Optional[Scope]              `json:"scope,omitzero" doc:"Given whole."`
 	Status      Optional[string]             `json:"status,omitzero" enum:"ACTIVE,INACTIVE" doc:"INACTIVE switches the key off until it is ACTIVE again."`
 	Profile     Optional[string]             `json:"profile,omitzero" maxLength:"63" doc:"null detaches it."`
-	ExpiresAt   Optional[time.Time]          `json:"expires_at,omitzero" doc:"null is never."`
+	ExpiresAt   Optional[time.Time]          `json:"expires_at,omitzero" doc:"null is never. It is cut to the whole second."`
 	ExpiresIn   Optional[string]             `json:"expires_in,omitzero" maxLength:"16" doc:"Instead of expires_at, counted from now."`
 	Metadata    Optional[map[string]*string] `json:"metadata,omitzero" doc:"Merged: null removes a member, null for the whole removes all."`
 	Grace       Optional[string]             `json:"grace,omitzero" maxLength:"8" example:"15m" doc:"Cuts the grace of a rotated key short, counted from now."`
@@ -256,7 +256,7 @@ type RevokeKey struct {
 // RotateKey gives a key a successor.
 type RotateKey struct {
 	Grace     string     `json:"grace" maxLength:"8" example:"24h" doc:"How long the old key lives on: 0, <n>m (minutes), <n>h or <n>d."`
-	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Of the new key; the lifetime of the old one, counted from now, unless given."`
+	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Of the new key, cut to the whole second; the lifetime of the old one, counted from now, unless given, as far as limit and policy allow it."`
 	ExpiresIn string     `json:"expires_in,omitzero" maxLength:"16" doc:"Instead of expires_at."`
 	Reason    string     `json:"reason,omitzero" maxLength:"1000" doc:"Why, for the audit log."`
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/domain/period"
 )
 
 func (a *app) keysCommand() *cobra.Command {
@@ -84,7 +85,11 @@ func (a *app) keysCreateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create", Short: "Create a key, and show its secret once", Args: takes(),
 		Long: `Create a key. Its secret is shown once, here, and kept nowhere: give it to
-whoever is to use it. -o secret prints the secret alone, for a script.`,
+whoever is to use it. -o secret prints the secret alone, for a script.
+
+Good periods to expire in: ` + joinIDs(period.Choices[:], " ") + `.
+Any other number of days, months or years will do as well, unless the
+organization's policy has choices of its own.`,
 		Example: `  keyledger keys create --name "interview service" \
     --permissions interview:start,interview:read --workspaces hiring \
     --expires-in 90d
@@ -173,7 +178,7 @@ func (a *app) madeKey(got answer, document any, k wire.Key, secret, title string
 		{"id", k.ID},
 		{"name", deref(k.Name)},
 		{"kind", k.Kind},
-		{"may", mayText(k)},
+		{"may", mayText(k.Role, k.Permissions)},
 		{"in", scopeText(k.Scope)},
 		{"profile", deref(k.Profile)},
 		{"expires", expiryText(k.ExpiresAt, time.Now())},
@@ -187,33 +192,62 @@ func (a *app) madeKey(got answer, document any, k wire.Key, secret, title string
 	return a.out.say("\nThe key itself, shown this once and kept nowhere:\n\n  %s\n", a.out.bold(secret))
 }
 
+// keyFilters are the flags of which keys are wanted.
+type keyFilters struct {
+	status, workspace, search, unusedSince, externalID, kind string
+	metadata                                                 []string
+	rotationDue                                              bool
+}
+
+func (k *keyFilters) flags(f *pflag.FlagSet) {
+	f.StringVar(&k.status, "status", "", "`status`: active, inactive, expired, revoked or all")
+	f.StringVar(&k.workspace, "workspace", "", "only those good in this `workspace`")
+	f.StringVar(&k.search, "search", "", "only those with this `text` in name, prefix, last four or an id")
+	f.StringVar(&k.kind, "kind", "", "only those of this `kind`: api or management")
+	f.StringVar(&k.unusedSince, "unused-since", "", "only those not used since this `time`")
+	f.StringVar(&k.externalID, "external-id", "", "only those known by this `id` elsewhere")
+	f.StringArrayVar(&k.metadata, "metadata", nil, "only those with this `key=value`, up to 5 times: all must hold")
+	f.BoolVar(&k.rotationDue, "rotation-due", false, "only those that should be rotated by now")
+}
+
+// filter is what the flags ask for, and whether they ask for anything.
+func (k *keyFilters) filter(f *pflag.FlagSet) (filter client.KeyFilter, asked bool, err error) {
+	filter = client.KeyFilter{
+		Status: k.status, Workspace: k.workspace, Query: k.search, ExternalID: k.externalID, Kind: k.kind, RotationDue: k.rotationDue,
+	}
+	if k.unusedSince != "" {
+		if filter.UnusedSince, err = instant("unused-since", k.unusedSince); err != nil {
+			return filter, false, err
+		}
+	}
+	if filter.Metadata, err = pairs("metadata", k.metadata); err != nil {
+		return filter, false, err
+	}
+	if k.status != "all" {
+		filter.Status = strings.ToUpper(k.status)
+	}
+	asked = f.Changed("status") || k.workspace != "" || k.search != "" || k.unusedSince != "" || k.externalID != "" || k.kind != "" ||
+		len(k.metadata) > 0 || k.rotationDue
+	return filter, asked, nil
+}
+
 func (a *app) keysListCommand() *cobra.Command {
-	var status, workspace, search, unusedSince, externalID, kind string
+	var k keyFilters
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List keys", Args: takes(),
 		Long: "List keys, the newest first. Revoked ones are left out unless --status asks for\nthem.",
 		Example: `  keyledger keys list
   keyledger keys list --status all --search interview
+  keyledger keys list --metadata team=platform --rotation-due
   keyledger keys list --unused-since 2026-01-01 -q`,
 	}
 	f := c.Flags()
-	f.StringVar(&status, "status", "", "`status`: active, inactive, expired, revoked or all")
-	f.StringVar(&workspace, "workspace", "", "only those good in this `workspace`")
-	f.StringVar(&search, "search", "", "only those with this `text` in name, prefix, last four or an id")
-	f.StringVar(&kind, "kind", "", "only those of this `kind`: api or management")
-	f.StringVar(&unusedSince, "unused-since", "", "only those not used since this `time`")
-	f.StringVar(&externalID, "external-id", "", "only those known by this `id` elsewhere")
+	k.flags(f)
 	page := pageFlags(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		filter := client.KeyFilter{Status: status, Workspace: workspace, Query: search, ExternalID: externalID, Kind: kind}
-		if unusedSince != "" {
-			var err error
-			if filter.UnusedSince, err = instant("unused-since", unusedSince); err != nil {
-				return err
-			}
-		}
-		if status != "all" {
-			filter.Status = strings.ToUpper(status)
+		filter, asked, err := k.filter(f)
+		if err != nil {
+			return err
 		}
 		s, org, err := a.openOrg(cmd)
 		if err != nil {
@@ -227,7 +261,7 @@ func (a *app) keysListCommand() *cobra.Command {
 			return err
 		}
 		none := "No keys. keyledger keys create makes one."
-		if f.Changed("status") || workspace != "" || search != "" || unusedSince != "" || externalID != "" || kind != "" {
+		if asked {
 			none = "No key is like that."
 		}
 		return a.listed(list, list.NextCursor, a.keyGrid(list.Items, none))

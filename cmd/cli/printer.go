@@ -261,10 +261,12 @@ func (p *printer) thin(g grid, indent int) grid {
 			}
 		}
 		column := slices.Index(g.head, name)
-		if p.width == 0 || need <= p.width || column < 0 {
+		if p.width == 0 || need <= p.width {
 			return g
 		}
-		g = g.without(column)
+		if column >= 0 {
+			g = g.without(column)
+		}
 	}
 	return g
 }

@@ -28,12 +28,13 @@ func grantText(g *wire.Grant) string {
 	}
 }
 
-// mayText says what a key may do, or which role it has.
-func mayText(k wire.Key) string {
-	if k.Role != "" {
-		return "role " + k.Role
+// mayText says what a key may do. Of a management key, which is for the ledger
+// itself and grants no permission, that is its role.
+func mayText(role string, g *wire.Grant) string {
+	if role != "" {
+		return "manage as " + role
 	}
-	return grantText(k.Permissions)
+	return grantText(g)
 }
 
 func scopeText(s wire.Scope) string {
@@ -85,12 +86,13 @@ func (a *app) keyFields(k wire.Key, revision string) []field {
 		{"kind", k.Kind},
 		{"status", status},
 		{"revoked because", k.RevocationReason},
-		{"may", mayText(k)},
+		{"may", mayText(k.Role, k.Permissions)},
 		{"in", scopeText(k.Scope)},
 		{"profile", deref(k.Profile)},
 		{"expires", expiryText(ends(k), now)},
 		{"last used", usedText(k.LastUsedAt, now)},
-		{"created", at(k.CreatedAt) + " by " + actorText(k.CreatedBy)},
+		{"created", createdText(k)},
+		{"rotation due", rotationText(k, now)},
 		{"rotated from", k.RotatedFrom},
 		{"rotated to", k.RotatedTo},
 	}
@@ -102,6 +104,23 @@ func (a *app) keyFields(k wire.Key, revision string) []field {
 		fields = append(fields, field{"metadata", name + "=" + k.Metadata[name]})
 	}
 	return append(fields, field{"revision", revision})
+}
+
+func createdText(k wire.Key) string {
+	by := " by "
+	if k.Imported {
+		by = ", imported by "
+	}
+	return at(k.CreatedAt) + by + actorText(k.CreatedBy)
+}
+
+// rotationText says when a key is to be rotated. Whether it is overdue is what
+// matters, and how long that is.
+func rotationText(k wire.Key, now time.Time) string {
+	if k.RotationDueAt == nil {
+		return ""
+	}
+	return at(*k.RotationDueAt) + ", " + distance(*k.RotationDueAt, now)
 }
 
 func usedText(t *time.Time, now time.Time) string {
@@ -133,8 +152,11 @@ func shortID(id string) string {
 func (a *app) keyGrid(keys []wire.Key, none string) grid {
 	now := time.Now()
 	g := grid{
-		head: []string{"ID", "NAME", "KEY", "STATUS", "MAY", "IN", "EXPIRES", "LAST USED"},
-		none: none, whole: map[string]bool{"ID": true, "STATUS": true}, spare: []string{"LAST USED", "KEY", "IN", "EXPIRES"},
+		head: []string{"ID", "NAME", "KEY", "STATUS", "MAY", "IN", "PROFILE", "CREATED", "EXPIRES", "LAST USED"},
+		none: none,
+		// A key that is cut short loses the four characters it is known by.
+		whole: map[string]bool{"ID": true, "STATUS": true, "KEY": true, "CREATED": true},
+		spare: []string{"CREATED", "PROFILE", "IN", "KEY", "LAST USED", "EXPIRES"},
 	}
 	for _, k := range keys {
 		expires, used := "never", "never"
@@ -144,7 +166,11 @@ func (a *app) keyGrid(keys []wire.Key, none string) grid {
 		if k.LastUsedAt != nil {
 			used = distance(*k.LastUsedAt, now)
 		}
-		g.add(k.ID, k.ID, deref(k.Name), k.Masked, k.Status, mayText(k), scopeText(k.Scope), expires, used)
+		g.add(k.ID, k.ID, deref(k.Name), k.Masked, k.Status, mayText(k.Role, k.Permissions), scopeText(k.Scope), deref(k.Profile),
+			day(k.CreatedAt), expires, used)
+	}
+	if !slices.ContainsFunc(keys, func(k wire.Key) bool { return k.Profile != nil }) {
+		g = g.without(slices.Index(g.head, "PROFILE"))
 	}
 	return g
 }

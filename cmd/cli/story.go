@@ -113,14 +113,14 @@ func happened(e events.Event) string {
 func happenedToKey(e events.Event) string {
 	switch e := e.(type) {
 	case events.KeyCreated:
-		text := "created, may " + grantOf(e)
-		if e.Imported {
-			text = "imported, may " + grantOf(e)
+		text := "created"
+		switch {
+		case e.Imported:
+			text = "imported"
+		case !e.RotatedFrom.IsZero():
+			return "created to succeed key " + shortID(e.RotatedFrom.String()) + untilText(e.ExpiresAt)
 		}
-		if !e.RotatedFrom.IsZero() {
-			text = "created to succeed key " + shortID(e.RotatedFrom.String())
-		}
-		return text + untilText(e.ExpiresAt)
+		return text + ", may " + grantOf(e) + " in " + scopeOf(e.Scope) + untilText(e.ExpiresAt)
 	case events.KeyRenamed:
 		return "renamed " + e.Name.String()
 	case events.KeyPermissionsChanged:
@@ -177,10 +177,7 @@ func metadataText(m events.Metadata) string {
 }
 
 func grantOf(e events.KeyCreated) string {
-	if e.Role != "" {
-		return "manage as " + string(e.Role)
-	}
-	return grantText(&wire.Grant{Level: string(e.Permissions.Level), Grants: e.Permissions.Grants})
+	return mayText(string(e.Role), &wire.Grant{Level: string(e.Permissions.Level), Grants: e.Permissions.Grants})
 }
 
 func scopeOf(s events.Scope) string {

@@ -101,17 +101,13 @@ func (a *app) keyToVerify(file string) (keystring.Secret, error) {
 }
 
 func verdictFields(v wire.Verdict, asked wire.VerifyRequest) []field {
-	may := grantText(v.Permissions)
-	if v.Kind != "" {
-		may = "role " + v.Role
-	}
 	fields := []field{
 		{"verdict", v.Code},
 		{"because", because(v, asked)},
 		{"key", v.KeyID},
 		{"organization", v.Organization},
 		{"kind", v.Kind},
-		{"may", may},
+		{"may", mayText(v.Role, v.Permissions)},
 	}
 	if v.Scope != nil {
 		in := scopeText(*v.Scope)
@@ -181,16 +177,12 @@ func (a *app) whoamiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			may := grantText(who.Permissions)
-			if who.Role != "" {
-				may = "role " + who.Role
-			}
 			return a.out.record(who, who.KeyID, []field{
 				{"key", who.KeyID},
 				{"from", s.link.keyFrom},
 				{"organization", who.Organization},
 				{"kind", who.Kind},
-				{"may", may},
+				{"may", mayText(who.Role, who.Permissions)},
 				{"in", scopeText(who.Scope)},
 				{"expires", expiryText(who.ExpiresAt, time.Now())},
 				{"server", s.link.url},
