@@ -70,3 +70,37 @@ func creates(b *testing.B, w *world, callers int, limits events.Limits) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
 }
+
+// BenchmarkImportOnDisk is what an import gets from the same broker, beside what
+// the ledger makes of batches of the same events by themselves.
+func BenchmarkImportOnDisk(b *testing.B) {
+	w := newWorldOnDisk(b)
+	s := w.server()
+	w.acme(s, events.Limits{})
+	w.organization(s, "raw", events.Limits{})
+	var imported, raw time.Duration
+	for n := range b.N {
+		keys := foreigners(n*events.MaxImport, (n+1)*events.MaxImport)
+		begin := time.Now()
+		out := w.imports(s, keys)
+		imported += time.Since(begin)
+		entries := make([]events.Entry, len(out.Facts))
+		for i, f := range out.Facts {
+			e := f.Event.(events.KeyCreated)
+			f.Meta.BatchIndex, f.Meta.BatchSize = 0, 0
+			entries[i] = events.Entry{
+				Subject: events.KeySubject("raw", e.ID), Event: e, Meta: f.Meta, Expect: events.Expect(events.KeySubject("raw", e.ID), 0),
+			}
+			entries[i].Meta.Command[15] ^= 1
+		}
+		begin = time.Now()
+		if _, err := w.log.Append(w.ctx, entries); err != nil {
+			b.Fatal(err)
+		}
+		raw += time.Since(begin)
+	}
+	keys := float64(b.N * events.MaxImport)
+	b.ReportMetric(keys/imported.Seconds(), "imports/s")
+	b.ReportMetric(keys/raw.Seconds(), "appends/s")
+	b.ReportMetric(raw.Seconds()/imported.Seconds(), "ratio")
+}

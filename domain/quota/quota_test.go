@@ -130,6 +130,7 @@ func TestDecideLeavesTheStateAlone(t *testing.T) {
 	for _, c := range []Command{
 		Take{Key: id(4), Limit: 4},
 		Take{Key: id(4), Limit: 3, Ended: []events.KeyID{id(1)}},
+		Admit{Keys: []events.KeyID{id(4), id(5)}, Limit: 4, Partly: true},
 		Replace{Old: id(1), New: id(4), Limit: 3},
 		Reset{Limit: 9, Holders: []events.KeyID{id(9)}},
 	} {
@@ -140,4 +141,42 @@ func TestDecideLeavesTheStateAlone(t *testing.T) {
 			t.Fatalf("%T changed the holders to %v", c, holders[:4])
 		}
 	}
+}
+
+// Several at once get what taking one after another would give them.
+func TestAdmitIsTakingOneAfterAnother(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit, had, want := rapid.IntRange(1, 8).Draw(t, "limit"), rapid.IntRange(0, 8).Draw(t, "had"), rapid.IntRange(1, 8).Draw(t, "want")
+		var s State
+		var ended, keys []events.KeyID
+		for n := range had {
+			s.Holders = append(s.Holders, id(n))
+			if rapid.Bool().Draw(t, "ended") {
+				ended = append(ended, id(n))
+			}
+		}
+		one := s
+		if had+want > limit {
+			one.Holders = without(s.Holders, ended)
+		}
+		for n := range want {
+			keys = append(keys, id(100+n))
+			if facts, err := Decide(one, Take{Key: id(100 + n), Limit: limit}); err == nil {
+				one = Evolve(one, facts[0])
+			}
+		}
+		facts, err := Decide(s, Admit{Keys: keys, Limit: limit, Ended: ended, Partly: true})
+		if !one.Holds(id(100)) {
+			if !errors.Is(err, domain.ErrKeyLimitReached) {
+				t.Fatalf("%v", err)
+			}
+			return
+		}
+		if err != nil || !slices.Equal(Evolve(s, facts[0]).Holders, one.Holders) {
+			t.Fatalf("%v, %v; want %v", facts, err, one.Holders)
+		}
+		if _, err := Decide(s, Admit{Keys: keys, Limit: limit, Ended: ended}); (err == nil) != one.Holds(keys[want-1]) {
+			t.Fatalf("all or nothing: %v", err)
+		}
+	})
 }
