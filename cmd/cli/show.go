@@ -32,7 +32,7 @@ func grantText(g *wire.Grant) string {
 // itself and grants no permission, that is its role.
 func mayText(role string, g *wire.Grant) string {
 	if role != "" {
-		return "manage as " + role
+		return "role " + role
 	}
 	return grantText(g)
 }

@@ -120,7 +120,7 @@ func happenedToKey(e events.Event) string {
 		case !e.RotatedFrom.IsZero():
 			return "created to succeed key " + shortID(e.RotatedFrom.String()) + untilText(e.ExpiresAt)
 		}
-		return text + ", may " + grantOf(e) + " in " + scopeOf(e.Scope) + untilText(e.ExpiresAt)
+		return text + ", " + grantOf(e) + " in " + scopeOf(e.Scope) + untilText(e.ExpiresAt)
 	case events.KeyRenamed:
 		return "renamed " + e.Name.String()
 	case events.KeyPermissionsChanged:
@@ -176,8 +176,13 @@ func metadataText(m events.Metadata) string {
 	return "metadata now " + strings.Join(pairs, ", ")
 }
 
+// grantOf says what a new key was given.
 func grantOf(e events.KeyCreated) string {
-	return mayText(string(e.Role), &wire.Grant{Level: string(e.Permissions.Level), Grants: e.Permissions.Grants})
+	may := mayText(string(e.Role), &wire.Grant{Level: string(e.Permissions.Level), Grants: e.Permissions.Grants})
+	if e.Role != "" {
+		return "with " + may
+	}
+	return "may " + may
 }
 
 func scopeOf(s events.Scope) string {
