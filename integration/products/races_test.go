@@ -309,10 +309,11 @@ func TestP08RevokingTheOldKeyTooEarlyIsWarnedOf(t *testing.T) {
 	// A denied use is none.
 	c.code("INSUFFICIENT_PERMISSIONS", next.text("secret"), "interview:start", "")
 	c.code("VALID", old.text("secret"), "interview:read", "")
+	c.until("both uses to be known", func() bool { return c.must(200, "GET", "/keys/"+id, nil).text("last_used_at") != "" })
 	c.terminal(obj{"ID": id}, `
 		ttyin -stdin no
 		! exec keyledger keys revoke $ID
-		stderr 'has not been used|no VALID use|not used'
+		stderr 'no VALID use is known of'
 		stderr 'service.*for ever\? \[y/N\]'
 	`)
 	c.code("VALID", old.text("secret"), "interview:read", "")
