@@ -21,9 +21,10 @@ import (
 )
 
 // Bounds of the loop. Conflicts are rare beside the quota's, which are queued;
-// whoever loses this often is told so and may try again.
+// whoever loses this often is told so and may try again. It takes a second or
+// two: on three busy nodes two who edit one key can lose a dozen times in a row.
 const (
-	maxAttempts  = 12
+	maxAttempts  = 40
 	firstBackoff = time.Millisecond
 	maxBackoff   = 50 * time.Millisecond
 )

@@ -152,7 +152,7 @@ func happenedToKey(e events.Event) string {
 	case events.KeyRotationDue:
 		return "should be rotated: it is " + string(e.After) + " old since " + at(e.DueAt.Std())
 	case events.KeyNewSource:
-		return fmt.Sprintf("used from a new %s, answered %s", strings.ReplaceAll(string(e.By), "_", " "), e.Code)
+		return fmt.Sprintf("used from a new %s, answered %s", sourceText(e.By), e.Code)
 	case events.KeyDenialsSpike:
 		return fmt.Sprintf("denied %d times within a minute from %s on", e.Denials, at(e.From.Std()))
 	case events.KeyExpired:
@@ -161,6 +161,18 @@ func happenedToKey(e events.Event) string {
 		return "revoked"
 	default:
 		return string(e.Kind())
+	}
+}
+
+// sourceText is what a use's source is told by, in words.
+func sourceText(by events.SourceKind) string {
+	switch by {
+	case events.SourceClientIP:
+		return "IP address"
+	case events.SourceUserAgent:
+		return "user agent"
+	default:
+		return string(by)
 	}
 }
 
