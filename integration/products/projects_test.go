@@ -532,10 +532,10 @@ func TestP12NewSource(t *testing.T) {
 	if len(sources) != 3 || len(c.events(id, "key.new_source")) != 3 {
 		t.Errorf("new sources are told as %v", c.events(id, "key.new_source"))
 	}
-	if n := strings.Count(c.cli("keys", "history", id), "used from a new client ip"); n != 3 {
+	if n := strings.Count(c.cli("keys", "history", id), "used from a new IP address"); n != 3 {
 		t.Errorf("keys history tells of %d new sources:\n%s", n, c.cli("keys", "history", id))
 	}
-	says(t, c.cli("events", "tail", "--after", made.text("position"), "--types", "key.new_source", "--limit", "3"), "used from a new client ip")
+	says(t, c.cli("events", "tail", "--after", made.text("position"), "--types", "key.new_source", "--limit", "3"), "used from a new IP address")
 }
 
 // A burst of denials within a minute becomes an event, once, though it went on and
