@@ -34,8 +34,38 @@ func (s *Server) importEndpoint() endpoint {
 // importBody is [wire.ImportKeys] with keys that are read one by one: what cannot
 // be read of one is told at that one.
 type importBody struct {
-	Keys   []jsontext.Value `json:"keys"`
-	Reason string           `json:"reason,omitzero"`
+	Keys   importedKeys `json:"keys"`
+	Reason string       `json:"reason,omitzero"`
+}
+
+// importedKeys are as many as can be imported at once, and one more where there
+// are more. Nobody keeps millions of them to count: they take many times the room
+// of the body.
+type importedKeys []jsontext.Value
+
+// UnmarshalJSONFrom reads them.
+func (k *importedKeys) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if dec.PeekKind() != '[' {
+		return json.UnmarshalDecode(dec, (*[]jsontext.Value)(k))
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	for dec.PeekKind() != ']' {
+		if len(*k) > events.MaxImport {
+			if err := dec.SkipValue(); err != nil {
+				return err
+			}
+			continue
+		}
+		v, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		*k = append(*k, v.Clone())
+	}
+	_, err := dec.ReadToken()
+	return err
 }
 
 func (s *Server) importKeys(ctx context.Context, c *call) (reply, error) {
@@ -78,10 +108,6 @@ func readImport(text []byte) (importBody, error) {
 	err := json.Unmarshal(text, &body, json.RejectUnknownMembers(true))
 	switch {
 	case err == nil && !keystring.Contains(body.Reason):
-		if len(body.Keys) > events.MaxImport {
-			// Nobody reads a million of them to count.
-			body.Keys = body.Keys[:events.MaxImport+1]
-		}
 		return body, nil
 	case err == nil:
 		return body, secretIn("reason")
