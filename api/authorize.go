@@ -78,20 +78,23 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 
 // clientIPOf is the address that a gateway says a request came from: what it added
 // to X-Forwarded-For, which is the last of it, else X-Real-Ip. Everything before
-// that may be the client's own. Nothing that is no address is recorded as one, and
-// one address has one text.
+// that may be the client's own, and so may X-Real-Ip where a gateway speaks in the
+// other. Nothing that is no address is recorded as one, and one address has one
+// text.
 func (s *Server) clientIPOf(h http.Header) string {
 	if !s.cfg.RecordClientIP {
 		return ""
 	}
 	for _, values := range [][]string{h["X-Forwarded-For"], h["X-Real-Ip"]} {
-		if len(values) == 0 {
+		if len(values) == 0 || values[len(values)-1] == "" {
 			continue
 		}
 		last := values[len(values)-1]
-		if addr, err := netip.ParseAddr(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])); err == nil {
-			return addr.Unmap().WithZone("").String()
+		addr, err := netip.ParseAddr(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:]))
+		if err != nil {
+			return ""
 		}
+		return addr.Unmap().WithZone("").String()
 	}
 	return ""
 }
