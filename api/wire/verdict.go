@@ -24,7 +24,7 @@ type VerifyContext struct {
 
 // VerifyBatch asks for many verdicts at once.
 type VerifyBatch struct {
-	Requests []VerifyRequest `json:"requests" doc:"1 to 100."`
+	Requests []VerifyRequest `json:"requests" minItems:"1" maxItems:"100" doc:"1 to 100."`
 }
 
 // Verdicts answer /v1/verify/batch, in the order of its requests.
