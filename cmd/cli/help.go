@@ -30,13 +30,17 @@ func (a *app) helpCommand() *cobra.Command {
 // pageWidth is how wide help is written, on any terminal.
 const pageWidth = 80
 
-// prose is what a command says of itself, its paragraphs filled.
+// prose is what a command says of itself, its paragraphs filled. One that is
+// indented, such as a list, stands as it was written.
 func prose(cmd *cobra.Command) string {
 	if cmd.Long == "" {
 		return cmd.Short + "."
 	}
 	paragraphs := strings.Split(cmd.Long, "\n\n")
 	for i, p := range paragraphs {
+		if strings.HasPrefix(p, "  ") {
+			continue
+		}
 		lines := strings.Split(text.WrapSoft(strings.Join(strings.Fields(p), " "), pageWidth), "\n")
 		for j, l := range lines {
 			lines[j] = strings.TrimRight(l, " ")

@@ -51,3 +51,11 @@ func TestHelp(t *testing.T) {
 	}
 	walk(a.root)
 }
+
+// Paragraphs are filled, and lists are left alone.
+func TestProse(t *testing.T) {
+	c := &cobra.Command{Long: "One\ntwo:\n\n  a list\n  of two\n\nThree\nfour."}
+	if got, want := prose(c), "One two:\n\n  a list\n  of two\n\nThree four."; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -40,8 +40,9 @@ const metadataColumn = "metadata."
 
 // importFile reads a file of keys, or standard input for "-".
 func (a *app) importFile(path string) ([]importRow, error) {
-	in := a.env.Stdin
+	in, name := a.env.Stdin, "standard input"
 	if path != "-" {
+		name = path
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
@@ -54,11 +55,11 @@ func (a *app) importFile(path string) ([]importRow, error) {
 		return nil, err
 	}
 	if len(text) > maxImportFile {
-		return nil, fmt.Errorf("%s is longer than %d MiB; import it in parts", path, maxImportFile>>20)
+		return nil, fmt.Errorf("%s is longer than %d MiB; import it in parts", name, maxImportFile>>20)
 	}
 	rows, err := readImport(text)
 	if err != nil {
-		return nil, usage(fmt.Sprintf("%s %v", path, err), "keyledger keys import --help shows what it should look like.")
+		return nil, usage(fmt.Sprintf("%s %v", name, err), "keyledger keys import --help shows what it should look like.")
 	}
 	return rows, nil
 }

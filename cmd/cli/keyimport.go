@@ -50,8 +50,8 @@ func (a *app) keysImportCommand() *cobra.Command {
 file (- for standard input) holds their digests and never the keys themselves:
 
   JSON lines, or a JSON array, of keys as POST …/keys/import takes them
-  a CSV whose first line names its columns: digest, and any of alg, name, prefix,
-    last_four, permissions, workspaces, profile, expires_at, expires_in,
+  a CSV whose first line names its columns: digest, and any of alg, name,
+    prefix, last_four, permissions, workspaces, profile, expires_at, expires_in,
     created_at, external_id, status, metadata.NAME; lists have spaces in between
 
 A digest is sha256 of the whole key, or prefix_short_long, in hex or base64. The
@@ -234,7 +234,7 @@ func (a *app) imported(r importReport, fault error) error {
 		fmt.Fprintf(a.env.Stderr, "%d of %d lines were done before the fault below; import the file again, what is there is left as it is.\n", len(done), total)
 		return fault
 	case r.Refused > 0:
-		return hinted(fmt.Errorf("%d of %d keys were refused", r.Refused, total),
+		return hinted(fmt.Errorf("%d of %s refused", r.Refused, plural(total, "key")),
 			"Mend those lines and import the file again: what is there is left as it is.")
 	default:
 		return nil
@@ -265,5 +265,5 @@ func (a *app) showImport(r importReport) error {
 	if r.DryRun {
 		verb = "Nothing was changed. It would import"
 	}
-	return a.out.say("%s %d keys; %d are there already, %d are refused.", verb, r.Imported, r.Existing, r.Refused)
+	return a.out.say("%s %s; %d there already, %d refused.", verb, plural(r.Imported, "key"), r.Existing, r.Refused)
 }
