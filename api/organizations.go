@@ -19,9 +19,12 @@ func (s *Server) organizationEndpoints() []endpoint {
 		{
 			method: "POST", path: base, id: "create-organization", tag: tag, summary: "Create an organization",
 			description: "An organization is a tenant. Its id is for ever and never used again.", who: "Role owner or admin of the installation.",
-			takes:   wire.CreateOrganization{},
-			example: wire.CreateOrganization{ID: "acme", Name: "Acme Inc.", Limits: wire.Limits{MaxActiveKeys: 100, MaxKeyLifetime: "1y"}},
-			change:  true, answers: wire.Organization{}, status: 201, codes: []string{"already_exists", "invalid_value"},
+			takes: wire.CreateOrganization{},
+			example: wire.CreateOrganization{
+				ID: "acme", Name: "Acme Inc.", Limits: wire.Limits{MaxActiveKeys: 100, MaxKeyLifetime: "1y"},
+				Policy: wire.Policy{DefaultExpiresIn: "90d", ExpiryNotices: []string{"14d", "1d"}},
+			},
+			change: true, answers: wire.Organization{}, status: 201, codes: []string{"already_exists", "invalid_value"},
 			handle: s.createOrganization,
 		},
 		{
@@ -36,8 +39,15 @@ func (s *Server) organizationEndpoints() []endpoint {
 		},
 		{
 			method: "PATCH", path: one, id: "update-organization", tag: tag, summary: "Change an organization",
-			description: "A merge patch. Plan and limits are the installation's to change.", who: "Role owner or admin; for plan and limits, of the installation.",
-			takes: wire.UpdateOrganization{}, example: wire.UpdateOrganization{Name: wire.Some("Acme Corporation")},
+			description: "A merge patch. Plan and limits are the installation's to change. A policy binds keys when they are created, imported, changed or rotated, and not those that are; one that contradicts itself is refused. Of several rules that a key breaks the first of these is told: policy.name_required, limits.max_key_lifetime, policy.expiry_required, policy.expiry_choices, policy.max_key_lifetime.",
+			who:         "Role owner or admin; for plan and limits, of the installation.",
+			takes:       wire.UpdateOrganization{}, example: wire.UpdateOrganization{
+				Name: wire.Some("Acme Corporation"),
+				Policy: wire.Some(wire.UpdatePolicy{
+					ExpiryRequired: wire.Some(true), ExpiryChoices: wire.Some([]string{"30d", "90d"}), DefaultExpiresIn: wire.Some("30d"), NameRequired: wire.Some(true),
+					Signals: wire.Some(wire.UpdateSignals{DenialsPerMinute: wire.Some(50)}),
+				}),
+			},
 			change: true, match: true, answers: wire.Organization{}, status: 200, codes: []string{"invalid_value", "ended"},
 			handle: s.updateOrganization,
 		},
