@@ -165,6 +165,8 @@ func TestAroundMetadataAndExternalIDs(t *testing.T) {
 func TestAroundImportByDigest(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t)
+	// A digest is one organization's for ever, and tests share a world.
+	own := func(text string) string { return text + "-" + c.org }
 	digest := func(text string) []byte { d := sha256.Sum256([]byte(text)); return d[:] }
 	key := func(alg, value string, more obj) obj {
 		k := obj{"digest": obj{"alg": alg, "value": value}, "permissions": []string{"interview:read"}, "scope": everywhere}
@@ -174,19 +176,19 @@ func TestAroundImportByDigest(t *testing.T) {
 		return k
 	}
 	body := obj{"keys": []obj{
-		key("sha256", hex.EncodeToString(digest("old-key-of-hex")), obj{"name": "hex", "prefix": "old", "last_four": "-hex", "created_at": "2024-02-29T00:00:00Z"}),
-		key("sha256", base64.StdEncoding.EncodeToString(digest("old-key-of-base64")), obj{"name": "base64", "metadata": obj{"from": "there"}, "external_id": "old-2"}),
-		key("prefix_short_long", hex.EncodeToString(digest("theLongToken")), obj{"name": "seam", "prefix": "acme_BRTRKFsL"}),
-		key("sha256", hex.EncodeToString(digest("old-key-off")), obj{"status": "INACTIVE"}),
+		key("sha256", hex.EncodeToString(digest(own("old-key-of-hex"))), obj{"name": "hex", "prefix": "old", "last_four": "-hex", "created_at": "2024-02-29T00:00:00Z"}),
+		key("sha256", base64.StdEncoding.EncodeToString(digest(own("old-key-of-base64"))), obj{"name": "base64", "metadata": obj{"from": "there"}, "external_id": "old-2"}),
+		key("prefix_short_long", hex.EncodeToString(digest(own("theLongToken"))), obj{"name": "seam", "prefix": "acme_BRTRKFsL"}),
+		key("sha256", hex.EncodeToString(digest(own("old-key-off"))), obj{"status": "INACTIVE"}),
 		key("sha256", "no digest", nil),
-		key("sha256", hex.EncodeToString(digest("another")), obj{"permissions": []string{"interview:stop"}}),
-		key("sha256", hex.EncodeToString(digest("old-key-of-hex")), nil),
+		key("sha256", hex.EncodeToString(digest(own("another"))), obj{"permissions": []string{"interview:stop"}}),
+		key("sha256", hex.EncodeToString(digest(own("old-key-of-hex"))), nil),
 	}}
 	plan := c.must(200, "POST", "/keys/import?dry_run=true", body)
 	if plan.get("dry_run") != true || len(plan.list("items")) != 7 {
 		t.Errorf("the rehearsal is %s", plan)
 	}
-	if v := c.verdict("old-key-of-hex", nil); v.text("code") != "MALFORMED" && v.text("code") != "NOT_FOUND" {
+	if v := c.verdict(own("old-key-of-hex"), nil); v.text("code") != "MALFORMED" && v.text("code") != "NOT_FOUND" {
 		t.Errorf("a rehearsal lets in: %s", v)
 	}
 	done := c.must(200, "POST", "/keys/import", body)
@@ -208,13 +210,19 @@ func TestAroundImportByDigest(t *testing.T) {
 			"old-key-of-hex": "VALID", "old-key-of-base64": "VALID", "acme_BRTRKFsL_theLongToken": "VALID", "other_x_theLongToken": "VALID",
 			"old-key-off": "INACTIVE", "theLongToken": "MALFORMED", "acme_BRTRKFsL_another": "MALFORMED",
 		} {
-			c.at(s).code(want, secret, "interview:read", done.text("position"))
+			c.at(s).code(want, own(secret), "interview:read", done.text("position"))
 		}
 	}
-	c.verify("VALID", "acme_BRTRKFsL_theLongToken", "--permission", "interview:read")
+	c.verify("VALID", own("acme_BRTRKFsL_theLongToken"), "--permission", "interview:read")
 	shown := c.must(200, "GET", "/keys/"+done.text("items.0.key_id"), nil)
 	if shown.get("imported") != true || shown.text("masked") != "old_…-hex" || !strings.HasPrefix(shown.text("created_at"), "2024-02-29") {
 		t.Errorf("an imported key is shown as %s", shown)
+	}
+	// Nobody else can have it too.
+	other := w.organization(t)
+	taken := other.must(200, "POST", "/keys/import", body)
+	if taken.get("imported") != 0.0 || taken.text("items.0.problem.code") != "digest_taken" {
+		t.Errorf("imported by another organization: %s", taken)
 	}
 	// Once more is no news; and it is a key like others.
 	again := c.must(200, "POST", "/keys/import", body)
@@ -222,14 +230,14 @@ func TestAroundImportByDigest(t *testing.T) {
 		t.Errorf("imported again: %s", again)
 	}
 	c.must(200, "DELETE", "/keys/"+done.text("items.0.key_id"), nil)
-	c.code("REVOKED", "old-key-of-hex", "interview:read", "")
+	c.code("REVOKED", own("old-key-of-hex"), "interview:read", "")
 
 	// Thousands, by a file.
 	const many = 2300
 	var lines strings.Builder
 	lines.WriteString("digest,name,metadata.batch\n")
 	for n := range many {
-		fmt.Fprintf(&lines, "%x,old %d,spring\n", digest(fmt.Sprint("many-", n)), n)
+		fmt.Fprintf(&lines, "%x,old %d,spring\n", digest(own(fmt.Sprint("many-", n))), n)
 	}
 	lines.WriteString("not-a-digest,wrong,spring\n")
 	file := filepath.Join(t.TempDir(), "old.csv")
@@ -245,7 +253,7 @@ func TestAroundImportByDigest(t *testing.T) {
 		t.Errorf("imported again by the file: %v existing, %v refused", again.get("existing"), again.get("refused"))
 	}
 	for _, n := range []int{0, 999, 1000, many - 1} {
-		c.code("VALID", fmt.Sprint("many-", n), "interview:read", "")
+		c.code("VALID", own(fmt.Sprint("many-", n)), "interview:read", "")
 	}
 }
 

@@ -141,6 +141,17 @@ func (c caller) try(method, path string, body any, headers ...string) (answer, e
 	return answer{status: res.StatusCode, header: res.Header, body: out}, err
 }
 
+// insist is try for somebody in a race: 503 says that nothing was changed, and asks
+// to be tried again.
+func (c caller) insist(method, path string, body any, headers ...string) (answer, error) {
+	for deadline := time.Now().Add(patience); ; {
+		a, err := c.try(method, path, body, headers...)
+		if err != nil || a.status != http.StatusServiceUnavailable || time.Now().After(deadline) {
+			return a, err
+		}
+	}
+}
+
 // must asks and expects a status.
 func (c caller) must(want int, method, path string, body any, headers ...string) answer {
 	c.t.Helper()

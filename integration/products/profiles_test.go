@@ -204,7 +204,7 @@ func (c caller) racedSwitches(w *world, id, secret string) {
 	for i, s := range []*server{w.one, w.two} {
 		racing.Go(func() {
 			for range 10 {
-				a, err := c.at(s).try("PATCH", "/keys/"+id, obj{"status": []string{"INACTIVE", "ACTIVE"}[i]})
+				a, err := c.at(s).insist("PATCH", "/keys/"+id, obj{"status": []string{"INACTIVE", "ACTIVE"}[i]})
 				if err != nil || a.status != 200 && a.status != 409 {
 					c.t.Errorf("a switch at server %d: %s, %v", i+1, a, err)
 				}
@@ -472,14 +472,14 @@ func TestS07DeletionRacesAttaching(t *testing.T) {
 			var racing sync.WaitGroup
 			for _, k := range keys {
 				racing.Go(func() {
-					a, err := c.at(w.two).try("PATCH", "/keys/"+k.text("key.id"), obj{"profile": id})
+					a, err := c.at(w.two).insist("PATCH", "/keys/"+k.text("key.id"), obj{"profile": id})
 					if err != nil || a.status != 200 && a.text("code") != "unknown_profile" {
 						t.Errorf("attach: %s, %v", a, err)
 					}
 				})
 			}
 			racing.Go(func() {
-				a, err := c.try("DELETE", "/profiles/"+id+"?force=true", nil)
+				a, err := c.insist("DELETE", "/profiles/"+id+"?force=true", nil)
 				if err != nil || a.status != 200 {
 					t.Errorf("delete: %s, %v", a, err)
 				}

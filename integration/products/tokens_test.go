@@ -339,7 +339,7 @@ func TestT07EditedAndDeleted(t *testing.T) {
 		var outcome [2]answer
 		for i, s := range []*server{w.one, w.two} {
 			racing.Go(func() {
-				a, err := c.at(s).try("PATCH", "/keys/"+id, obj{"name": fmt.Sprint("by server ", i+1)}, "If-Match", tag)
+				a, err := c.at(s).insist("PATCH", "/keys/"+id, obj{"name": fmt.Sprint("by server ", i+1)}, "If-Match", tag)
 				if err != nil {
 					t.Errorf("an edit at server %d: %v", i+1, err)
 				}
@@ -358,7 +358,7 @@ func TestT07EditedAndDeleted(t *testing.T) {
 		// Deleted while somebody edits it, it is gone, and stays gone.
 		edit := func() {
 			for {
-				a, err := c.at(w.two).try("PATCH", "/keys/"+id, obj{"permissions": obj{"level": "all"}, "status": "ACTIVE"})
+				a, err := c.at(w.two).insist("PATCH", "/keys/"+id, obj{"permissions": obj{"level": "all"}, "status": "ACTIVE"})
 				if err != nil || a.status != 200 && a.status != 409 {
 					t.Errorf("an edit: %s, %v", a, err)
 				}
@@ -399,7 +399,7 @@ func TestT08AtMostNKeysExact(t *testing.T) {
 			for n := range 3 * most {
 				s := []*server{w.one, w.two}[n%2]
 				racing.Go(func() {
-					a, err := c.at(s).try("POST", "/keys", wish)
+					a, err := c.at(s).insist("POST", "/keys", wish)
 					mu.Lock()
 					defer mu.Unlock()
 					switch {
