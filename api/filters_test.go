@@ -106,3 +106,27 @@ func TestKeysTellWhenTheyAreToBeRotated(t *testing.T) {
 		}
 	}
 }
+
+// A key tells which of its workspaces are there no more, so that whoever looks for
+// why it is denied finds it.
+func TestKeysTellWhichOfTheirWorkspacesAreGone(t *testing.T) {
+	s := apitest.Start(t)
+	furnish(s, "acme")
+	const base = "/v1/organizations/acme"
+	made := as[wire.Created](t, s.Must(201, s.Owner, "POST", base+"/keys", `{"permissions":{"level":"all"},"scope":{"workspaces":["hiring","support"]}}`))
+	everywhere := as[wire.Created](t, s.Must(201, s.Owner, "POST", base+"/keys", keyBody))
+	for _, step := range []struct {
+		deletes string
+		want    []string
+	}{{"", nil}, {"support", []string{"support"}}, {"hiring", []string{"hiring", "support"}}} {
+		if step.deletes != "" {
+			s.Must(200, s.Owner, "DELETE", base+"/workspaces/"+step.deletes, "")
+		}
+		if k := as[wire.Key](t, s.Must(200, s.Owner, "GET", base+"/keys/"+made.Key.ID, "")); !slices.Equal(k.GoneWorkspaces, step.want) {
+			t.Errorf("without %q: %v, want %v", step.deletes, k.GoneWorkspaces, step.want)
+		}
+		if k := as[wire.Key](t, s.Must(200, s.Owner, "GET", base+"/keys/"+everywhere.Key.ID, "")); k.GoneWorkspaces != nil {
+			t.Errorf("a key of all workspaces lost %v", k.GoneWorkspaces)
+		}
+	}
+}

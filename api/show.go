@@ -59,7 +59,7 @@ func (s *Server) showKey(k catalog.Key) wire.Key {
 		ID: k.ID.String(), Name: textOrNull(k.Name.String()), Kind: string(k.Kind), Role: string(k.Role),
 		Prefix: k.Prefix, LastFour: k.LastFour, Masked: keystring.Masked(k.Prefix, k.LastFour), Status: string(k.Status),
 		Permissions: grantOf(k.Kind, k.Permissions), EffectivePermissions: s.effective(k.Org, k.Permissions),
-		Scope: scopeOf(k.Scope), Profile: textOrNull(k.Profile), CreatedAt: k.CreatedAt.Std(), CreatedBy: k.CreatedBy.String(),
+		Scope: scopeOf(k.Scope), GoneWorkspaces: s.gone(k.Org, k.Scope), Profile: textOrNull(k.Profile), CreatedAt: k.CreatedAt.Std(), CreatedBy: k.CreatedBy.String(),
 		ExpiresAt: instant(k.ExpiresAt), LastUsedAt: instant(k.LastUsedAt),
 		RotatedFrom: keyIDText(k.RotatedFrom), RotatedTo: keyIDText(k.RotatedTo), GraceEndsAt: instant(k.GraceEndsAt),
 		RevokedAt: instant(k.RevokedAt), RevocationReason: k.RevocationReason.String(), ExternalID: k.ExternalID.String(),
@@ -127,6 +127,21 @@ func (s *Server) effective(org events.OrgID, p events.Permissions) []string {
 	for _, entry := range config.Catalog.Permissions {
 		if permission.Allowed(permission.Level(p.Level), grants, permission.Name(entry.Name), permission.Access(entry.Access)) {
 			out = append(out, entry.Name)
+		}
+	}
+	return out
+}
+
+// gone are the workspaces of a scope that live no more.
+func (s *Server) gone(org events.OrgID, scope events.Scope) []string {
+	if len(scope.Workspaces) == 0 {
+		return nil
+	}
+	config, _ := s.cfg.Configuration.Of(org)
+	var out []string
+	for _, w := range scope.Workspaces {
+		if !config.Workspaces[w].Live() {
+			out = append(out, string(w))
 		}
 	}
 	return out

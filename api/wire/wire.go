@@ -199,6 +199,7 @@ type Key struct {
 	Permissions          *Grant            `json:"permissions,omitempty" doc:"Left out for a management key, which has a role."`
 	EffectivePermissions []string          `json:"effective_permissions" doc:"The permissions of today's catalog that the key has."`
 	Scope                Scope             `json:"scope"`
+	GoneWorkspaces       []string          `json:"gone_workspaces,omitempty" doc:"Workspaces of its scope that were deleted. A key whose scope lists no other is denied as OUT_OF_SCOPE everywhere."`
 	Profile              *string           `json:"profile" doc:"Id of the profile, null without one."`
 	CreatedAt            time.Time         `json:"created_at"`
 	CreatedBy            string            `json:"created_by" example:"key/_system/0197ab6e-98f1-7c3a-8f0e-2f3a4b5c6d7e" doc:"key/<organization>/<key id> or system/<part>."`

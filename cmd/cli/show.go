@@ -48,6 +48,25 @@ func scopeText(s wire.Scope) string {
 	}
 }
 
+// inText says where a key may be used, and what of that is there no more: the key
+// is denied in it like everywhere else.
+func inText(k wire.Key) string {
+	if len(k.GoneWorkspaces) == 0 {
+		return scopeText(k.Scope)
+	}
+	var in []string
+	for _, w := range k.Scope.Workspaces {
+		if slices.Contains(k.GoneWorkspaces, w) {
+			w += " (deleted)"
+		}
+		in = append(in, w)
+	}
+	if len(k.GoneWorkspaces) == len(in) {
+		return "nowhere: " + strings.Join(in, ", ")
+	}
+	return strings.Join(in, ", ")
+}
+
 // expiryText says when a key ends.
 func expiryText(t *time.Time, now time.Time) string {
 	if t == nil {
@@ -87,7 +106,7 @@ func (a *app) keyFields(k wire.Key, revision string) []field {
 		{"status", status},
 		{"revoked because", k.RevocationReason},
 		{"may", mayText(k.Role, k.Permissions)},
-		{"in", scopeText(k.Scope)},
+		{"in", inText(k)},
 		{"profile", deref(k.Profile)},
 		{"expires", expiryText(ends(k), now)},
 		{"last used", usedText(k.LastUsedAt, now)},
@@ -166,7 +185,7 @@ func (a *app) keyGrid(keys []wire.Key, none string) grid {
 		if k.LastUsedAt != nil {
 			used = distance(*k.LastUsedAt, now)
 		}
-		g.add(k.ID, k.ID, deref(k.Name), k.Masked, k.Status, mayText(k.Role, k.Permissions), scopeText(k.Scope), deref(k.Profile),
+		g.add(k.ID, k.ID, deref(k.Name), k.Masked, k.Status, mayText(k.Role, k.Permissions), inText(k), deref(k.Profile),
 			day(k.CreatedAt), expires, used)
 	}
 	if !slices.ContainsFunc(keys, func(k wire.Key) bool { return k.Profile != nil }) {
