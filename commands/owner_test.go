@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/domain/period"
 	"github.com/keyledger/keyledger/events"
 )
@@ -157,5 +159,30 @@ func TestOwnerResetRefusesWhatIsNoKey(t *testing.T) {
 	w := newWorld(t)
 	if _, err := w.server().ResetOwner(w.ctx, commands.OwnerReset{Owner: keystring.Conceal("no key")}); err == nil {
 		t.Error("that was no key")
+	}
+}
+
+// Whoever runs the installation gets in again, whatever its limit and policy say of
+// keys: somebody may have set them to keep everybody out.
+func TestOwnerResetYieldsToNoPolicy(t *testing.T) {
+	w := newWorld(t)
+	s := w.server()
+	if _, err := s.UpdateOrganization(w.ctx, w.by(w.owner), events.System, organization.Update{
+		MaxKeyLifetime: domain.Some(events.Period("1d")),
+		Policy:         domain.Some(events.Policy{ExpiryRequired: true, ExpiryChoices: []events.Period{"1d"}, NameRequired: true}),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateKey(w.ctx, w.by(w.owner), events.System, commands.CreateKey{Create: key.Create{
+		Kind: events.KindManagement, Role: events.RoleOwner, Name: events.ClearText("a"), Scope: events.Scope{AllWorkspaces: true}, Expiry: key.Expiry{In: "1y"},
+	}}); !errors.Is(err, domain.ErrLifetimeTooLong) {
+		t.Fatalf("the limit does not bind: %v", err)
+	}
+	out, err := s.ResetOwner(w.ctx, commands.OwnerReset{Owner: w.newOwner(), Reason: "locked out", Keys: s.installationKeys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := s.Key(w.ctx, events.System, out.Owner); err != nil || k.ExpiresAt != 0 || k.Role != events.RoleOwner {
+		t.Errorf("%+v, %v", k.State, err)
 	}
 }
