@@ -344,6 +344,16 @@ func (c *call) wish(reason string) (commands.Wish, error) {
 	return w, err
 }
 
+// wished reads the body of a change, and begins the wish with the reason in it.
+func wished[T any](c *call, reason func(T) string) (T, commands.Wish, error) {
+	body, err := read[T](c)
+	if err != nil {
+		return body, commands.Wish{}, err
+	}
+	w, err := c.wish(reason(body))
+	return body, w, err
+}
+
 func etag(r events.Revision) string { return `"` + strconv.FormatUint(uint64(r), 10) + `"` }
 
 // ifMatch reads the revision that a change is made on; 0 is any. A tag that was

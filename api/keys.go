@@ -112,11 +112,7 @@ func (s *Server) createKey(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.CreateKey](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.CreateKey) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}
@@ -263,11 +259,7 @@ func (s *Server) updateKey(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.UpdateKey](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.UpdateKey) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}
@@ -510,11 +502,7 @@ func (s *Server) rotateKey(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.RotateKey](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.RotateKey) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}

@@ -60,11 +60,7 @@ func (s *Server) organizationEndpoints() []endpoint {
 }
 
 func (s *Server) createOrganization(ctx context.Context, c *call) (reply, error) {
-	body, err := read[wire.CreateOrganization](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.CreateOrganization) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}
@@ -134,11 +130,7 @@ func (s *Server) updateOrganization(ctx context.Context, c *call) (reply, error)
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.UpdateOrganization](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.UpdateOrganization) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}

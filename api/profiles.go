@@ -72,11 +72,7 @@ func (s *Server) createProfile(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.CreateProfile](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.CreateProfile) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}
@@ -141,11 +137,7 @@ func (s *Server) updateProfile(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.UpdateProfile](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.UpdateProfile) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}

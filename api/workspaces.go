@@ -61,11 +61,7 @@ func (s *Server) createWorkspace(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.CreateWorkspace](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.CreateWorkspace) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}
@@ -130,11 +126,7 @@ func (s *Server) updateWorkspace(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body, err := read[wire.UpdateWorkspace](c)
-	if err != nil {
-		return reply{}, err
-	}
-	w, err := c.wish(body.Reason)
+	body, w, err := wished(c, func(b wire.UpdateWorkspace) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}

@@ -472,10 +472,21 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 	// At the shell every change has the flag.
 	id := made.text("key.id")
 	for _, args := range [][]string{
-		{"orgs", "update", c.org, "--name", "Tried"}, {"orgs", "delete", c.org}, {"workspaces", "create", "tried"}, {"workspaces", "update", "hiring", "--name", "Tried"},
-		{"workspaces", "delete", "hiring"}, {"permissions", "set", "--permission", "a:b=read"}, {"profiles", "create", "tried"}, {"profiles", "update", "gold", "--name", "Tried"},
-		{"profiles", "delete", "gold", "--force"}, {"keys", "create", "--permissions", "all", "--workspaces", "all"}, {"keys", "update", id, "--permissions", "all"}, {"keys", "rename", id, "Tried"},
-		{"keys", "disable", id}, {"keys", "rotate", id}, {"keys", "revoke", id},
+		{"orgs", "update", c.org, "--name", "Tried"},
+		{"orgs", "delete", c.org},
+		{"workspaces", "create", "tried"},
+		{"workspaces", "update", "hiring", "--name", "Tried"},
+		{"workspaces", "delete", "hiring"},
+		{"permissions", "set", "--permission", "a:b=read"},
+		{"profiles", "create", "tried"},
+		{"profiles", "update", "gold", "--name", "Tried"},
+		{"profiles", "delete", "gold", "--force"},
+		{"keys", "create", "--permissions", "all", "--workspaces", "all"},
+		{"keys", "update", id, "--permissions", "all"},
+		{"keys", "rename", id, "Tried"},
+		{"keys", "disable", id},
+		{"keys", "rotate", id},
+		{"keys", "revoke", id},
 	} {
 		says(t, root.cli(append(args, "--dry-run")...), "Nothing was changed", "keyledger.")
 	}

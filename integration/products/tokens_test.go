@@ -503,22 +503,26 @@ func TestT10PolicySaysWhichIsBroken(t *testing.T) {
 		breaks, keeps map[string]obj
 	}{
 		"max_key_lifetime": {
-			obj{"max_key_lifetime": "90d"}, []string{"--policy-max-key-lifetime", "90d"},
+			obj{"max_key_lifetime": "90d"},
+			[]string{"--policy-max-key-lifetime", "90d"},
 			map[string]obj{"--expires-in 91d": {"expires_in": "91d"}, "--expires-in 1y": {"expires_in": "1y"}, "--expires-in never": {"expires_in": "never"}},
 			map[string]obj{"--expires-in 90d": {"expires_in": "90d"}, "--expires-in 7d": {"expires_in": "7d"}},
 		},
 		"expiry_required": {
-			obj{"expiry_required": true}, []string{"--expiry-required"},
+			obj{"expiry_required": true},
+			[]string{"--expiry-required"},
 			map[string]obj{"--expires-in never": {"expires_in": "never"}, "": {}},
 			map[string]obj{"--expires-in 1y": {"expires_in": "1y"}},
 		},
 		"expiry_choices": {
-			obj{"expiry_choices": []string{"30d", "90d"}}, []string{"--expiry-choices", "30d,90d"},
+			obj{"expiry_choices": []string{"30d", "90d"}},
+			[]string{"--expiry-choices", "30d,90d"},
 			map[string]obj{"--expires-in 60d": {"expires_in": "60d"}, "--expires-in never": {"expires_in": "never"}, "": {}, "--expires-at 2099-01-31": {"expires_at": "2099-01-31T00:00:00Z"}},
 			map[string]obj{"--expires-in 30d": {"expires_in": "30d"}, "--expires-in 90d": {"expires_in": "90d"}},
 		},
 		"name_required": {
-			obj{"name_required": true}, []string{"--name-required"},
+			obj{"name_required": true},
+			[]string{"--name-required"},
 			map[string]obj{"": {}, "--expires-in 7d": {"expires_in": "7d"}},
 			map[string]obj{"--name mine": {"name": "mine"}},
 		},
