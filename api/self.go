@@ -49,7 +49,7 @@ func (s *Server) revokeSelf(ctx context.Context, c *call) (reply, error) {
 	if c.body, err = readBody(c.w, c.r, c.endpoint.bound()); err != nil {
 		return reply{}, err
 	}
-	body, w, err := wished(c, func(b wire.RevokeSelf) string { return b.Reason })
+	_, w, err := wished(c, func(b wire.RevokeSelf) string { return b.Reason })
 	if err != nil {
 		return reply{}, err
 	}
