@@ -15,16 +15,6 @@ import (
 
 const importPath = "/v1/organizations/acme/keys/import"
 
-func hexDigest(secret string) string {
-	sum := sha256.Sum256([]byte(secret))
-	return hex.EncodeToString(sum[:])
-}
-
-// importOf is one key of another system with what every key needs.
-func importOf(secret, more string) string {
-	return fmt.Sprintf(`{"digest":{"alg":"sha256","value":%q},"permissions":["interview:read"],"scope":{"all_workspaces":true}%s}`, hexDigest(secret), more)
-}
-
 func importBody(keys ...string) string { return `{"keys":[` + strings.Join(keys, ",") + `]}` }
 
 // Keys of another system are good as they are, however their digests are

@@ -135,6 +135,7 @@ func readJSON(text []byte, array bool) ([]importRow, error) {
 				return rows, nil
 			}
 			return nil, broken()
+		default:
 		}
 		value, err := dec.ReadValue()
 		if err != nil {

@@ -180,10 +180,7 @@ func TestQueriesAllocateNothing(t *testing.T) {
 // outside of parentheses, the parts at every AND, and goes on inside of each. It
 // asks about everything, and knows no bounds.
 func naive(text string, allows func(permission.Grant) bool) (holds, ok bool) {
-	var words []string
-	for _, w := range strings.FieldsFunc(strings.NewReplacer("(", " ( ", ")", " ) ").Replace(text), func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) }) {
-		words = append(words, w)
-	}
+	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ")", " ) ").Replace(text), func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) })
 	return naiveWords(words, allows)
 }
 
