@@ -229,6 +229,8 @@ func fits(s Subject, m *Meta, e Event) error {
 		ok = isKey && e.ID == id
 	case KeyRevoked:
 		ok = s.ID != RevokedAll
+	case UsesDropped:
+		ok = (s.Org == System) == (e.Through != 0)
 	default:
 	}
 	if !ok {
@@ -269,6 +271,8 @@ func whole(e Event) error {
 		at = e.From
 	case KeyExpired:
 		at = e.ExpiredAt
+	case UsesDropped:
+		at = e.Before
 	case Tick:
 		at = e.At
 	default:

@@ -30,6 +30,7 @@ type envelope struct {
 	Scope           string        `json:"actorscope,omitzero"`
 	Reason          string        `json:"reason,omitzero"`
 	SealedReason    string        `json:"sealedreason,omitzero"`
+	Ticket          string        `json:"ticket,omitzero"`
 	RequestID       string        `json:"requestid,omitzero"`
 	Command         CommandID     `json:"commandid"`
 	Digest          CommandDigest `json:"commanddigest,omitzero"`
@@ -80,6 +81,7 @@ func appendEnvelope(dst []byte, subject Subject, h *header) ([]byte, error) {
 		}
 		w.member(`,"sealedreason":`, string(sealed))
 	}
+	w.member(`,"ticket":`, m.Ticket)
 	w.member(`,"requestid":`, m.RequestID)
 	w.raw(`,"commandid":"`).uuid(m.Command)
 	w.raw(`"`)
@@ -134,7 +136,7 @@ func (e *envelope) meta() (Meta, error) {
 	m := Meta{
 		ID: e.ID, Time: e.Time, RecordedTime: e.RecordedTime, Revision: e.Revision,
 		Actor: e.Actor, Role: e.Role, Scope: e.Scope, Reason: ClearText(e.Reason),
-		RequestID: e.RequestID, Command: e.Command, Digest: e.Digest, Causation: e.Causation,
+		Ticket: e.Ticket, RequestID: e.RequestID, Command: e.Command, Digest: e.Digest, Causation: e.Causation,
 		ConfigPosition: Position(e.ConfigPosition), BatchIndex: e.BatchIndex, BatchSize: e.BatchSize,
 	}
 	if e.SealedReason != "" {

@@ -63,6 +63,11 @@ type Policy struct {
 	NameRequired bool `json:"name_required,omitzero"`
 	// Signals say what is told of how keys are used.
 	Signals Signals `json:"signals,omitzero"`
+	// Sealing, once on, has every text that may name a person stored sealed. It
+	// stays on: a copy of what was sealed must not come back in clear.
+	Sealing Switch `json:"sealing,omitzero"`
+	// UsesRetention is how long single uses are kept; counts outlive them.
+	UsesRetention Period `json:"uses_retention,omitzero"`
 }
 
 // Signals say which [KeyNewSource] and [KeyDenialsSpike] an organization wants.
@@ -89,7 +94,7 @@ func (p Policy) Equal(o Policy) bool {
 	return p.DefaultPrefix == o.DefaultPrefix && p.DefaultExpiresIn == o.DefaultExpiresIn &&
 		p.RotationDueAfter == o.RotationDueAfter && slices.Equal(p.ExpiryNotices, o.ExpiryNotices) &&
 		p.MaxKeyLifetime == o.MaxKeyLifetime && p.ExpiryRequired == o.ExpiryRequired && slices.Equal(p.ExpiryChoices, o.ExpiryChoices) &&
-		p.NameRequired == o.NameRequired && p.Signals == o.Signals
+		p.NameRequired == o.NameRequired && p.Signals == o.Signals && p.Sealing == o.Sealing && p.UsesRetention == o.UsesRetention
 }
 
 // RotateAfter is the age at which keys should be rotated, which is `never` where
@@ -399,6 +404,14 @@ type KeyCreated struct {
 	// Imported says that the key came from another system, as a digest: its prefix
 	// and last four are what was told of it, and CreatedAt is when it began there.
 	Imported bool `json:"imported,omitzero"`
+	// DataSubject is the pseudonym of whom the key's texts tell of, and those of
+	// its uses; without one it is the key's own id. A successor has it too.
+	DataSubject DataSubject `json:"data_subject,omitzero"`
+}
+
+// Subject is the data subject of a key's texts.
+func (k KeyCreated) Subject() DataSubject {
+	return cmp.Or(k.DataSubject, DataSubject(k.ID.String()))
 }
 
 // KeyRenamed changes a key's display name.
@@ -507,6 +520,37 @@ type KeyExpired struct {
 // KeyRevoked ends a key for ever. It stands on [RevokedSubject], is
 // unconditional and absorbing, and wins whatever the order.
 type KeyRevoked struct{}
+
+// SubjectErased records that a data subject was erased: the keys that sealed
+// what was known of it are destroyed. What it is about stays as it was stored,
+// and says nothing any more.
+type SubjectErased struct {
+	// Keys name the sealing keys, as [Sealed.Key] does.
+	Keys []string `json:"keys"`
+}
+
+// UsesDropped records what retention dropped of the recorded uses. On an
+// organization's subject it says that single uses of before are shown no more;
+// on that of _system, that the stream begins behind Through from now on.
+type UsesDropped struct {
+	// Before is the time before which nothing is kept: of the broker's clock.
+	Before Time `json:"before"`
+	// Through and Blocks are of the stream: the last position that is dropped, and
+	// how many messages go.
+	Through Position `json:"through,omitzero"`
+	Blocks  uint64   `json:"blocks,omitzero"`
+	// Days count what is dropped here and was not counted in an earlier one, by
+	// day and verdict, in this order. Of the stream they count no organization's
+	// but all.
+	Days []UsesDay `json:"days,omitempty"`
+}
+
+// UsesDay is how many uses of a day, in UTC, had a verdict.
+type UsesDay struct {
+	Day  Time   `json:"day"`
+	Code string `json:"code"`
+	Uses uint64 `json:"uses"`
+}
 
 // Unknown is a fact of a kind that this program does not know: appended by a
 // later version. It is kept and shown raw.

@@ -139,6 +139,10 @@ func facts() []fact {
 		at(key, KeyDenialsSpike{From: 1_795_240_020_000_000, Denials: 23, Threshold: 20}),
 		at(key, KeyExpired{ExpiredAt: 1_826_776_000_000_000}),
 		at(RevokedSubject(acme, id[KeyID]("02")), KeyRevoked{}),
+		at(ErasureSubject(acme, "user-4711"), SubjectErased{Keys: []string{"000102030405060708090a0b0c0d0e0f"}}),
+		at(RetentionSubject(acme), UsesDropped{Before: 1_795_132_800_000_000, Days: []UsesDay{
+			{Day: 1_795_046_400_000_000, Code: "EXPIRED", Uses: 2}, {Day: 1_795_046_400_000_000, Code: "VALID", Uses: 1201},
+		}}),
 	)
 }
 
@@ -160,6 +164,9 @@ func variants() []fact {
 	imported := plainKey()
 	imported.Digest.Alg, imported.Prefix, imported.LastFour, imported.Imported = PrefixShortLong, "acme_BRTRKFsL", "", true
 
+	personal, ticketed := plainKey(), plainMeta()
+	personal.DataSubject, ticketed.Ticket = "user-4711", "CHG-1042 <https://tickets.example/1042>"
+
 	least := KeyCreated{
 		ID: id[KeyID]("02"), KeyKind: KindAPI, Digest: Digest{Alg: SHA256},
 		Permissions: Permissions{Level: LevelRestricted}, CreatedAt: 1_795_240_000_000_001,
@@ -178,6 +185,9 @@ func variants() []fact {
 		{"management", KeySubject(System, manager.ID), manager, plainMeta()},
 		{"imported", key, imported, plainMeta()},
 		{"least", key, least, bareMeta()},
+		{"personal", key, personal, ticketed},
+		{"private", OrganizationSubject(acme), OrganizationPolicyChanged{Policy: Policy{Sealing: SwitchOn, UsesRetention: "90d"}}, plainMeta()},
+		{"stream", RetentionSubject(System), UsesDropped{Before: 1_795_132_800_000_000, Through: 1204, Blocks: 1204}, bareMeta()},
 		{"batch", key, KeyRotated{Successor: id[KeyID]("03"), GraceEndsAt: 1_795_240_000_000_001}, batch},
 		{"quoted", key, KeyRenamed{Name: ClearText("tab\t \"line\"\n \\ \b\f\r\x01 \x7f \u2028 \U0001F511")}, quoted},
 		{"caused", key, KeyExpired{ExpiredAt: 1}, caused},

@@ -172,3 +172,13 @@ func setUUID[T ~[16]byte](id *T, what string, b []byte) error {
 	}
 	return err
 }
+
+// DataSubject is the pseudonym of a person, or of whatever else texts may tell
+// of, in the grammar of ids. It stands in facts in clear: a name or an address is
+// none.
+type DataSubject string
+
+// ParseDataSubject reads a data subject's pseudonym.
+func ParseDataSubject(s string) (DataSubject, error) {
+	return parseSlug[DataSubject]("data subject", s)
+}

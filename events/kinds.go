@@ -48,6 +48,8 @@ const (
 	KindKeyDenialsSpike           Kind = "key.denials_spike.v1"
 	KindKeyExpired                Kind = "key.expired.v1"
 	KindKeyRevoked                Kind = "key.revoked.v1"
+	KindSubjectErased             Kind = "subject.erased.v1"
+	KindUsesDropped               Kind = "uses.dropped.v1"
 )
 
 // kindInfo is what the codec knows of a kind.
@@ -100,6 +102,8 @@ var kinds = map[Kind]kindInfo{
 	KindKeyDenialsSpike:           {KindKeyDenialsSpike, false, AggregateKey, decodeAs[KeyDenialsSpike]},
 	KindKeyExpired:                {KindKeyExpired, true, AggregateKey, decodeAs[KeyExpired]},
 	KindKeyRevoked:                {KindKeyRevoked, true, AggregateRevoked, decodeAs[KeyRevoked]},
+	KindSubjectErased:             {KindSubjectErased, false, AggregateSubject, decodeAs[SubjectErased]},
+	KindUsesDropped:               {KindUsesDropped, false, AggregateRetention, decodeAs[UsesDropped]},
 }
 
 // Kinds returns every known kind, in no order.
@@ -181,5 +185,7 @@ func (KeyNewSource) Kind() Kind              { return KindKeyNewSource }
 func (KeyDenialsSpike) Kind() Kind           { return KindKeyDenialsSpike }
 func (KeyExpired) Kind() Kind                { return KindKeyExpired }
 func (KeyRevoked) Kind() Kind                { return KindKeyRevoked }
+func (SubjectErased) Kind() Kind             { return KindSubjectErased }
+func (UsesDropped) Kind() Kind               { return KindUsesDropped }
 func (u Unknown) Kind() Kind                 { return u.Name }
 func (Malformed) Kind() Kind                 { return "malformed" }

@@ -36,6 +36,9 @@ const (
 	// sentence and a ticket, not a document.
 	MaxReasonLength = 1000
 
+	// MaxTicketLength holds the name of a ticket, or a short address of one.
+	MaxTicketLength = 128
+
 	// MaxRequestIDLength holds any trace id or UUID that callers send along.
 	MaxRequestIDLength = 128
 
@@ -125,6 +128,10 @@ const (
 	// ledger otherwise.
 	SpikeEvery      = time.Hour
 	EndedSpikeEvery = 24 * time.Hour
+
+	// MaxUsesDays bounds the days that one [UsesDropped] counts: with every code on
+	// each of them they fill three quarters of a fact.
+	MaxUsesDays = 90
 
 	// MaxImport bounds the keys of one import: what fits one atomic batch.
 	MaxImport = MaxBatch

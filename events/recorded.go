@@ -128,9 +128,11 @@ type Meta struct {
 	Actor Actor
 	Role  Role
 	Scope string
-	// Reason is why, in the actor's words. Like RequestID it stands in the
+	// Reason is why, in the actor's words. Like Ticket and RequestID it stands in the
 	// envelope, where CloudEvents allows no control characters.
 	Reason Text
+	// Ticket names what asked for it elsewhere: a ticket, a change, an incident.
+	Ticket string
 	// RequestID is the caller's id of the request.
 	RequestID string
 	// Command is the wish that this fact fulfils, Digest what it said.
@@ -162,7 +164,7 @@ func (m *Meta) check() error {
 		(m.BatchIndex == 0) != (m.BatchSize == 0) || m.BatchSize == 1:
 		return errors.New("impossible place in a batch")
 	}
-	for _, s := range [...]string{string(m.Role), m.Scope, m.Reason.Clear, m.RequestID} {
+	for _, s := range [...]string{string(m.Role), m.Scope, m.Reason.Clear, m.Ticket, m.RequestID} {
 		if !attribute(s) {
 			return errors.New("character that no CloudEvents attribute may hold")
 		}

@@ -46,6 +46,7 @@ func scanEnvelope(subject Subject, body []byte, h *header) bool {
 		m.Reason.Sealed = inner.sealed()
 		s.check(inner.done())
 	}
+	m.Ticket = s.member(`,"ticket":"`)
 	m.RequestID = s.member(`,"requestid":"`)
 	s.lit(`,"commandid":"`)
 	s.uuid((*[16]byte)(&m.Command))
@@ -160,6 +161,7 @@ func (s *scanner) keyCreated() (e KeyCreated) {
 		s.check(!e.RotatedFrom.IsZero())
 	}
 	e.Imported = s.has(`,"imported":true`)
+	e.DataSubject = DataSubject(s.member(`,"data_subject":"`))
 	s.lit(`}`)
 	return e
 }

@@ -27,6 +27,8 @@ const (
 	AggregateQuota        Aggregate = "quota"
 	AggregateKey          Aggregate = "key"
 	AggregateRevoked      Aggregate = "revoked"
+	AggregateSubject      Aggregate = "subject"
+	AggregateRetention    Aggregate = "retention"
 )
 
 // The ids of aggregates of which there is one.
@@ -39,6 +41,9 @@ const (
 	CatalogPermissions = "permissions"
 	// QuotaKeys is the guard of an organization's limit on active keys.
 	QuotaKeys = "keys"
+	// RetentionUses is the retention of an organization's uses, and of the
+	// installation's stream of them.
+	RetentionUses = "uses"
 	// RevokedAll on the revoked aggregate is the end of the organization, and
 	// with it of all its keys.
 	RevokedAll = "_all"
@@ -107,6 +112,17 @@ func KeySubject(org OrgID, id KeyID) Subject {
 // RevokedSubject is the subject of a key's revocation.
 func RevokedSubject(org OrgID, id KeyID) Subject {
 	return Subject{Org: org, Aggregate: AggregateRevoked, ID: id.String()}
+}
+
+// ErasureSubject is the subject of what becomes of a data subject's texts.
+func ErasureSubject(org OrgID, id DataSubject) Subject {
+	return Subject{Org: org, Aggregate: AggregateSubject, ID: string(id)}
+}
+
+// RetentionSubject is the subject of what retention drops of an organization's
+// uses; that of _system is what it drops of the whole stream.
+func RetentionSubject(org OrgID) Subject {
+	return Subject{Org: org, Aggregate: AggregateRetention, ID: RetentionUses}
 }
 
 // EndSubject is the subject of an organization's end.
@@ -186,12 +202,14 @@ func (s Subject) checkID() error {
 		ok = s.Org == System && s.ID == TickSelf
 	case AggregateOrganization:
 		ok = s.ID == string(s.Org)
-	case AggregateWorkspace, AggregateProfile:
+	case AggregateWorkspace, AggregateProfile, AggregateSubject:
 		ok = slug(s.ID)
 	case AggregateCatalog:
 		ok = s.ID == CatalogPermissions
 	case AggregateQuota:
 		ok = s.ID == QuotaKeys
+	case AggregateRetention:
+		ok = s.ID == RetentionUses
 	case AggregateKey:
 		_, err := ParseKeyID(s.ID)
 		ok = err == nil

@@ -293,6 +293,7 @@ func successor(s State, issued Issued, now, expires events.Time) events.KeyCreat
 		ID: issued.ID, KeyKind: s.Kind, Role: s.Role, Name: s.Name, Prefix: issued.Prefix, LastFour: issued.LastFour,
 		Digest: issued.Digest, Permissions: s.Permissions, Scope: s.Scope, Profile: s.Profile, CreatedAt: now,
 		ExpiresAt: expires, Metadata: s.Metadata, ExternalID: s.ExternalID, RotatedFrom: s.ID,
+		DataSubject: s.DataSubject,
 	}
 }
 

@@ -33,6 +33,8 @@ type State struct {
 	GraceEndsAt events.Time
 	// Imported says that the key came from another system.
 	Imported bool
+	// DataSubject is whom the key's texts tell of.
+	DataSubject events.DataSubject
 	// Noticed is the last notice that was given of the end as it stands.
 	Noticed events.Period
 	// RotationDueAt is what was told of last.
@@ -103,7 +105,7 @@ func evolved(s State, e events.Event) State {
 			Exists: true, ID: e.ID, Kind: e.KeyKind, Role: e.Role, Name: e.Name, Prefix: e.Prefix, LastFour: e.LastFour,
 			Digest: e.Digest, Permissions: e.Permissions, Scope: e.Scope, Profile: e.Profile, CreatedAt: e.CreatedAt,
 			ExpiresAt: e.ExpiresAt, Metadata: e.Metadata, ExternalID: e.ExternalID, RotatedFrom: e.RotatedFrom,
-			Imported: e.Imported, Revoked: revoked, Expired: expired, Doubtful: doubtful,
+			Imported: e.Imported, DataSubject: e.Subject(), Revoked: revoked, Expired: expired, Doubtful: doubtful,
 		}
 	case events.KeyRenamed:
 		s.Name = e.Name
@@ -152,7 +154,7 @@ func (s State) Equal(o State) bool {
 		samePermissions(s.Permissions, o.Permissions) && sameScope(s.Scope, o.Scope) && s.Profile == o.Profile &&
 		s.CreatedAt == o.CreatedAt && s.ExpiresAt == o.ExpiresAt && maps.Equal(s.Metadata, o.Metadata) &&
 		s.ExternalID == o.ExternalID && s.RotatedFrom == o.RotatedFrom && s.RotatedTo == o.RotatedTo &&
-		s.GraceEndsAt == o.GraceEndsAt && s.Imported == o.Imported && s.Noticed == o.Noticed && s.RotationDueAt == o.RotationDueAt &&
+		s.GraceEndsAt == o.GraceEndsAt && s.Imported == o.Imported && s.DataSubject == o.DataSubject && s.Noticed == o.Noticed && s.RotationDueAt == o.RotationDueAt &&
 		s.Sources == o.Sources && s.SpikeAt == o.SpikeAt && s.Disabled == o.Disabled && s.Expired == o.Expired &&
 		s.Revoked == o.Revoked && s.Doubtful == o.Doubtful
 }

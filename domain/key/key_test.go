@@ -93,7 +93,7 @@ func TestCreate(t *testing.T) {
 		Permissions: events.Permissions{Level: events.LevelRestricted, Grants: []string{"interview:*", "report:read"}},
 		Scope:       events.Scope{Workspaces: []events.WorkspaceID{"a", "b"}}, Profile: "p", CreatedAt: noon,
 		ExpiresAt: events.TimeOf(time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)),
-		Metadata:  events.Metadata{"team": events.ClearText("x\ny")}, ExternalID: c.ExternalID,
+		Metadata:  events.Metadata{"team": events.ClearText("x\ny")}, ExternalID: c.ExternalID, DataSubject: events.DataSubject(c.Issued.ID.String()),
 	}
 	if diff := cmp.Diff(want, got); diff != "" || !got.Equal(want) {
 		t.Error(diff)

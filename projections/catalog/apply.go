@@ -28,7 +28,7 @@ func apply(tx *sqlview.Tx, fact *events.Recorded) error {
 		}
 		return a.count()
 	case events.InstallationCreated, events.InstallationSignerAdded, events.CredentialIssued, events.CredentialRevoked,
-		events.Tick, events.QuotaChanged:
+		events.Tick, events.QuotaChanged, events.SubjectErased, events.UsesDropped:
 		return a.count()
 	}
 	switch fact.Subject.Aggregate {

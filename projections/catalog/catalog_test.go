@@ -313,6 +313,8 @@ func TestEveryKindIsApplied(t *testing.T) {
 		{org, events.OrganizationPlanChanged{}},
 		{org, events.OrganizationLimitsChanged{}},
 		{org, events.OrganizationPolicyChanged{}},
+		{events.ErasureSubject(acme, "someone"), events.SubjectErased{}},
+		{events.RetentionSubject(acme), events.UsesDropped{}},
 		{events.EndSubject(acme), events.OrganizationDeleted{}},
 		{w, events.WorkspaceCreated{}},
 		{w, events.WorkspaceRenamed{}},

@@ -175,7 +175,8 @@ func (x *Index) apply(facts []events.Recorded) {
 		x.applyCatalog(org, r)
 	case events.AggregateProfile:
 		x.applyProfile(org, r)
-	case events.AggregateQuota, events.AggregateInstallation, events.AggregateCredential, events.AggregateTick:
+	case events.AggregateQuota, events.AggregateInstallation, events.AggregateCredential, events.AggregateTick,
+		events.AggregateSubject, events.AggregateRetention:
 		x.applyForeign(org, r, false)
 	default:
 		x.applyForeign(org, r, true)

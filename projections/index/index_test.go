@@ -616,6 +616,8 @@ func TestEveryKindHasItsPlace(t *testing.T) {
 		{k, events.KeyDenialsSpike{}},
 		{k, events.KeyExpired{}},
 		{events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{}},
+		{events.ErasureSubject(acme, "someone"), events.SubjectErased{}},
+		{events.RetentionSubject(acme), events.UsesDropped{}},
 		{events.EndSubject(acme), events.OrganizationDeleted{}},
 	} {
 		b.add(f.s, f.e)
