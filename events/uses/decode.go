@@ -164,7 +164,7 @@ func (c *columns) read(h Header) {
 	keys := c.take(16 * int(c.uvarint(uint64(len(c.list)))))
 	var texts [textColumns][]string
 	for i := range texts {
-		texts[i] = c.dictionary(textLimits[i])
+		texts[i] = c.dictionary(textLimits[i], mayBeSealed[i])
 	}
 	c.times(h)
 	c.indexes(len(keys)/16, 0)
@@ -193,11 +193,14 @@ func (c *columns) read(h Header) {
 	}
 }
 
-// textLimits are the longest texts, by column.
+// textLimits are the longest texts in clear, by column.
 var textLimits = [textColumns]int{
 	columnPermission: MaxPermission, columnWorkspace: MaxWorkspace, columnMethod: MaxMethod,
 	columnPath: MaxPath, columnClientIP: MaxClientIP, columnUserAgent: MaxUserAgent,
 }
+
+// mayBeSealed are the columns whose texts may stand sealed.
+var mayBeSealed = [textColumns]bool{columnPath: true, columnClientIP: true, columnUserAgent: true}
 
 // field is where a text of a column belongs in a use.
 func (u *Use) field(column int) *string {
@@ -217,7 +220,11 @@ func (u *Use) field(column int) *string {
 	}
 }
 
-func (c *columns) dictionary(limit int) []string {
+func (c *columns) dictionary(limit int, sealable bool) []string {
+	longest := limit
+	if sealable {
+		longest = MaxSealed
+	}
 	n := int(c.uvarint(uint64(len(c.list))))
 	if n == 0 || n > len(c.b)/2 { // an entry takes two bytes at least
 		if n > 0 {
@@ -228,10 +235,13 @@ func (c *columns) dictionary(limit int) []string {
 	list := make([]string, n)
 	seen := make(map[string]struct{}, n)
 	for i := range list {
-		size := int(c.uvarint(uint64(limit)))
+		size := int(c.uvarint(uint64(longest)))
 		s := string(c.take(size))
 		if size == 0 || !utf8.ValidString(s) {
 			c.fail("a text that is none")
+		}
+		if size > limitOf(s, limit, longest) {
+			c.fail("a text beyond its limit")
 		}
 		if c.err != nil {
 			return nil
@@ -310,18 +320,22 @@ func (c *columns) text(column int, list []string) {
 }
 
 func (c *columns) requestIDs() {
-	total := int(c.uvarint(uint64(len(c.list)) * MaxRequestID))
+	total := int(c.uvarint(uint64(len(c.list)) * MaxSealedRequestID))
 	if total == 0 || c.err != nil {
 		return
 	}
 	sizes := c.take(len(c.list))
 	all := string(c.take(total))
 	for i, size := range sizes {
-		if int(size) > min(len(all), MaxRequestID) {
-			c.fail("a request id beyond its limit")
+		if int(size) > len(all) {
+			c.fail("a request id that is cut off")
 			return
 		}
 		id := all[:size]
+		if len(id) > limitOf(id, MaxRequestID, MaxSealedRequestID) {
+			c.fail("a request id beyond its limit")
+			return
+		}
 		if !utf8.ValidString(id) {
 			c.fail("a request id that is no text")
 			return

@@ -70,6 +70,10 @@
 //	          every use one byte, the length of its request id, and then their
 //	          texts one after another, in UTF-8
 //
+// A path, client IP, user agent or request id may stand sealed instead of in
+// clear: it then begins with "sealed:", and is longer ([MaxSealed],
+// [MaxSealedRequestID]). No text in clear begins so.
+//
 // Nothing may follow. A reader refuses every deviation: there is one way to
 // write columns, so that nothing can hide in them. It takes codes it does not
 // know: later verifiers may have more.

@@ -284,10 +284,10 @@ func (e *Encoder) columns(from, n int, use func(int, *Use)) (done int, first, la
 		e.texts[columnPermission].add(i, u.Permission, MaxPermission)
 		e.texts[columnWorkspace].add(i, u.Workspace, MaxWorkspace)
 		e.texts[columnMethod].add(i, u.Method, MaxMethod)
-		e.texts[columnPath].add(i, u.Path, MaxPath)
-		e.texts[columnClientIP].add(i, u.ClientIP, MaxClientIP)
-		e.texts[columnUserAgent].add(i, u.UserAgent, MaxUserAgent)
-		id := clean(u.RequestID, MaxRequestID)
+		e.texts[columnPath].add(i, u.Path, limitOf(u.Path, MaxPath, MaxSealed))
+		e.texts[columnClientIP].add(i, u.ClientIP, limitOf(u.ClientIP, MaxClientIP, MaxSealed))
+		e.texts[columnUserAgent].add(i, u.UserAgent, limitOf(u.UserAgent, MaxUserAgent, MaxSealed))
+		id := clean(u.RequestID, limitOf(u.RequestID, MaxRequestID, MaxSealedRequestID))
 		e.idSizes = append(e.idSizes, byte(len(id)))
 		e.ids = append(e.ids, id...)
 		done++
@@ -299,8 +299,8 @@ func (e *Encoder) columns(from, n int, use func(int, *Use)) (done int, first, la
 const (
 	// maxUseColumns is what one use may add to the columns: a new entry in
 	// every dictionary, its rows and a request id.
-	maxUseColumns = 16 + 2 + 10 + 1 + MaxRequestID + 1 +
-		MaxPermission + MaxWorkspace + MaxMethod + MaxPath + MaxClientIP + MaxUserAgent + 6*(2+2)
+	maxUseColumns = 16 + 2 + 10 + 1 + MaxSealedRequestID + 1 +
+		MaxPermission + MaxWorkspace + MaxMethod + 3*MaxSealed + 6*(2+2)
 
 	// sizeEvery is after how many uses the size of the columns is looked at.
 	sizeEvery = 64
