@@ -37,6 +37,7 @@ type flusher struct {
 	orgs   []events.OrgID // of this flush, in the order in which they are met
 	rows   []*series      // of every use
 	refs   []ref          // by organization
+	sealed []uses.Use     // those whose texts are being sealed
 	err    error          // why the recorder did not end well
 }
 
@@ -102,7 +103,9 @@ func (r *Recorder) flush(ctx context.Context) error {
 		return nil
 	}
 	n := f.collect()
-	messages, err := f.encode(uses.Header{Ledger: r.cfg.Ledger, Verifier: r.cfg.Verifier, Boot: r.boot})
+	sealing := sealing{sealer: r.cfg.Sealer}
+	defer sealing.end()
+	messages, err := f.encode(ctx, uses.Header{Ledger: r.cfg.Ledger, Verifier: r.cfg.Verifier, Boot: r.boot}, &sealing)
 	if err != nil {
 		return err
 	}
@@ -167,7 +170,7 @@ func (f *flusher) of(org events.OrgID) *series {
 }
 
 // encode numbers the uses that were collected and packs them into blocks.
-func (f *flusher) encode(h uses.Header) ([]uses.Message, error) {
+func (f *flusher) encode(ctx context.Context, h uses.Header, sealing *sealing) ([]uses.Message, error) {
 	var out []uses.Message
 	rest := f.refs
 	for _, org := range f.orgs {
@@ -175,9 +178,7 @@ func (f *flusher) encode(h uses.Header) ([]uses.Message, error) {
 		h.Org, h.First = org, s.last+1
 		list := rest[:s.count]
 		slices.SortStableFunc(list, func(a, b ref) int { return cmp.Compare(a.at, b.at) })
-		blocks, err := f.enc.EncodeSorted(h, len(list), func(i int, u *uses.Use) {
-			f.chunks[list[i].chunk].rows[list[i].row].use(f.texts[list[i].chunk], u)
-		})
+		blocks, err := f.pack(ctx, h, list, sealing)
 		if err != nil {
 			return nil, fmt.Errorf("recording: %w", err)
 		}
@@ -187,6 +188,39 @@ func (f *flusher) encode(h uses.Header) ([]uses.Message, error) {
 		s.count = 0
 	}
 	return out, nil
+}
+
+// pack packs uses of one organization into blocks, with their texts sealed if that
+// is wanted.
+func (f *flusher) pack(ctx context.Context, h uses.Header, list []ref, sealing *sealing) ([]uses.Message, error) {
+	if !sealing.wanted(h.Org) {
+		return f.enc.EncodeSorted(h, len(list), func(i int, u *uses.Use) { f.read(list[i], u) })
+	}
+	var out []uses.Message
+	for part := range slices.Chunk(list, sealAtOnce) {
+		f.sealed = slices.Grow(f.sealed[:0], len(part))[:len(part)]
+		for i, r := range part {
+			f.read(r, &f.sealed[i])
+		}
+		sealing.seal(ctx, h.Org, f.sealed)
+		blocks, err := f.enc.EncodeSorted(h, len(part), func(i int, u *uses.Use) { *u = f.sealed[i] })
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, blocks...)
+		h.First += uint64(len(part))
+	}
+	// What was in clear must not stay in memory for longer than it has to.
+	clear(f.sealed[:cap(f.sealed)])
+	return out, nil
+}
+
+// read reads a use as it is written in clear.
+func (f *flusher) read(r ref, u *uses.Use) {
+	f.chunks[r.chunk].rows[r.row].use(f.texts[r.chunk], u)
+	for _, text := range sealable(u) {
+		*text = uses.Plain(*text)
+	}
 }
 
 // marks ends the boot: a mark for every organization, and when these are stored

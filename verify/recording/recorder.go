@@ -101,6 +101,10 @@ type Config struct {
 	// MaxWait is how long Record waits for room in a full buffer. 0 is
 	// [DefaultMaxWait].
 	MaxWait time.Duration
+	// Sealer seals texts for the organizations that want it. Without one texts
+	// are recorded as they are: a verifier of keys of organizations that have
+	// their texts sealed must have one.
+	Sealer Sealer
 	// Logger takes failures of the sink. Nothing is logged without one.
 	Logger *slog.Logger
 }
