@@ -106,3 +106,7 @@ func Cut[T any](l List, p Page, rows []T, position func(T) events.Position) ([]T
 	rows = rows[:n]
 	return rows, l.cursor(position(rows[n-1]))
 }
+
+// Cursor is where a part of the list ended, for a list that is cut by more than
+// the number of its rows.
+func (l List) Cursor(last events.Position) string { return l.cursor(last) }

@@ -1,0 +1,102 @@
+package reports
+
+import "slices"
+
+// Name names a report.
+type Name string
+
+// The reports there are.
+const (
+	AccessReview        Name = "access-review"
+	Dormant             Name = "dormant"
+	NeverExpires        Name = "never-expires"
+	RotationAge         Name = "rotation-age"
+	OverWide            Name = "over-wide"
+	Changes             Name = "changes"
+	FailedVerifications Name = "failed-verifications"
+	ManagementChanges   Name = "management-changes"
+)
+
+// DefaultDays is how long a key is unused, or a permission, before a report shows
+// it: what PCI DSS 8.2.6 takes for an inactive account.
+const DefaultDays = 90
+
+// DefaultPeriod is how many days a report of what happened reaches back, unless it
+// is told.
+const DefaultPeriod = 30
+
+// MaxDays bounds what a report is asked for: longer than any ledger is old.
+const MaxDays = 36_500
+
+// Definition says what a report shows.
+type Definition struct {
+	Name  Name
+	Title string
+	// About says what it shows, and Not what it does not.
+	About, Not string
+	// Columns are the names of its columns, in order.
+	Columns []string
+	// TakesDays says that it is asked with a number of days, and Days how many
+	// those are unless given; with 0 it then shows all.
+	TakesDays bool
+	Days      int
+	// TakesPeriod says that it is asked with a beginning and an end, and
+	// PeriodDays how many days up to now that is unless given; 0 is all.
+	TakesPeriod bool
+	PeriodDays  int
+	// Whole says that it is of a whole organization, and not for who sees some
+	// workspaces alone.
+	Whole bool
+}
+
+// Definitions are the reports there are, in the order in which people read them.
+func Definitions() []Definition { return slices.Clone(definitions[:]) }
+
+// Find returns the definition of a report.
+func Find(name Name) (Definition, bool) {
+	for _, d := range definitions {
+		if d.Name == name {
+			return d, true
+		}
+	}
+	return Definition{}, false
+}
+
+var definitions = [...]Definition{
+	{
+		Name: AccessReview, Title: "Access review",
+		About: "Every key that is ACTIVE or INACTIVE: whose it is, what it may do and where, when it was last used, how old it is and when it ends. The owner is the member owner of the key's metadata.",
+		Not:   "It does not show who holds a key's secret, nor what the services do that a key is good for. Keys that are EXPIRED or REVOKED are left out.",
+		Columns: []string{
+			"key_id", "name", "kind", "role", "masked", "owner", "created_by", "created_by_name", "status", "level", "grants", "workspaces", "profile",
+			"created_at", "age_days", "expires_at", "last_used_at", "last_permission", "rotation_due_at", "external_id",
+		},
+	},
+	{
+		Name: Dormant, Title: "Dormant keys", TakesDays: true, Days: DefaultDays,
+		About: "Keys that are ACTIVE or INACTIVE, are older than the days asked for, and of which no VALID use is known within them. last_seen_at is the last attempt, whatever its verdict.",
+		Not:   "A use that no verifier recorded is not known; the findings on uses tell which may be missing.",
+		Columns: []string{
+			"key_id", "name", "kind", "role", "masked", "owner", "created_by", "created_by_name", "status", "level", "workspaces",
+			"created_at", "last_used_at", "unused_days", "last_seen_at", "last_seen_code", "expires_at",
+		},
+	},
+	{
+		Name: NeverExpires, Title: "Keys that never expire",
+		About: "Keys that are ACTIVE or INACTIVE and have neither an expiry nor the end of a rotation's grace.",
+		Not:   "It does not tell whether a key has to be so: the reason, where one was given, stands in the key's history.",
+		Columns: []string{
+			"key_id", "name", "kind", "role", "masked", "owner", "created_by", "created_by_name", "status", "level", "grants", "workspaces",
+			"created_at", "age_days", "last_used_at", "rotation_due_at",
+		},
+	},
+	{
+		Name: RotationAge, Title: "Age since rotation", TakesDays: true,
+		About: "Keys that are ACTIVE or INACTIVE by the age of their secret, the oldest first. A rotation makes a new key, so that the age of a key is that of its secret. overdue_days counts from when the organization's policy wants it rotated.",
+		Not:   "Of a key that was imported the age counts from the import: how old its secret is, the ledger cannot know.",
+		Columns: []string{
+			"key_id", "name", "kind", "role", "masked", "owner", "created_by", "created_by_name", "status", "created_at", "age_days",
+			"imported", "rotated_from", "rotated_to", "rotation_due_at", "overdue_days", "expires_at", "last_used_at",
+		},
+	},
+}
