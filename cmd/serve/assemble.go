@@ -18,6 +18,7 @@ import (
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/console"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/seals"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
@@ -46,6 +47,8 @@ type parts struct {
 	catalog       *catalog.Catalog
 	audit         *audit.Log
 	usage         *usage.View
+	// subjects seal texts and open them.
+	subjects *seals.Subjects
 
 	// memory feeds the index, the configuration and the count of both: what
 	// verdicts and decisions rest on moves together.
@@ -65,7 +68,10 @@ type parts struct {
 
 // assemble opens the views and puts the parts together. Nothing runs yet.
 func assemble(ctx context.Context, cfg Config, ledger opened) (*parts, error) {
-	p := &parts{ledger: ledger, configuration: commands.NewConfiguration(), log: cfg.Logger}
+	p := &parts{
+		ledger: ledger, configuration: commands.NewConfiguration(), log: cfg.Logger,
+		subjects: seals.NewSubjects(ledger.keys, ledger, ledger.positions.Ledger),
+	}
 	if err := p.openViews(ctx, cfg); err != nil {
 		return nil, errors.Join(err, p.close())
 	}

@@ -41,12 +41,20 @@ type Uses interface {
 	LastUses(ctx context.Context) (events.Position, error)
 }
 
+// Seals are wrapped keys beside the facts, which can be destroyed.
+type Seals interface {
+	Sealed(ctx context.Context, name string) ([]byte, bool, error)
+	Seal(ctx context.Context, name string, body []byte) error
+	Destroy(ctx context.Context, name string, meant func(body []byte) bool) (bool, error)
+}
+
 // Ledger is what the suite holds to the contract.
 type Ledger interface {
 	Writer
 	Reader
 	Follower
 	Uses
+	Seals
 }
 
 // Bench is an empty ledger to be tested.
@@ -103,6 +111,8 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"uses are stored in order", usesOrder},
 		{"uses are stored once", usesOnce},
 		{"uses that are none are refused", usesRefused},
+		{"a seal is stored once and destroyed", sealsDestroyed},
+		{"of many who destroy a seal and store the next", sealsRacing},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := open(t)

@@ -28,6 +28,7 @@ type Ledger struct {
 	ids     map[string]struct{}
 	uses    []events.UsesMessage
 	useIDs  map[string]struct{}
+	seals   map[string][]byte
 	changed chan struct{} // closed and replaced whenever something was stored
 	fail    []failure
 }
@@ -41,7 +42,7 @@ type failure struct {
 func New(id events.LedgerID) *Ledger {
 	return &Ledger{
 		id: id, last: make(map[string]events.Position), ids: make(map[string]struct{}),
-		useIDs: make(map[string]struct{}), changed: make(chan struct{}),
+		useIDs: make(map[string]struct{}), seals: make(map[string][]byte), changed: make(chan struct{}),
 	}
 }
 
