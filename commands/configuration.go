@@ -2,9 +2,11 @@ package commands
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/keyledger/keyledger/domain/configuration"
 	"github.com/keyledger/keyledger/domain/organization"
@@ -20,6 +22,8 @@ type Configuration struct {
 	folded  map[events.Subject]folded
 	applied events.Position
 	faults  int
+	// more is closed when more is applied; nil while nobody waits for that.
+	more chan struct{}
 }
 
 // folded is how far one aggregate is folded, and whether it has ended: an end is
@@ -36,6 +40,8 @@ type tenant struct {
 	state configuration.State
 	// held says that the maps of the state were handed out.
 	held atomic.Bool
+	// changed is the position of the last fact that bears on the state.
+	changed events.Position
 	// end is the fact that ended the organization.
 	end events.EventID
 	// unguarded is the position of the last customer's key that was born without
@@ -127,6 +133,51 @@ func (c *Configuration) unguarded(org events.OrgID) events.Position {
 	return 0
 }
 
+// catchUp bounds how long a refusal waits until this server knows what the ledger
+// held before it. A follower that runs is milliseconds behind.
+const catchUp = 2 * time.Second
+
+// reach waits until a position is applied.
+func (c *Configuration) reach(ctx context.Context, pos events.Position) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	for {
+		more := c.awaiting(pos)
+		if more == nil {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: this server's configuration lags behind the ledger: %w", events.ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+// awaiting returns what is closed when more is applied, or nil when a position is.
+func (c *Configuration) awaiting(pos events.Position) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.applied >= pos {
+		return nil
+	}
+	if c.more == nil {
+		c.more = make(chan struct{})
+	}
+	return c.more
+}
+
+// changed is the position of the last fact that bears on an organization's
+// configuration, its beginning and end among them.
+func (c *Configuration) changed(org events.OrgID) events.Position {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if t := c.orgs[org]; t != nil {
+		return t.changed
+	}
+	return 0
+}
+
 // Apply folds facts. Facts about keys only move the position, and tell which of
 // them were born outside the limit.
 func (c *Configuration) Apply(_ context.Context, facts []events.Recorded) error {
@@ -146,6 +197,10 @@ func (c *Configuration) Apply(_ context.Context, facts []events.Recorded) error 
 		default:
 		}
 	}
+	if c.more != nil {
+		close(c.more)
+		c.more = nil
+	}
 	return nil
 }
 
@@ -161,6 +216,7 @@ func (c *Configuration) tenant(org events.OrgID) *tenant {
 // fold applies a fact about the organization or what is in it.
 func (c *Configuration) fold(f events.Recorded) {
 	t := c.tenant(f.Subject.Org)
+	t.changed = f.Position
 	was := c.folded[f.Subject]
 	_, malformed := f.Event.(events.Malformed)
 	switch {

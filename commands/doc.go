@@ -19,7 +19,8 @@
 //
 // A decision is made on the aggregate's own facts, never on a view. The one
 // thing that is followed and not loaded is [Configuration], and each fact
-// records the position it stood at.
+// records the position it stood at. No refusal rests on one that lags: before it
+// leaves, the server catches up with the ledger and decides again on what is new.
 package commands
 
 import (
@@ -44,13 +45,15 @@ type Reader interface {
 	// Latest returns the last fact of a subject, and whether there is one.
 	Latest(ctx context.Context, subject events.Subject) (events.Recorded, bool, error)
 
-	// Confirm returns nil when all that was read since an instant was read from a
-	// leader that nobody had replaced: one that is cut off from the others goes on
-	// answering for a while, and what it says there is, was. Errors:
+	// Confirm returns without an error when all that was read since an instant was
+	// read from a leader that nobody had replaced: one that is cut off from the
+	// others goes on answering for a while, and what it says there is, was. The
+	// position is where the ledger ends: no fact that anybody was told to be stored
+	// before the call stands behind it. Errors:
 	//   - [events.ErrConflict]: it was perhaps read from the leader before; read
 	//     again, and confirm that.
 	//   - [events.ErrUnavailable]: it cannot be confirmed now.
-	Confirm(ctx context.Context, began time.Time) error
+	Confirm(ctx context.Context, began time.Time) (events.Position, error)
 }
 
 // Appender appends facts.

@@ -47,6 +47,7 @@ func (s *Service) approach(ctx context.Context, org events.OrgID, id events.KeyI
 	if err != nil {
 		return Outcome{}, err
 	}
+	o.under = org
 	return s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
 		k, err := s.loadKey(ctx, org, id)
 		if err != nil {
@@ -78,6 +79,7 @@ func (s *Service) EndKey(ctx context.Context, org events.OrgID, id events.KeyID)
 	if err != nil {
 		return Outcome{}, err
 	}
+	o.under = org
 	return s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
 		k, last, err := s.loadRevocation(ctx, org, id)
 		if err != nil {

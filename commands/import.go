@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -62,7 +61,7 @@ func (s *Service) ImportKeys(ctx context.Context, w Wish, org events.OrgID, keys
 	if err := w.Principal.authorizeKeys(org); err != nil {
 		return ImportOutcome{}, err
 	}
-	if err := s.requireOrg(org); err != nil {
+	if err := s.requireOrg(ctx, org); err != nil {
 		return ImportOutcome{}, err
 	}
 	if len(keys) == 0 || len(keys) > events.MaxImport {
@@ -72,6 +71,7 @@ func (s *Service) ImportKeys(ctx context.Context, w Wish, org events.OrgID, keys
 	if err != nil {
 		return ImportOutcome{}, err
 	}
+	o.under = org
 	run := s.newImport(w, org, o, keys)
 	if err := run.all(ctx); err != nil {
 		return ImportOutcome{}, err
@@ -216,9 +216,9 @@ type round struct {
 }
 
 func (r *round) decide(ctx context.Context) (attempt, error) {
-	began := time.Now()
+	from := r.basis(r.org)
 	// Of an organization that ended meanwhile nobody makes keys.
-	if err := r.requireOrg(r.org); err != nil {
+	if err := r.refuseOrg(r.org); err != nil {
 		return attempt{}, err
 	}
 	r.outcomes = make(map[int]Imported, len(r.pending))
@@ -232,21 +232,34 @@ func (r *round) decide(ctx context.Context) (attempt, error) {
 	if err != nil {
 		return r.a, err
 	}
-	if len(r.outcomes) > 0 {
-		// What is told of them rests on what was read, which no append vouches for.
-		if err := r.cfg.Log.Confirm(ctx, began); err != nil {
+	chosen := r.choose(config, fresh, limit > 0)
+	if len(chosen) > 0 {
+		r.a.command = r.command(r.keys[chosen[0]].Issued.ID)
+	}
+	if len(chosen) > 0 && limit > 0 {
+		if err := r.limit(ctx, chosen, limit); err != nil {
 			return r.a, err
 		}
 	}
-	chosen := r.choose(config, fresh, limit > 0)
-	if len(chosen) == 0 {
-		return r.a, nil
-	}
-	r.a.command = r.command(r.keys[chosen[0]].Issued.ID)
-	if limit > 0 {
-		err = r.limit(ctx, chosen, limit)
+	if len(r.a.facts) > 0 && r.tells(chosen) {
+		// What is told of the others no append vouches for.
+		err = r.confirm(ctx, from, nil)
 	}
 	return r.a, err
+}
+
+// tells reports whether an outcome rests on the ledger, and not on what is begun.
+func (r *round) tells(chosen []int) bool {
+	begun := make(map[int]bool, len(chosen))
+	for _, i := range chosen {
+		begun[i] = true
+	}
+	for i, outcome := range r.outcomes {
+		if !begun[i] && !ofRequest(outcome.Err) || outcome.Err != nil && begun[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // missing returns which of the pending keys are to be begun. The others are there.

@@ -119,19 +119,14 @@ func (s *Service) loadRevocation(ctx context.Context, org events.OrgID, id event
 
 // Key reads a key from its own facts, as they are now.
 func (s *Service) Key(ctx context.Context, org events.OrgID, id events.KeyID) (Key, error) {
-	for n := 1; ; n++ {
-		began := time.Now()
-		k, err := s.loadKey(ctx, org, id)
-		if err == nil && !k.Exists {
-			err = s.confirm(ctx, began, notFound("key"))
+	var k loadedKey
+	err := s.confirmed(ctx, "", func() (err error) {
+		if k, err = s.loadKey(ctx, org, id); err == nil && !k.Exists {
+			err = notFound("key")
 		}
-		switch {
-		case !errors.Is(err, events.ErrConflict):
-			return k.Key, err
-		case n == maxAttempts:
-			return Key{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
-		}
-	}
+		return err
+	})
+	return k.Key, err
 }
 
 func (k loadedKey) attempt(org events.OrgID, o order) (attempt, error) {
@@ -173,7 +168,7 @@ func (s *Service) CreateKey(ctx context.Context, w Wish, org events.OrgID, c Cre
 	if err := w.Principal.authorizeKeys(org); err != nil {
 		return KeyOutcome{}, err
 	}
-	if err := s.requireOrg(org); err != nil {
+	if err := s.requireOrg(ctx, org); err != nil {
 		return KeyOutcome{}, err
 	}
 	if err := w.Principal.authorizeGrant(c.Kind, c.Role, c.Scope); err != nil {
@@ -183,6 +178,7 @@ func (s *Service) CreateKey(ctx context.Context, w Wish, org events.OrgID, c Cre
 	if err != nil {
 		return KeyOutcome{}, err
 	}
+	o.under = org
 	id, err := o.newKeyID()
 	if err != nil {
 		return KeyOutcome{}, err
@@ -408,6 +404,7 @@ func (s *Service) UpdateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err != nil {
 		return KeyOutcome{}, err
 	}
+	o.under = org
 	var k loadedKey
 	out, err := s.run(ctx, o, func(ctx context.Context) (attempt, error) {
 		if k, err = s.loadKey(ctx, org, id); err != nil {
@@ -488,6 +485,7 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 	if err != nil {
 		return KeyOutcome{}, err
 	}
+	o.under = org
 	successor, err := o.newKeyID()
 	if err != nil {
 		return KeyOutcome{}, err

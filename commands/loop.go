@@ -177,6 +177,9 @@ type order struct {
 	command events.CommandID
 	digest  events.CommandDigest
 	now     events.Time
+	// under is the organization whose followed configuration bears on what is
+	// decided, if one's does.
+	under events.OrgID
 }
 
 // order makes a wish ready. The target is what it is about: the organization for
@@ -341,7 +344,7 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 // is. What only says that nothing happens leaves here confirmed: nobody else
 // vouches for it, while what is appended goes through the quorum.
 func (s *Service) once(ctx context.Context, o order, decide func(context.Context) (attempt, error)) ([]events.Entry, Outcome, error) {
-	began := time.Now()
+	from := s.basis(o.under)
 	a, err := decide(ctx)
 	switch {
 	case err != nil:
@@ -351,7 +354,7 @@ func (s *Service) once(ctx context.Context, o order, decide func(context.Context
 		err = domain.Refuse(domain.ErrStale, "If-Match", "names revision %d, the current one is %d; read it again", o.wish.IfMatch, a.revision)
 	}
 	if err != nil || len(a.facts) == 0 {
-		return nil, Outcome{Position: a.position}, s.confirm(ctx, began, err)
+		return nil, Outcome{Position: a.position}, s.confirm(ctx, from, err)
 	}
 	entries, err := s.entries(o, a)
 	if err == nil && o.wish.DryRun {
@@ -360,19 +363,81 @@ func (s *Service) once(ctx context.Context, o order, decide func(context.Context
 	return entries, Outcome{}, err
 }
 
-// confirm returns a refusal, or nil, that rests on what was read since an instant,
-// when that is confirmed; else why it is not. What does not rest on the ledger
-// needs no confirmation.
-func (s *Service) confirm(ctx context.Context, began time.Time, refusal error) error {
-	for _, other := range []error{events.ErrUnavailable, events.ErrOutcomeUnknown, events.ErrCorrupt, domain.ErrInvalid} {
+// basis is what a refusal rests on: what was read since an instant, and, unless
+// there is no such organization, its configuration as of a position or later.
+type basis struct {
+	began time.Time
+	under events.OrgID
+	at    events.Position
+}
+
+func (s *Service) basis(under events.OrgID) basis {
+	return basis{began: time.Now(), under: under, at: s.cfg.Configuration.position()}
+}
+
+// confirm returns a refusal, or nil, that rests on the ledger, when nothing that
+// was stored before now could have made it another; else why not. What was read is
+// confirmed by the ledger. The configuration is followed, by each server at its own
+// pace: whoever was answered by one and asks the next must not be refused for what
+// that one has not heard of yet. So it is waited for, up to where the ledger ends,
+// and what it has brought about the organization has it decided again.
+func (s *Service) confirm(ctx context.Context, from basis, refusal error) error {
+	for _, other := range []error{events.ErrUnavailable, events.ErrOutcomeUnknown, events.ErrConflict, events.ErrCorrupt} {
 		if errors.Is(refusal, other) {
 			return refusal
 		}
 	}
-	if err := s.cfg.Log.Confirm(ctx, began); err != nil {
+	if ofRequest(refusal) {
+		return refusal
+	}
+	end, err := s.cfg.Log.Confirm(ctx, from.began)
+	if err != nil {
 		return err
 	}
+	if from.under == "" || from.at >= end {
+		return refusal
+	}
+	if err := s.cfg.Configuration.reach(ctx, end); err != nil {
+		return err
+	}
+	if s.cfg.Configuration.changed(from.under) > from.at {
+		return fmt.Errorf("%w: the organization's configuration has changed", events.ErrConflict)
+	}
 	return refusal
+}
+
+// ofRequest reports whether a refusal rests on the request alone: then it stands
+// whatever the ledger holds.
+func ofRequest(refusal error) bool {
+	if !errors.Is(refusal, domain.ErrInvalid) {
+		return false
+	}
+	for _, other := range []error{
+		domain.ErrUnknownPermission, domain.ErrUnknownWorkspace, domain.ErrUnknownProfile, domain.ErrLifetimeTooLong, domain.ErrPolicy,
+	} {
+		if errors.Is(refusal, other) {
+			return false
+		}
+	}
+	return true
+}
+
+// confirmed looks at the ledger, or at an organization's followed configuration,
+// until there is nothing to refuse or the refusal is confirmed.
+func (s *Service) confirmed(ctx context.Context, under events.OrgID, look func() error) error {
+	for n := 1; ; n++ {
+		from := s.basis(under)
+		err := look()
+		if err == nil {
+			return nil
+		}
+		switch err = s.confirm(ctx, from, err); {
+		case !errors.Is(err, events.ErrConflict):
+			return err
+		case n == maxAttempts:
+			return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+		}
+	}
 }
 
 // append stores what one wish decided. A new key alone goes out with others that

@@ -44,6 +44,12 @@ func single[S, C any](ctx context.Context, s *Service, w Wish, subject events.Su
 	if err != nil {
 		return Outcome{}, err
 	}
+	switch subject.Aggregate {
+	case events.AggregateCatalog, events.AggregateWorkspace, events.AggregateProfile:
+		o.under = subject.Org
+	default:
+		// What is decided on its own facts alone.
+	}
 	return s.run(ctx, o, func(ctx context.Context) (attempt, error) {
 		var zero S
 		state, h, err := load(ctx, s, subject, zero, evolve)
@@ -79,7 +85,12 @@ func unless[S, C any](refuse func() error, decide func(S, C) ([]events.Event, er
 }
 
 // requireOrg refuses wishes inside an organization that is not there.
-func (s *Service) requireOrg(org events.OrgID) error {
+func (s *Service) requireOrg(ctx context.Context, org events.OrgID) error {
+	return s.confirmed(ctx, org, func() error { return s.refuseOrg(org) })
+}
+
+// refuseOrg is requireOrg as far as this server knows.
+func (s *Service) refuseOrg(org events.OrgID) error {
 	own, doubtful := s.cfg.Configuration.standing(org)
 	switch {
 	case !own.Exists:
@@ -256,7 +267,7 @@ func (s *Service) DeleteWorkspace(ctx context.Context, w Wish, org events.OrgID,
 }
 
 func (s *Service) workspace(ctx context.Context, w Wish, org events.OrgID, id events.WorkspaceID, c workspace.Command, refuse func() error) (Outcome, error) {
-	if err := s.authorizeWithin(w, org); err != nil {
+	if err := s.authorizeWithin(ctx, w, org); err != nil {
 		return Outcome{}, err
 	}
 	return single(ctx, s, w, events.WorkspaceSubject(org, id), workspace.Evolve, unless(refuse, workspace.Decide), c)
@@ -264,7 +275,7 @@ func (s *Service) workspace(ctx context.Context, w Wish, org events.OrgID, id ev
 
 // ReplaceCatalog puts a whole permission catalog in the place of the one before.
 func (s *Service) ReplaceCatalog(ctx context.Context, w Wish, org events.OrgID, c catalog.Replace) (Outcome, error) {
-	if err := s.authorizeWithin(w, org); err != nil {
+	if err := s.authorizeWithin(ctx, w, org); err != nil {
 		return Outcome{}, err
 	}
 	c.Insist = w.insists()
@@ -295,7 +306,7 @@ func (s *Service) DeleteProfile(ctx context.Context, w Wish, org events.OrgID, i
 }
 
 func (s *Service) profile(ctx context.Context, w Wish, org events.OrgID, id events.ProfileID, c profile.Command, refuse func() error) (Outcome, error) {
-	if err := s.authorizeWithin(w, org); err != nil {
+	if err := s.authorizeWithin(ctx, w, org); err != nil {
 		return Outcome{}, err
 	}
 	return single(ctx, s, w, events.ProfileSubject(org, id), profile.Evolve, unless(refuse, profile.Decide), c)
@@ -303,12 +314,12 @@ func (s *Service) profile(ctx context.Context, w Wish, org events.OrgID, id even
 
 // authorizeWithin checks that the principal may change what belongs to the
 // whole of a live organization other than the installation's own.
-func (s *Service) authorizeWithin(w Wish, org events.OrgID) error {
+func (s *Service) authorizeWithin(ctx context.Context, w Wish, org events.OrgID) error {
 	if err := w.Principal.authorizeOrg(org); err != nil {
 		return err
 	}
 	if org == events.System {
 		return domain.Refuse(domain.ErrInvalid, "", "the installation's own organization has management keys only")
 	}
-	return s.requireOrg(org)
+	return s.requireOrg(ctx, org)
 }

@@ -85,6 +85,7 @@ func (s *Service) label(parts ...string) ([32]byte, error) {
 
 // note carries out what was seen of a key, and returns the key after it.
 func (s *Service) note(ctx context.Context, o order, org events.OrgID, id events.KeyID, command func(configuration.State) key.Command) (Outcome, Key, error) {
+	o.under = org
 	var k loadedKey
 	out, err := s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
 		var err error

@@ -33,27 +33,29 @@ const (
 	confirmEvery = 100 * time.Millisecond
 )
 
-// Confirm returns nil when whatever was read from the leader since an instant was
-// read from one that nobody had replaced: one that is cut off from the others goes
-// on answering for up to 20 s. Errors:
+// Confirm returns where the ledger ends when whatever was read from the leader since
+// an instant was read from one that nobody had replaced: one that is cut off from the
+// others goes on answering for up to 20 s. No fact that was acknowledged before the
+// call stands behind that position. Errors:
 //
 //   - [events.ErrConflict]: leaders have changed, and what was read may be from
 //     the one before; read again, and confirm that.
 //   - [events.ErrUnavailable]: it cannot be confirmed now.
 //
-// With one replica there is nothing to confirm.
-func (l *Ledger) Confirm(ctx context.Context, began time.Time) error {
+// With one replica nothing has to be confirmed, and the one node says where the
+// ledger ends: other servers may have appended there.
+func (l *Ledger) Confirm(ctx context.Context, began time.Time) (events.Position, error) {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
-	}
-	if l.replicas == 1 {
-		return nil
+		return 0, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	deadline := time.Now().Add(l.config.LoadTimeout)
 	for {
 		a, err := l.confirming.ask(ctx, l)
 		if err != nil {
-			return err
+			return 0, err
+		}
+		if l.replicas == 1 {
+			return events.Position(a.State.Last), nil
 		}
 		verdict := a.judge(l.replicas, events.Position(l.seen.Load()), a.asked.Sub(began))
 		if verdict == standing && !a.settled() {
@@ -64,15 +66,15 @@ func (l *Ledger) Confirm(ctx context.Context, began time.Time) error {
 		}
 		switch {
 		case verdict == standing:
-			return nil
+			return events.Position(a.State.Last), nil
 		case verdict == replaced:
-			return fmt.Errorf("%w: leaders have changed", events.ErrConflict)
+			return 0, fmt.Errorf("%w: leaders have changed", events.ErrConflict)
 		case verdict == deserted || time.Now().After(deadline):
-			return fmt.Errorf("%w: the leader cannot show that it still leads", events.ErrUnavailable)
+			return 0, fmt.Errorf("%w: the leader cannot show that it still leads", events.ErrUnavailable)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", events.ErrUnavailable, ctx.Err())
+			return 0, fmt.Errorf("%w: %w", events.ErrUnavailable, ctx.Err())
 		case <-time.After(confirmEvery):
 		}
 	}
@@ -253,7 +255,7 @@ func (l *Ledger) announced(ctx context.Context) (announcement, error) {
 				return first, nil
 			}
 			first = a
-			if first.asked = asked; a.settled() {
+			if first.asked = asked; a.settled() || l.replicas == 1 {
 				first.received = time.Now()
 				return first, nil
 			}

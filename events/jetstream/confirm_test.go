@@ -120,10 +120,10 @@ func slowly(t *testing.T, heard time.Time, underway time.Duration) *Ledger {
 // However long an answer is on its way, it tells what was when its leader spoke.
 func TestSlowAnswerConfirmsNothing(t *testing.T) {
 	now := time.Now()
-	if err := slowly(t, now, 600*time.Millisecond).Confirm(t.Context(), now.Add(time.Millisecond)); !errors.Is(err, events.ErrUnavailable) {
+	if _, err := slowly(t, now, 600*time.Millisecond).Confirm(t.Context(), now.Add(time.Millisecond)); !errors.Is(err, events.ErrUnavailable) {
 		t.Errorf("its peer was heard before the reading: %v", err)
 	}
-	if err := slowly(t, now, 0).Confirm(t.Context(), now.Add(-time.Second)); err != nil {
-		t.Errorf("its peer was heard after the reading: %v", err)
+	if end, err := slowly(t, now, 0).Confirm(t.Context(), now.Add(-time.Second)); err != nil || end != 9 {
+		t.Errorf("its peer was heard after the reading: %d, %v", end, err)
 	}
 }

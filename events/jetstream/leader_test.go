@@ -22,7 +22,7 @@ func confirmed(ctx context.Context, l *jetstream.Ledger, id events.WorkspaceID) 
 		began := time.Now()
 		r, _, err := l.Latest(ctx, events.WorkspaceSubject("acme", id))
 		if err == nil {
-			err = l.Confirm(ctx, began)
+			_, err = l.Confirm(ctx, began)
 		}
 		if err == nil || time.Now().After(patience) {
 			return r, err
@@ -78,7 +78,7 @@ func TestConfirm(t *testing.T) {
 			r, _, err := outdated.Latest(ctx, before.Subject)
 			if err == nil && after && r.Position == before.Position {
 				stale++
-				if err := outdated.Confirm(ctx, began); err == nil {
+				if _, err := outdated.Confirm(ctx, began); err == nil {
 					t.Errorf("confirmed: position %d, when another was answered", r.Position)
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,24 +107,30 @@ func latest(t *testing.T, b *bench) {
 }
 
 // confirmedRead confirms what many read at once while others write. A ledger may
-// ask for it to be read again, and then confirms it.
+// ask for it to be read again, and then confirms it. What it says of its end no
+// answered write stands behind.
 func confirmedRead(t *testing.T, b *bench) {
 	const readers, times = 8, 10
 	subject := events.WorkspaceSubject(org, "a")
-	b.append(t, b.workspace("a"))
+	var answered atomic.Uint64
+	answered.Store(uint64(b.append(t, b.workspace("a"))[0].Position))
 	together(readers+1, func(i int) {
 		for n := range times {
 			if i == readers {
-				if _, err := b.Ledger.Append(b.ctx, []events.Entry{b.rename("a", events.Revision(n+2))}); err != nil {
+				stored, err := b.Ledger.Append(b.ctx, []events.Entry{b.rename("a", events.Revision(n+2))})
+				if err != nil {
 					t.Errorf("append: %v", err)
+					return
 				}
+				answered.Store(uint64(stored[0].Position))
 				continue
 			}
 			for {
-				began := time.Now()
-				_, found, err := b.Ledger.Latest(b.ctx, subject)
+				began, least := time.Now(), events.Position(answered.Load())
+				last, found, err := b.Ledger.Latest(b.ctx, subject)
+				var end events.Position
 				if err == nil {
-					err = b.Ledger.Confirm(b.ctx, began)
+					end, err = b.Ledger.Confirm(b.ctx, began)
 				}
 				if errors.Is(err, events.ErrConflict) {
 					continue
@@ -131,13 +138,19 @@ func confirmedRead(t *testing.T, b *bench) {
 				if err != nil || !found {
 					t.Errorf("confirm: %v", err)
 				}
+				if end < least || end < last.Position {
+					t.Errorf("it ends at %d: position %d was answered, %d read", end, least, last.Position)
+				}
 				break
 			}
 		}
 	})
 	ctx, cancel := context.WithCancel(b.ctx)
 	cancel()
-	if err := b.Ledger.Confirm(ctx, time.Now()); !errors.Is(err, events.ErrUnavailable) {
+	if end, err := b.Ledger.Confirm(b.ctx, time.Now()); !errors.Is(err, events.ErrConflict) && (err != nil || end != b.last(t)) {
+		t.Errorf("at rest: %d of %d, %v", end, b.last(t), err)
+	}
+	if _, err := b.Ledger.Confirm(ctx, time.Now()); !errors.Is(err, events.ErrUnavailable) {
 		t.Errorf("confirm without patience: %v", err)
 	}
 }

@@ -24,7 +24,7 @@ type Writer interface {
 type Reader interface {
 	Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error)
 	Latest(ctx context.Context, subject events.Subject) (events.Recorded, bool, error)
-	Confirm(ctx context.Context, began time.Time) error
+	Confirm(ctx context.Context, began time.Time) (events.Position, error)
 	Last(ctx context.Context) (events.Position, error)
 	At(ctx context.Context, pos events.Position) (events.Recorded, error)
 }
