@@ -96,6 +96,7 @@ func describe(endpoints []endpoint, version string) (*document, error) {
 		{"Permissions", "What keys of an organization can be allowed."},
 		{"Profiles", "Settings that come back with verdicts."},
 		{"Keys", "API keys: created, changed, rotated, revoked."},
+		{"Audit", "What was changed, by whom, from what to what and why; and how keys were used."},
 		{"Verification", "Verdicts on keys."},
 		{"Events", "What happened, as it happens."},
 		{"Operation", "For those who run the server."},

@@ -99,8 +99,8 @@ func TestLifeOfAKey(t *testing.T) {
 		t.Errorf("after the revocation: %s", got)
 	}
 	s.Must(409, s.Owner, "PATCH", path, `{"status":"ACTIVE"}`)
-	history := as[wire.List[wire.Event]](t, s.Must(200, s.Owner, "GET", path+"/history", ""))
-	if len(history.Items) < 8 || history.Items[0].Kind != "key.revoked" {
+	history := as[wire.List[wire.Change]](t, s.Must(200, s.Owner, "GET", path+"/history", ""))
+	if len(history.Items) < 8 || history.Items[0].Type != "key.revoked" {
 		t.Errorf("history: %+v", history)
 	}
 	if got := as[wire.List[wire.Key]](t, s.Must(200, s.Owner, "GET", "/v1/organizations/acme/keys", "")); len(got.Items) != 1 || got.Items[0].ID != rotated.Key.ID {

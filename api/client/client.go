@@ -137,6 +137,12 @@ func IfMatch(etag string) Option { return func(r *request) { r.set("If-Match", e
 // Reason says why, for the audit log.
 func Reason(text string) Option { return func(r *request) { r.set("Keyledger-Reason", text) } }
 
+// Ticket names what asked for it elsewhere: a ticket, a change, an incident.
+func Ticket(name string) Option { return func(r *request) { r.set("Keyledger-Ticket", name) } }
+
+// Raw asks for the stored documents of changes, too.
+func Raw() Option { return func(r *request) { r.query.Set("raw", "true") } }
+
 // Force asks to end a profile together with its use by keys.
 func Force() Option { return func(r *request) { r.query.Set("force", "true") } }
 

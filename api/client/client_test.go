@@ -138,7 +138,7 @@ func keys(t *testing.T, c *client.Client) {
 	if l := check[wire.List[wire.Key]](t)(c.Keys(ctx, "acme", client.KeyFilter{Status: "REVOKED", Query: "one", UnusedSince: time.Now(), Page: client.Page{Limit: 10}})); len(l.Items) != 2 {
 		t.Errorf("revoked and unused: %+v", l)
 	}
-	if l := check[wire.List[wire.Event]](t)(c.KeyHistory(ctx, "acme", id, client.Page{})); len(l.Items) < 5 {
+	if l := check[wire.List[wire.Change]](t)(c.KeyHistory(ctx, "acme", id, client.Page{})); len(l.Items) < 5 {
 		t.Errorf("%+v", l)
 	}
 	if w := check[wire.Whoami](t)(c.Whoami(ctx)); w.Role != "owner" || w.Organization != "_system" {

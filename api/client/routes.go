@@ -192,8 +192,8 @@ func (c *Client) RotateKey(ctx context.Context, org, id string, body wire.Rotate
 }
 
 // KeyHistory lists what happened to a key, from the newest on.
-func (c *Client) KeyHistory(ctx context.Context, org, id string, p Page) (wire.List[wire.Event], error) {
-	return call[wire.List[wire.Event]](ctx, c, "GET", path("organizations", org, "keys", id)+"/history", nil, paged(p))
+func (c *Client) KeyHistory(ctx context.Context, org, id string, p Page, o ...Option) (wire.List[wire.Change], error) {
+	return call[wire.List[wire.Change]](ctx, c, "GET", path("organizations", org, "keys", id)+"/history", nil, append(o, paged(p))...)
 }
 
 // Verify asks for a verdict.

@@ -75,9 +75,9 @@ func writeUsage(w io.Writer, cmd *cobra.Command) error {
 		switch {
 		case secret && f.Name == "quiet":
 			return
-		case secret && f.Name == "output":
+		case f.Name == "output" && formatsOf(cmd) != idFormats:
 			own := *f
-			own.Usage = "`format` of the answer: " + secretFormats
+			own.Usage = "`format` of the answer: " + formatsOf(cmd)
 			f = &own
 		}
 		if _, ok := f.Annotations[generalFlag]; ok || inherited.Lookup(f.Name) != nil {

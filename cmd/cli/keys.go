@@ -298,7 +298,7 @@ func (a *app) keysHistoryCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := collect(page, func(p client.Page) (wire.List[wire.Event], error) {
+		list, err := collect(page, func(p client.Page) (wire.List[wire.Change], error) {
 			return s.KeyHistory(cmd.Context(), org, args[0], p)
 		})
 		if err != nil {
@@ -306,7 +306,7 @@ func (a *app) keysHistoryCommand() *cobra.Command {
 		}
 		g := grid{head: []string{"WHEN (UTC)", "WHAT", "BY", "WHY"}, none: "No history.", whole: map[string]bool{"WHEN (UTC)": true}, folded: map[string]bool{"WHAT": true, "WHY": true}}
 		for _, e := range list.Items {
-			t := tell(e)
+			t := tellChange(e)
 			g.add(e.Position, t.at.UTC().Format(time.DateTime), t.what, t.who, t.why)
 		}
 		return a.listed(list, list.NextCursor, g)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/csv"
 	"fmt"
 	"io"
 	"os"
@@ -24,16 +25,22 @@ const (
 	formatJSON   = "json"
 	formatID     = "id"
 	formatSecret = "secret" // of a command that makes a key
+	formatCSV    = "csv"    // of a command that shows records
 )
 
 // What --output takes: the id alone, or of a key that is made its secret alone.
 const (
 	idFormats     = "table, json or id"
 	secretFormats = "table, json or secret"
+	recordFormats = "table, json, csv or id"
 )
 
 // showsSecret marks commands whose answer shows a new key.
 const showsSecret = "keyledger/shows-secret"
+
+// showsRecords marks commands whose answer is a table of records, which
+// spreadsheets take as well.
+const showsRecords = "keyledger/shows-records"
 
 // printer writes answers.
 type printer struct {
@@ -96,12 +103,50 @@ func (p *printer) choose(cmd *cobra.Command) error {
 		if secret {
 			return nil
 		}
+	case formatCSV:
+		if _, records := cmd.Annotations[showsRecords]; records {
+			return nil
+		}
 	}
-	choices := idFormats
-	if secret {
-		choices = secretFormats
+	return usage("--output is "+formatsOf(cmd), "")
+}
+
+// formatsOf are the formats that a command can answer in.
+func formatsOf(cmd *cobra.Command) string {
+	if _, secret := cmd.Annotations[showsSecret]; secret {
+		return secretFormats
 	}
-	return usage("--output is "+choices, "")
+	if _, records := cmd.Annotations[showsRecords]; records {
+		return recordFormats
+	}
+	return idFormats
+}
+
+// csv writes records under a head, as RFC 4180 has them. What a spreadsheet would
+// take for a formula is written as a text.
+func (p *printer) csv(head []string, rows [][]string) error {
+	w := csv.NewWriter(p.out)
+	if err := w.Write(head); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if err := w.Write(noFormulas(row)); err != nil {
+			return err
+		}
+	}
+	w.Flush()
+	return w.Error()
+}
+
+// noFormulas puts an apostrophe before what begins like a formula.
+func noFormulas(row []string) []string {
+	out := slices.Clone(row)
+	for i, c := range out {
+		if c != "" && strings.ContainsRune("=+-@\t\r", rune(c[0])) {
+			out[i] = "'" + c
+		}
+	}
+	return out
 }
 
 // json writes a document as people like to read it.

@@ -288,7 +288,7 @@ func (t *tour) audit(ctx context.Context) error {
 	g := grid{head: []string{"WHEN (UTC)", "WHAT", "BY", "WHY"}}
 	// The oldest first: it is a story.
 	for _, e := range slices.Backward(list.Items) {
-		s := tell(e)
+		s := tellChange(e)
 		// When it ends was said above.
 		s.what, _, _ = strings.Cut(s.what, ", until")
 		by := s.who
