@@ -48,6 +48,9 @@ type Config struct {
 	// send: it shows the reason of a [*Failing] and nothing of another error.
 	// The log takes all of it, once for each change.
 	Checks map[string]func() error
+	// Unseal opens a text of an organization that was sealed, by what it is (see
+	// package seals). Without it sealed texts are shown to nobody. Optional.
+	Unseal func(ctx context.Context, org events.OrgID, sealed events.Sealed, what string) (string, error)
 	// Metrics is where the server's own metrics are registered, and what
 	// GET /metrics shows.
 	Metrics *prometheus.Registry

@@ -83,13 +83,13 @@ func keyFilters() []parameter {
 	return append([]parameter{
 		{name: "status", description: "ACTIVE, INACTIVE, EXPIRED, REVOKED, or all. Unless given, all but REVOKED.", of: "", example: "ACTIVE"},
 		{name: "workspace", description: "Keys that may be used in this workspace.", of: "", example: "support"},
-		{name: "q", description: "Keys with this text in name, prefix, last four, id or external id.", of: "", example: "zapier"},
+		{name: "q", description: "Keys with this text in name, prefix, last four, id or external id. A text that is sealed is not found.", of: "", example: "zapier"},
 		{name: "unused_since", description: "Keys that existed then and were not used since; an RFC 3339 time.", of: "", example: "2026-01-01T00:00:00Z"},
-		{name: "external_id", description: "The key of exactly this external id.", of: "", example: "crm-4711"},
+		{name: "external_id", description: "The key of exactly this external id, unless it is sealed.", of: "", example: "crm-4711"},
 		{name: "kind", description: "api or management.", of: "", example: "api"},
 		{
 			name: "metadata", most: MaxMetadataFilters, of: []string{}, example: []string{"team=platform"},
-			description: "Keys with this member of metadata, as name=value (in a URL metadata=team%3Dplatform). Given up to 5 times, all must hold. The name ends at the first '='.",
+			description: "Keys with this member of metadata, as name=value (in a URL metadata=team%3Dplatform). Given up to 5 times, all must hold. The name ends at the first '='. A value that is sealed is not found.",
 		},
 		{name: "rotation_due", description: "true for keys that have reached the age at which they should be rotated, and were not.", of: false, example: true},
 	}, pageParameters()...)
@@ -149,7 +149,7 @@ func (s *Server) createKey(ctx context.Context, c *call) (reply, error) {
 	}
 	s.remember(out.Position)
 	return reply{
-		body:     wire.Created{Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(), Position: s.position(out.Position)},
+		body:     wire.Created{Key: s.showOwn(ctx, c.principal, out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(), Position: s.position(out.Position)},
 		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID), lags: !out.Applied,
 	}, nil
 }
@@ -185,7 +185,7 @@ func (s *Server) listKeys(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	rows, next, err := s.cfg.Catalog.Keys(ctx, f, events.TimeOf(time.Now()))
-	return reply{body: list(rows, next, s.showKey)}, err
+	return reply{body: list(rows, next, func(k catalog.Key) wire.Key { return s.showKey(ctx, c.principal, k) })}, err
 }
 
 // keyFilter reads which keys are wanted.
@@ -252,7 +252,7 @@ func (s *Server) getKey(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{body: s.showKey(k), revision: k.Revision}, nil
+	return reply{body: s.showKey(ctx, c.principal, k), revision: k.Revision}, nil
 }
 
 func (s *Server) updateKey(ctx context.Context, c *call) (reply, error) {
@@ -279,7 +279,7 @@ func (s *Server) updateKey(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	return reply{
-		body:     s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)),
+		body:     s.showOwn(ctx, c.principal, out.Key, s.lastUsed(ctx, out, out.Key)),
 		revision: out.Key.Revision, replayed: out.Replayed, lags: !out.Applied,
 	}, nil
 }
@@ -464,7 +464,7 @@ func (s *Server) revokeKey(ctx context.Context, c *call) (reply, error) {
 	}
 	return reply{
 		body: wire.Changed{
-			Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Position: s.position(out.Position), Warnings: warnings,
+			Key: s.showOwn(ctx, c.principal, out.Key, s.lastUsed(ctx, out, out.Key)), Position: s.position(out.Position), Warnings: warnings,
 		},
 		revision: out.Key.Revision, replayed: out.Replayed, lags: !out.Applied,
 	}, nil
@@ -525,8 +525,8 @@ func (s *Server) rotateKey(ctx context.Context, c *call) (reply, error) {
 	s.remember(out.Position)
 	return reply{
 		body: wire.Rotated{
-			Key: s.showOwn(out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(),
-			Previous: s.showOwn(out.Previous, s.lastUsed(ctx, out, out.Previous)), Position: s.position(out.Position),
+			Key: s.showOwn(ctx, c.principal, out.Key, s.lastUsed(ctx, out, out.Key)), Secret: out.Secret.Reveal(),
+			Previous: s.showOwn(ctx, c.principal, out.Previous, s.lastUsed(ctx, out, out.Previous)), Position: s.position(out.Position),
 		},
 		revision: out.Key.Revision, replayed: out.Replayed, location: keyPath(org, out.Key.ID), lags: !out.Applied,
 	}, nil

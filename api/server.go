@@ -29,6 +29,8 @@ type Server struct {
 	audience   *audience
 	streaming  context.Context
 	endStreams context.CancelCauseFunc
+	// openers is what is known of opening sealed texts.
+	openers openers
 	// lastPosition is the last position that was written as a text.
 	lastPosition atomic.Pointer[positionText]
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -53,29 +54,29 @@ func keyIDText(id events.KeyID) string {
 	return id.String()
 }
 
-// showKey shows a key as the catalog has it.
-func (s *Server) showKey(k catalog.Key) wire.Key {
+// showKey shows a key to a caller as the catalog has it.
+func (s *Server) showKey(ctx context.Context, p commands.Principal, k catalog.Key) wire.Key {
 	out := wire.Key{
-		ID: k.ID.String(), Name: textOrNull(k.Name.String()), Kind: string(k.Kind), Role: string(k.Role),
+		ID: k.ID.String(), Name: textOrNull(s.text(ctx, p, k.Org, k.Name)), Kind: string(k.Kind), Role: string(k.Role),
 		Prefix: k.Prefix, LastFour: k.LastFour, Masked: keystring.Masked(k.Prefix, k.LastFour), Status: string(k.Status),
 		Permissions: grantOf(k.Kind, k.Permissions), EffectivePermissions: s.effective(k.Org, k.Permissions),
 		Scope: scopeOf(k.Scope), GoneWorkspaces: s.gone(k.Org, k.Scope), Profile: textOrNull(k.Profile), CreatedAt: k.CreatedAt.Std(), CreatedBy: k.CreatedBy.String(),
 		ExpiresAt: instant(k.ExpiresAt), LastUsedAt: instant(k.LastUsedAt),
 		RotatedFrom: keyIDText(k.RotatedFrom), RotatedTo: keyIDText(k.RotatedTo), GraceEndsAt: instant(k.GraceEndsAt),
-		RevokedAt: instant(k.RevokedAt), RevocationReason: k.RevocationReason.String(), ExternalID: k.ExternalID.String(),
-		Metadata: metadataOf(k.Metadata), Imported: k.Imported, RotationDueAt: instant(k.RotationDueAt), Position: s.position(k.Position),
+		RevokedAt: instant(k.RevokedAt), RevocationReason: s.text(ctx, p, k.Org, k.RevocationReason), ExternalID: s.text(ctx, p, k.Org, k.ExternalID),
+		Metadata: s.metadata(ctx, p, k.Org, k.Metadata), DataSubject: string(k.DataSubject), Imported: k.Imported, RotationDueAt: instant(k.RotationDueAt), Position: s.position(k.Position),
 	}
 	return out
 }
 
 // showOwn shows a key as its own facts tell it, right after a change.
-func (s *Server) showOwn(k commands.Key, lastUsed events.Time) wire.Key {
+func (s *Server) showOwn(ctx context.Context, p commands.Principal, k commands.Key, lastUsed events.Time) wire.Key {
 	now := events.TimeOf(time.Now())
 	config, _ := s.cfg.Configuration.Of(k.Org)
-	return s.showKey(catalog.Key{
+	return s.showKey(ctx, p, catalog.Key{
 		Org: k.Org, ID: k.ID, Kind: k.Kind, Role: k.Role, Name: k.Name, Prefix: k.Prefix, LastFour: k.LastFour,
 		Permissions: k.Permissions, Scope: k.Scope, Profile: k.Profile, ExternalID: k.ExternalID, Metadata: k.Metadata,
-		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy, RotatedFrom: k.RotatedFrom, RotatedTo: k.RotatedTo,
+		DataSubject: k.DataSubject, CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy, RotatedFrom: k.RotatedFrom, RotatedTo: k.RotatedTo,
 		Imported: k.Imported, RotationDueAt: k.RotationDue(config.Organization.Policy, now),
 		Status: k.Status(now), ExpiresAt: k.ExpiresAt, GraceEndsAt: k.GraceEndsAt,
 		RevokedAt: k.RevokedAt, RevocationReason: k.RevocationReason, LastUsedAt: lastUsed, Position: k.Position,
@@ -100,14 +101,6 @@ func texts[T ~string](list []T) []string {
 	out := make([]string, len(list))
 	for i, v := range list {
 		out[i] = string(v)
-	}
-	return out
-}
-
-func metadataOf(m events.Metadata) map[string]string {
-	out := make(map[string]string, len(m))
-	for k, v := range m {
-		out[k] = v.String()
 	}
 	return out
 }

@@ -214,6 +214,7 @@ type Key struct {
 	RevocationReason     string            `json:"revocation_reason,omitzero"`
 	ExternalID           string            `json:"external_id,omitzero"`
 	Metadata             map[string]string `json:"metadata"`
+	DataSubject          string            `json:"data_subject" doc:"Pseudonym of whom the key's texts tell of, and those of its uses: what POST …/audit/erase takes. The key's own id unless another was given."`
 	Position             string            `json:"position" doc:"Position of the key's last change. Ask for a verdict with at_least to be sure it is applied."`
 }
 

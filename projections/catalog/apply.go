@@ -236,12 +236,13 @@ func (a *applier) keyCreated(e events.KeyCreated) error {
 	}
 	err = a.one(a.tx.Exec(`INSERT INTO key (org, id, kind, role, name, name_sealed, prefix, last_four, level, grants,
 			all_workspaces, workspaces, profile, created_at, created_by, expires_at, rotated_from, external_id, external_id_sealed,
-			metadata, ends_at, imported, noticed_at, created_position, position, revision, revoked)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?16, ?21, ?22, ?23, ?23, 1,
+			metadata, ends_at, imported, noticed_at, created_position, position, data_subject, revision, revoked)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?16, ?21, ?22, ?23, ?23, ?24, 1,
 			EXISTS (SELECT 1 FROM revocation r WHERE r.org = ?1 AND r.id = ?2)) ON CONFLICT DO NOTHING`,
 		a.org, a.id, string(e.KeyKind), string(e.Role), e.Name.Clear, sqlview.Sealed(e.Name), e.Prefix, e.LastFour,
 		string(e.Permissions.Level), grants, e.Scope.AllWorkspaces, workspaces, string(e.Profile), int64(e.CreatedAt), actor,
-		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sqlview.Sealed(e.ExternalID), metadata, e.Imported, a.time, int64(a.fact.Position)))
+		int64(e.ExpiresAt), keyText(e.RotatedFrom), e.ExternalID.Clear, sqlview.Sealed(e.ExternalID), metadata, e.Imported, a.time, int64(a.fact.Position),
+		string(e.DataSubject)))
 	if err != nil {
 		return err
 	}

@@ -117,6 +117,7 @@ func TestKeyThroughItsLife(t *testing.T) {
 		e.Scope = events.Scope{Workspaces: []events.WorkspaceID{"hiring", "sales"}}
 		e.Profile, e.ExpiresAt, e.RotatedFrom = "strict", t0+30*day, keyID(77)
 		e.Metadata = events.Metadata{"team": events.ClearText("platform"), "owner": sealedText}
+		e.DataSubject = "person-7"
 	})
 	h.facts[0].Meta.Actor = creator
 	subject := events.KeySubject(acme, id)
@@ -126,7 +127,8 @@ func TestKeyThroughItsLife(t *testing.T) {
 		Permissions: events.Permissions{Level: events.LevelRestricted, Grants: []string{"a:b", "c:*"}},
 		Scope:       events.Scope{Workspaces: []events.WorkspaceID{"hiring", "sales"}}, Profile: "strict",
 		ExternalID: events.ClearText("ext-1"), Metadata: events.Metadata{"team": events.ClearText("platform"), "owner": sealedText},
-		CreatedAt: h.facts[0].Meta.Time, CreatedBy: creator, RotatedFrom: keyID(77), Status: events.StatusActive,
+		DataSubject: "person-7",
+		CreatedAt:   h.facts[0].Meta.Time, CreatedBy: creator, RotatedFrom: keyID(77), Status: events.StatusActive,
 		ExpiresAt: t0 + 30*day, RotationDueAt: h.facts[0].Meta.Time.WholeSecond() + 90*day, Revision: 1, Position: 1,
 	}
 	check := func(now events.Time) {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -25,6 +26,9 @@ type Key struct {
 	Profile     events.ProfileID
 	ExternalID  events.Text
 	Metadata    events.Metadata
+	// DataSubject is the pseudonym of whom the key's texts tell of, and those of
+	// its uses: the key's own id unless another was given.
+	DataSubject events.DataSubject
 	CreatedAt   events.Time
 	CreatedBy   events.Actor
 	RotatedFrom events.KeyID
@@ -176,7 +180,7 @@ const (
 	endFirst = `CASE WHEN e.position < r.position THEN `
 
 	keyColumns = `SELECT k.org, k.id, k.kind, k.role, k.name, k.name_sealed, k.prefix, k.last_four, k.level, k.grants, k.all_workspaces,
-		k.workspaces, k.profile, k.external_id, k.external_id_sealed, k.metadata, k.created_at, k.created_by, k.rotated_from, k.rotated_to,
+		k.workspaces, k.profile, k.external_id, k.external_id_sealed, k.metadata, k.data_subject, k.created_at, k.created_by, k.rotated_from, k.rotated_to,
 		` + statusSQL + `, k.disabled, k.expires_at, k.expired_at, k.grace_ends_at, k.rotation_due_at, k.imported,
 		` + endFirst + `e.revoked_at ELSE coalesce(r.revoked_at, e.revoked_at, 0) END,
 		` + endFirst + `e.revoked_by ELSE coalesce(r.revoked_by, e.revoked_by, '') END,
@@ -190,7 +194,7 @@ func scanKey(row sqlview.Scanner) (Key, error) {
 	var name, external, reason sqlview.Text
 	var id, grants, workspaces, metadata, createdBy, rotatedFrom, rotatedTo, revokedBy string
 	err := row.Scan(&k.Org, &id, &k.Kind, &k.Role, &name.Clear, &name.Sealed, &k.Prefix, &k.LastFour, &k.Permissions.Level, &grants,
-		&k.Scope.AllWorkspaces, &workspaces, &k.Profile, &external.Clear, &external.Sealed, &metadata, &k.CreatedAt, &createdBy,
+		&k.Scope.AllWorkspaces, &workspaces, &k.Profile, &external.Clear, &external.Sealed, &metadata, &k.DataSubject, &k.CreatedAt, &createdBy,
 		&rotatedFrom, &rotatedTo, &k.Status, &k.Disabled, &k.ExpiresAt, &k.ExpiredAt, &k.GraceEndsAt, &k.RotationDueAt, &k.Imported,
 		&k.RevokedAt, &revokedBy, &reason.Clear, &reason.Sealed, &k.LastUsedAt, &k.Revision, &k.Position, &k.created)
 	if err != nil {
@@ -202,6 +206,7 @@ func scanKey(row sqlview.Scanner) (Key, error) {
 	}
 	var errs [11]error
 	k.ID, errs[0] = events.ParseKeyID(id)
+	k.DataSubject = cmp.Or(k.DataSubject, events.DataSubject(id))
 	k.Name, errs[1] = name.Text()
 	k.Permissions.Grants, errs[2] = decodeList[string](grants)
 	k.Scope.Workspaces, errs[3] = decodeList[events.WorkspaceID](workspaces)

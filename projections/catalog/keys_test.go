@@ -117,6 +117,11 @@ func TestFilters(t *testing.T) {
 		})
 	}
 
+	one, err := c.Key(t.Context(), acme, keyID(1), t0)
+	if err != nil || one.DataSubject != events.DataSubject(keyID(1).String()) {
+		t.Fatal(one.DataSubject, err)
+	}
+
 	holders, err := c.Holders(t.Context(), acme, t0+day)
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,7 @@ package catalog
 
 // version is the projection's: raise it whenever the same facts come to mean
 // other rows.
-const version = 3
+const version = 4
 
 // schema is the file as auditors see it. Times are microseconds since 1970, 0
 // is none. A text that may be sealed has two columns: clear, and the seal as
@@ -93,6 +93,7 @@ CREATE TABLE key (
 	external_id        TEXT NOT NULL,
 	external_id_sealed TEXT NOT NULL,
 	metadata           TEXT NOT NULL, -- JSON
+	data_subject       TEXT NOT NULL, -- whose texts these are, as a pseudonym; empty is the key's own id
 	revoked            INTEGER NOT NULL,
 	ends_at            INTEGER NOT NULL, -- the first of expires_at and grace_ends_at
 	noticed_at         INTEGER NOT NULL, -- when that was set, or notice of it given
