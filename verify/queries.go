@@ -22,6 +22,8 @@ const (
 // What makes room for a new query is one that was not asked again since it came:
 // who asks a new one each time competes with his own kind. Where all have been
 // asked again, one has to prove it anew, and the new one is not kept this time.
+//
+// A nil one keeps nothing.
 type queries struct {
 	// seed makes it unpredictable which queries are in each other's way.
 	seed maphash.Seed
@@ -40,9 +42,12 @@ func newQueries() *queries { return &queries{seed: maphash.MakeSeed()} }
 // get returns the query of a text. Its error is that of
 // [permission.ParseQuery]. It keeps nothing of the text itself.
 func (c *queries) get(text string) (*permission.Query, error) {
-	if len(text) > permission.MaxQueryLen {
-		_, err := permission.ParseQuery(text)
-		return nil, err
+	if c == nil || len(text) > permission.MaxQueryLen {
+		q, err := permission.ParseQuery(text)
+		if err != nil {
+			return nil, err
+		}
+		return &q, nil
 	}
 	set := &c.sets[maphash.String(c.seed, text)%querySets]
 	for i := range set {

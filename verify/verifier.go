@@ -320,7 +320,7 @@ func (v *Verifier) decide(q *Question, d *Decision, behind bool) bool {
 	}
 	d.Key, d.Org, d.Kind, d.Role = hit.Key(), hit.Org(), hit.Kind(), hit.Role()
 	d.Profile, d.Permissions, d.Scope, d.ExpiresAt = hit.Profile(), hit.Permissions(), hit.Scope(), hit.ExpiresAt()
-	d.Code = v.judge(&hit, q, d, behind)
+	d.Code = judge(&hit, q, d, behind, v.queries)
 	return true
 }
 
@@ -359,7 +359,8 @@ func missing(secret string, behind bool) events.Code {
 	}
 }
 
-func (v *Verifier) judge(hit *index.Hit, q *Question, d *Decision, behind bool) events.Code {
+// judge judges a key that was found, at the time of the decision.
+func judge(hit *index.Hit, q *Question, d *Decision, behind bool, parsed *queries) events.Code {
 	d.Permission = q.Permission
 	routed := false
 	if d.Permission == "" && q.Method != "" {
@@ -382,7 +383,7 @@ func (v *Verifier) judge(hit *index.Hit, q *Question, d *Decision, behind bool) 
 		return events.CodeInactive
 	case hit.Kind() != kind:
 		return events.CodeInsufficientPermissions
-	case (d.Permission != "" || routed) && !hit.Allows(d.Permission) && (routed || !v.holds(hit, q)):
+	case (d.Permission != "" || routed) && !hit.Allows(d.Permission) && (routed || !holds(hit, q, parsed)):
 		return events.CodeInsufficientPermissions
 	}
 	if q.Workspace != "" {
@@ -399,14 +400,14 @@ func (v *Verifier) judge(hit *index.Hit, q *Question, d *Decision, behind bool) 
 
 // holds judges a Permission that is no name which the key is allowed. All of a
 // query is judged by what the key and its catalog were at one instant.
-func (v *Verifier) holds(hit *index.Hit, q *Question) bool {
+func holds(hit *index.Hit, q *Question, parsed *queries) bool {
 	if !permission.MayBeQuery(q.Permission) {
 		return false
 	}
 	query := q.query
 	if query == nil || query.Text() != q.Permission {
 		var err error
-		if query, err = v.queries.get(q.Permission); err != nil {
+		if query, err = parsed.get(q.Permission); err != nil {
 			return false
 		}
 	}
