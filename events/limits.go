@@ -129,6 +129,12 @@ const (
 	SpikeEvery      = time.Hour
 	EndedSpikeEvery = 24 * time.Hour
 
+	// SealedTextBytes is what sealing adds to a text before it is written in base64:
+	// the synthetic initialization vector of AES-SIV, and which key of its keyset it
+	// is of. SealingKeyLength is how long the name of a data subject's key is.
+	SealedTextBytes  = 16 + 5
+	SealingKeyLength = 32
+
 	// MaxUsesDays bounds the days that one [UsesDropped] counts: with every code on
 	// each of them they fill three quarters of a fact.
 	MaxUsesDays = 90

@@ -50,6 +50,9 @@ type Create struct {
 	Expiry      Expiry
 	Metadata    events.Metadata
 	ExternalID  events.Text
+	// DataSubject is whom the key's texts tell of, for all of its life and that of
+	// its successors; left out, it is the key's own id.
+	DataSubject events.DataSubject
 	// Imported says that the key comes from another system: its prefix and last
 	// four are what is told of it. CreatedAt, of an imported key alone, is when it
 	// began there, Now unless given. Status is ACTIVE unless it is INACTIVE.
@@ -245,6 +248,9 @@ func create(s State, c Create) ([]events.Event, error) {
 			return nil, err
 		}
 	}
+	if err := checkSubject(c.DataSubject); err != nil {
+		return nil, err
+	}
 	expires, err := resolve(c.Now, c.Config, c.Expiry)
 	if err != nil {
 		return nil, err
@@ -253,8 +259,9 @@ func create(s State, c Create) ([]events.Event, error) {
 		ID: c.Issued.ID, KeyKind: c.Kind, Role: c.Role, Name: c.Name, Prefix: c.Issued.Prefix, LastFour: c.Issued.LastFour,
 		Digest: c.Issued.Digest, Permissions: permissions, Scope: scope, Profile: c.Profile, CreatedAt: c.began(),
 		ExpiresAt: expires, Metadata: metadata, ExternalID: c.ExternalID, Imported: c.Imported,
+		DataSubject: c.DataSubject,
 	}
-	if err := refuseHuge(State{}, Evolve(State{}, created)); err != nil {
+	if err := refuseHuge(c.Config, State{}, Evolve(State{}, created)); err != nil {
 		return nil, err
 	}
 	if c.Status == events.StatusInactive {
@@ -265,7 +272,10 @@ func create(s State, c Create) ([]events.Event, error) {
 
 // refuseHuge refuses what makes a key longer than a successor could be begun
 // with: it could never be rotated. Whatever leaves it shorter is let through.
-func refuseHuge(had, next State) error {
+func refuseHuge(config configuration.State, had, next State) error {
+	if config.Organization.Policy.Sealing == events.SwitchOn {
+		had, next = had.sealed(), next.sealed()
+	}
 	n := size(next)
 	if n <= events.MaxKeyBytes || n <= size(had) {
 		return nil
@@ -320,7 +330,7 @@ func update(s State, c Update) ([]events.Event, error) {
 	for _, e := range out {
 		next = Evolve(next, e)
 	}
-	if err := refuseHuge(s, next); err != nil {
+	if err := refuseHuge(c.Config, s, next); err != nil {
 		return nil, err
 	}
 	return out, nil

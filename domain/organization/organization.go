@@ -61,6 +61,8 @@ type Update struct {
 	NewSource        domain.Optional[events.Switch]
 	DenialsSpike     domain.Optional[events.Switch]
 	DenialsPerMinute domain.Optional[int]
+	// Sealing has texts that may name a person sealed, from then on.
+	Sealing domain.Optional[events.Switch]
 	// Insist gives a fact for whatever is set, though it is so already: a wish
 	// that shall be met again has to be recorded.
 	Insist bool
@@ -153,6 +155,9 @@ func update(s State, c Update) ([]events.Event, error) {
 		out = append(out, events.OrganizationPolicyChanged{Policy: next.Policy})
 	}
 	if err := check(next.Name, next.Plan, next.Limits, next.Policy); err != nil {
+		return nil, err
+	}
+	if err := checkSealing(s.Policy, next.Policy); err != nil {
 		return nil, err
 	}
 	return out, nil

@@ -13,11 +13,15 @@ import (
 func (c Update) changesPolicy() bool {
 	return c.Policy.Set || c.DefaultPrefix.Set || c.DefaultExpiresIn.Set || c.RotationDueAfter.Set || c.ExpiryNotices.Set ||
 		c.ExpiryChoices.Set || c.LongestLifetime.Set || c.ExpiryRequired.Set || c.NameRequired.Set ||
-		c.Signals.Set || c.NewSource.Set || c.DenialsSpike.Set || c.DenialsPerMinute.Set
+		c.Signals.Set || c.NewSource.Set || c.DenialsSpike.Set || c.DenialsPerMinute.Set || c.Sealing.Set
 }
 
 func (c Update) policy(p events.Policy) events.Policy {
+	sealing := p.Sealing
 	p = c.Policy.Or(p)
+	// A policy that takes the place of another and does not mention sealing does
+	// not mean to end it.
+	p.Sealing = c.Sealing.Or(cmp.Or(p.Sealing, sealing))
 	p.DefaultPrefix = c.DefaultPrefix.Or(p.DefaultPrefix)
 	p.DefaultExpiresIn = c.DefaultExpiresIn.Or(p.DefaultExpiresIn)
 	p.RotationDueAfter = c.RotationDueAfter.Or(p.RotationDueAfter)
@@ -77,7 +81,23 @@ func checkPolicy(p events.Policy) error {
 	if err := checkExpiry(p); err != nil {
 		return err
 	}
+	switch p.Sealing {
+	case "", events.SwitchOn, events.SwitchOff:
+	default:
+		return domain.Refuse(domain.ErrInvalid, sealingField, "must be on or off")
+	}
 	return checkSignals(p.Signals)
+}
+
+const sealingField = "policy.sealing"
+
+// checkSealing refuses to end sealing: what is sealed would come back in clear with
+// the next change of its key, beyond the reach of any erasure.
+func checkSealing(had, next events.Policy) error {
+	if had.Sealing == events.SwitchOn && next.Sealing != events.SwitchOn {
+		return domain.Refuse(domain.ErrInvalid, sealingField, "is on and stays so: copies of what is sealed would be stored in clear, where no erasure reaches them")
+	}
+	return nil
 }
 
 func checkNotices(list []events.Period) error {
