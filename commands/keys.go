@@ -423,11 +423,15 @@ func (s *Service) UpdateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 		if err != nil || len(a.done) > 0 {
 			return a, err
 		}
+		state, err := s.inClear(ctx, org, k.State)
+		if err != nil {
+			return a, err
+		}
 		// As of now, and not of when the wish came: what has ended meanwhile is not
 		// brought back.
 		c.Now = events.TimeOf(s.cfg.Now())
 		c.Config, a.config = s.cfg.Configuration.Of(org)
-		facts, err := key.Decide(k.State, c)
+		facts, err := key.Decide(state, c)
 		for _, e := range facts {
 			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})
 		}
@@ -509,6 +513,10 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 		if err != nil || len(a.done) > 0 {
 			return a, err
 		}
+		state, err := s.inClear(ctx, org, k.State)
+		if err != nil {
+			return a, err
+		}
 		command := key.Rotate{Now: o.now, Grace: c.Grace, Expiry: c.Expiry}
 		command.Config, a.config = s.cfg.Configuration.Of(org)
 		prefix := k.Prefix
@@ -518,7 +526,7 @@ func (s *Service) RotateKey(ctx context.Context, w Wish, org events.OrgID, id ev
 		if secret, err = s.issue(org, successor, k.Kind, prefix, &command.Issued); err != nil {
 			return a, err
 		}
-		facts, err := key.Decide(k.State, command)
+		facts, err := key.Decide(state, command)
 		if err != nil {
 			return a, err
 		}
@@ -624,7 +632,7 @@ func (s *Service) cascadeOn(ctx context.Context, w Wish, org events.OrgID, o ord
 func revoke(a *attempt, org events.OrgID, k loadedKey) error {
 	facts, err := key.Decide(k.State, key.Revoke{})
 	subject := events.RevokedSubject(org, k.ID)
-	a.histories[subject] = k.revoked
+	a.histories[subject], a.histories[events.KeySubject(org, k.ID)] = k.revoked, k.own
 	for _, e := range facts {
 		a.facts = append(a.facts, placed{subject: subject, event: e})
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/seals"
 )
 
 // Bounds of the loop. Conflicts are rare beside the quota's, which are queued;
@@ -127,6 +128,10 @@ type Config struct {
 	// installation's key: seals.Keys.Label. Without it NoteSource and NoteSpike fail.
 	// Optional.
 	Label func(parts ...string) ([32]byte, error)
+	// Subjects seals texts of organizations that want them sealed, and erases data
+	// subjects. Without it nothing that would have to be sealed is appended, and
+	// nothing erased. Optional.
+	Subjects *seals.Subjects
 	// Now is the clock; time.Now unless set.
 	Now func() time.Time
 	// Logger takes what operators should know.
@@ -359,6 +364,9 @@ func (s *Service) once(ctx context.Context, o order, decide func(context.Context
 	entries, err := s.entries(o, a)
 	if err == nil && o.wish.DryRun {
 		return nil, Outcome{Facts: preview(entries), Position: a.position}, nil
+	}
+	if err == nil {
+		err = s.seal(ctx, a, entries)
 	}
 	return entries, Outcome{}, err
 }
