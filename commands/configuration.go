@@ -101,6 +101,15 @@ func (c *Configuration) standing(org events.OrgID) (state organization.State, do
 	return t.state.Organization, t.state.Doubtful
 }
 
+// Sealing reports whether an organization has texts sealed that may name a person.
+// Of one that is not known here, or not understood, it does.
+func (c *Configuration) Sealing(org events.OrgID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	t := c.orgs[org]
+	return t == nil || t.state.Doubtful || t.state.Organization.Policy.Sealing == events.SwitchOn
+}
+
 // end returns the fact that ended an organization, if one did, and the position
 // that this is known at. An end stays the one it is.
 func (c *Configuration) end(org events.OrgID) (events.EventID, events.Position) {

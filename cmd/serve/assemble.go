@@ -58,6 +58,7 @@ type parts struct {
 	expiry                   *expiry.Keeper
 	signals                  *signals.Keeper
 
+	sealer   *useSealer
 	recorder *recording.Recorder
 	verifier *verify.Verifier
 	front    *api.Server
@@ -111,7 +112,9 @@ func (p *parts) connect(cfg Config) error {
 		view   projections.View
 		proven func() (events.Time, bool)
 	}{
-		{&p.memory, projections.Together("index", p.continuity, p.index, p.configuration), p.continuity.Proven},
+		// What the index tells of, the configuration knows: whether a use's texts
+		// are sealed is read there.
+		{&p.memory, projections.Together("index", p.continuity, p.configuration, p.index), p.continuity.Proven},
 		{&p.catalogs, p.catalog, nil},
 		{&p.audits, p.audit, nil},
 	} {
@@ -125,8 +128,9 @@ func (p *parts) connect(cfg Config) error {
 		return err
 	}
 	p.uses = &usesRunner{ledger: p.ledger.views, view: p.usage, log: cfg.Logger}
+	p.sealer = p.newUseSealer()
 	p.recorder, err = recording.New(recording.Config{
-		Ledger: p.ledger.positions.Ledger, Verifier: p.ledger.name, Sink: p.ledger, Logger: cfg.Logger,
+		Ledger: p.ledger.positions.Ledger, Verifier: p.ledger.name, Sink: p.ledger, Sealer: p.sealer, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -169,7 +173,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
-		RecordClientIP: cfg.RecordClientIP,
+		RecordClientIP: cfg.RecordClientIP, Unseal: p.subjects.Open,
 	})
 	return err
 }
@@ -309,6 +313,9 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		func() float64 { return float64(p.configuration.Faults()) })
 	gauge("keyledger_index_keys", "Keys in the verification index.", nil, func() float64 { return float64(p.index.Len()) })
 	gauge("keyledger_uses_backlog", "Uses that are recorded and not yet stored.", nil, func() float64 { return float64(p.recorder.Stats().Backlog) })
+	faults = append(faults, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "keyledger_uses_texts_left_out_total", Help: "Uses that were recorded without their texts, because these could not be sealed in time.",
+	}, func() float64 { return float64(p.sealer.leftOut.Load()) })))
 	for _, code := range []events.Code{events.CodeMalformed, events.CodeNotFound} {
 		faults = append(faults, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "keyledger_verify_misses_total", Help: "Verdicts about secrets that match no key; they are counted and not recorded.",
