@@ -73,7 +73,7 @@ func (c Config) Validate() error { return c.view().Validate() }
 
 func (c Config) view() sqlview.Config {
 	return sqlview.Config{
-		Path: c.Path, Name: "audit", Version: version, Schema: schema, Of: c.Of, Readers: c.Readers, Logger: c.Logger,
+		Path: c.Path, Name: "audit", Version: version, Schema: schema + schemaAsOf, Of: c.Of, Readers: c.Readers, Logger: c.Logger,
 	}
 }
 
