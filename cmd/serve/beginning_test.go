@@ -56,6 +56,15 @@ func (o opening) Append(ctx context.Context, entries []events.Entry) ([]events.R
 	return o.Ledger.Append(ctx, entries)
 }
 
+// Sealed and Seal are those of the place, and no ledger's.
+func (o opening) Sealed(ctx context.Context, name string) ([]byte, bool, error) {
+	return o.oneLedger.Sealed(ctx, name)
+}
+
+func (o opening) Seal(ctx context.Context, name string, body []byte) error {
+	return o.oneLedger.Seal(ctx, name, body)
+}
+
 func (o *oneLedger) Sealed(_ context.Context, name string) ([]byte, bool, error) {
 	body, ok := o.seals[name]
 	return body, ok, nil
