@@ -7,6 +7,8 @@
 //
 // relay/expiry records that keys have ended, and gives notice ahead of it.
 //
+// relay/erasure destroys the keys of data subjects that were erased.
+//
 // relay/watermill lets programs that are built on Watermill follow the ledger,
 // and use topics of their own beside it. Events also leave through the API
 // (GET /v1/events) and through the ledger itself.

@@ -26,6 +26,7 @@ import (
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/relay/expiry"
+	"github.com/keyledger/keyledger/relay/erasure"
 	"github.com/keyledger/keyledger/relay/signals"
 	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
@@ -59,6 +60,7 @@ type parts struct {
 	signals                  *signals.Keeper
 
 	sealer   *useSealer
+	erasure                  *erasure.Keeper
 	recorder *recording.Recorder
 	verifier *verify.Verifier
 	front    *api.Server
@@ -106,7 +108,10 @@ func (p *parts) openViews(ctx context.Context, cfg Config) error {
 
 // connect makes what runs and what answers.
 func (p *parts) connect(cfg Config) error {
-	var err error
+	err := p.makeErasure(cfg)
+	if err != nil {
+		return err
+	}
 	for _, r := range []struct {
 		runner **projections.Runner
 		view   projections.View
@@ -114,7 +119,7 @@ func (p *parts) connect(cfg Config) error {
 	}{
 		// What the index tells of, the configuration knows: whether a use's texts
 		// are sealed is read there.
-		{&p.memory, projections.Together("index", p.continuity, p.configuration, p.index), p.continuity.Proven},
+		{&p.memory, projections.Together("index", p.continuity, p.erasure, p.configuration, p.index), p.continuity.Proven},
 		{&p.catalogs, p.catalog, nil},
 		{&p.audits, p.audit, nil},
 	} {
@@ -143,7 +148,7 @@ func (p *parts) connect(cfg Config) error {
 	}
 	service, err := commands.New(commands.Config{
 		Log: p.ledger, Ledger: p.ledger.positions.Ledger, Configuration: p.configuration,
-		Label: p.ledger.keys.Label, Holders: p.holders, Taken: p.index.Taken, Await: p.await, Logger: cfg.Logger,
+		Label: p.ledger.keys.Label, Subjects: p.subjects, Holders: p.holders, Taken: p.index.Taken, Await: p.await, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -268,6 +273,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
 	}
 	// Whoever scrapes must not be able to keep the broker busy.
+		p.registerErasure(registry),
 	last := &remembered{ask: func() (uint64, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -355,6 +361,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 		views.Wait()
 		if err := p.close(); err != nil {
 			p.log.Error("close views", "error", err)
+	views.Go(func() { p.erasure.Run(running) })
 		}
 	}()
 	if err := p.recorder.Start(ctx); err != nil {
