@@ -59,7 +59,7 @@ func TestOnCluster(t *testing.T) {
 			return false
 		}
 		defer conn.Close()
-		for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses} {
+		for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamAccess} {
 			if _, err := jetstream.DescribeReader(t.Context(), conn, stream, "edge"); err != nil {
 				t.Logf("%s: %v", stream, err)
 				return false

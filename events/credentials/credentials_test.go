@@ -248,7 +248,7 @@ func TestImports(t *testing.T) {
 		"subscriber": {Grant{Name: "s", For: events.CredentialSubscriber}, append(next("LEDGER", "s"), "$JS.ACK.LEDGER.s.>")},
 		"auditor": {
 			Grant{Name: "a", For: events.CredentialAuditor},
-			append(append(next("LEDGER", "a"), next("USES", "a")...), reset("LEDGER", "a"), reset("USES", "a")),
+			slices.Concat(next("LEDGER", "a"), next("USES", "a"), next("ACCESS", "a"), []string{reset("LEDGER", "a"), reset("USES", "a"), reset("ACCESS", "a")}),
 		},
 	} {
 		issued, err := Draw(c.grant)
@@ -299,7 +299,7 @@ func TestImports(t *testing.T) {
 func TestExports(t *testing.T) {
 	for _, subject := range exports() {
 		for _, verb := range []string{"CREATE", "UPDATE", "DELETE", "PURGE", "RESTORE", "SNAPSHOT", "MSG.DELETE", "LEADER.STEPDOWN", "PEER.REMOVE"} {
-			for _, stream := range []string{"LEDGER", "USES", "SEALS"} {
+			for _, stream := range []string{"LEDGER", "USES", "SEALS", "ACCESS"} {
 				if verb == "MSG.DELETE" && stream == "SEALS" {
 					continue
 				}

@@ -71,7 +71,9 @@ func (g Grant) Readers(ledger events.LedgerID) []jetstream.ReaderSpec {
 		uses := of(jetstream.StreamUses, g.each("uses.%04d.%s.>")...)
 		// Ticks count what there is of the ledger, not of the uses.
 		uses.Scope = ""
-		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), uses}
+		accesses := of(jetstream.StreamAccess, g.each("access.%04d.%s.>")...)
+		accesses.Scope = ""
+		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), uses, accesses}
 	case events.CredentialVerifier:
 		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...)}
 	default:
@@ -119,6 +121,7 @@ func (g Grant) imports() []string {
 	case events.CredentialAuditor:
 		ask(jetstream.StreamLedger, "MSG.NEXT", "INFO", "RESET")
 		ask(jetstream.StreamUses, "MSG.NEXT", "INFO", "RESET")
+		ask(jetstream.StreamAccess, "MSG.NEXT", "INFO", "RESET")
 	case events.CredentialVerifier:
 		ask(jetstream.StreamLedger, "MSG.NEXT", "INFO", "RESET")
 		if len(g.Organizations) == 0 {

@@ -40,10 +40,12 @@ const (
 	// StreamSeals holds wrapped keys, the last under each subject. They can be
 	// destroyed, so they are in no backup of the ledger.
 	StreamSeals = "SEALS"
+	// StreamAccess holds access records, which end.
+	StreamAccess = "ACCESS"
 )
 
 // streams are all of them.
-var streams = [...]string{StreamLedger, StreamUses, StreamSeals}
+var streams = [...]string{StreamLedger, StreamUses, StreamSeals, StreamAccess}
 
 // Config says which ledger it is and how to reach it.
 type Config struct {

@@ -15,7 +15,7 @@ import (
 func (l *Ledger) tail(stream string, after events.Position) *tail {
 	t := &tail{
 		conn: l.conn, log: l.log, heartbeat: l.config.Heartbeat, tap: own{l}, expiry: pullExpiry,
-		stream: stream, expires: stream == StreamUses, last: after,
+		stream: stream, expires: stream == StreamUses || stream == StreamAccess, holes: stream == StreamAccess, last: after,
 	}
 	if l.replicas > 1 {
 		t.catchUp = l.config.CatchUp
@@ -61,6 +61,9 @@ func (o own) misplaced(ctx context.Context, c *consumer, m arrival) error {
 	t, want := c.tail, c.seen+1
 	if m.seq < want {
 		return fmt.Errorf("%w: stream %s went back from position %d to %d", events.ErrCorrupt, t.stream, c.seen, m.seq)
+	}
+	if t.holes {
+		return nil
 	}
 	_, err := o.ledger.get(ctx, t.stream, getRequest{Seq: want})
 	switch {

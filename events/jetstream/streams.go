@@ -47,6 +47,8 @@ func wanted(stream string, replicas int) natsjs.StreamConfig {
 		config.Subjects = []string{"ledger.>"}
 	case StreamUses:
 		config.Subjects = []string{"uses.>"}
+	case StreamAccess:
+		accessConfig(&config)
 	case StreamSeals:
 		// The last on each subject, and nothing that keeps a wrapped key from
 		// being destroyed. None of them is ever stored together with another.
@@ -64,6 +66,8 @@ var operators = map[string][]string{
 	// To make room the oldest go: hence the discard policy too.
 	StreamUses:  {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "discard"},
 	StreamSeals: {"description", "metadata", "placement", "max_consumers"},
+	// How much of the accesses is kept is the operator's to say.
+	StreamAccess: {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "max_msgs_per_subject"},
 }
 
 // EnsureStreams creates the streams of a ledger. It is called at an

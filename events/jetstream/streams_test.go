@@ -66,7 +66,7 @@ func TestMissingStreams(t *testing.T) {
 	if !errors.Is(err, jetstream.ErrStreamMissing) || !errors.Is(err, events.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
-	for _, name := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals} {
+	for _, name := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%q does not name %s", err, name)
 		}
@@ -179,6 +179,9 @@ func TestOperatorsChoices(t *testing.T) {
 		jetstream.StreamLedger: func(c *natsjs.StreamConfig) { c.Description = "ours" },
 		jetstream.StreamUses: func(c *natsjs.StreamConfig) {
 			c.MaxAge, c.MaxBytes, c.Discard = 30*24*time.Hour, 1<<30, natsjs.DiscardOld
+		},
+		jetstream.StreamAccess: func(c *natsjs.StreamConfig) {
+			c.MaxAge, c.MaxBytes, c.MaxMsgsPerSubject = 30*24*time.Hour, 1<<34, 10
 		},
 	} {
 		config := live(t, b, stream)

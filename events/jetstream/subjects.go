@@ -7,11 +7,11 @@ package jetstream
 // own inbox only.
 func Subjects() []string {
 	subjects := []string{
-		"ledger.>", "uses.>", "seals.>",
+		"ledger.>", "uses.>", "seals.>", "access.>",
 		"$JS.API.STREAM.INFO." + StreamSeals, "$JS.API.STREAM.MSG.GET." + StreamSeals,
 		"$JS.API.STREAM.MSG.DELETE." + StreamSeals,
 	}
-	for _, stream := range []string{StreamLedger, StreamUses} {
+	for _, stream := range []string{StreamLedger, StreamUses, StreamAccess} {
 		subjects = append(subjects,
 			"$JS.API.STREAM.INFO."+stream,
 			"$JS.API.STREAM.MSG.GET."+stream,

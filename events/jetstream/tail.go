@@ -53,6 +53,8 @@ type tail struct {
 	stream string
 	// expires says that the stream may lose its oldest messages.
 	expires bool
+	// holes says that it may lose messages anywhere.
+	holes bool
 	// last is the last message handed over; its body only as long as this tail
 	// handed it over itself.
 	last events.Position

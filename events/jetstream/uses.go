@@ -11,7 +11,7 @@ import (
 	"github.com/keyledger/keyledger/events/batch"
 )
 
-// aloneUpTo is up to how many blocks of uses are published one by one. A batch
+// aloneUpTo is up to how many blocks or records are published one by one. A batch
 // has a fixed price on one server (a file of its own, about 2 ms) and one sync;
 // single messages have a sync each.
 const aloneUpTo = 4
@@ -40,19 +40,26 @@ func (l *Ledger) PublishUses(ctx context.Context, blocks []events.UsesMessage) e
 }
 
 func (l *Ledger) publishUses(ctx context.Context, blocks []events.UsesMessage) error {
-	if len(blocks) > aloneUpTo {
-		msgs := make([]*nats.Msg, len(blocks))
-		for i, b := range blocks {
-			msgs[i] = usesMsg(b)
-		}
-		_, err := l.publish(ctx, StreamUses, msgs)
+	msgs := make([]*nats.Msg, len(blocks))
+	for i, b := range blocks {
+		msgs[i] = identified(b.Subject, b.ID, b.Body)
+	}
+	return l.publishAlone(ctx, StreamUses, msgs)
+}
+
+// publishAlone publishes messages each of which stands alone, and has an id.
+func (l *Ledger) publishAlone(ctx context.Context, stream string, msgs []*nats.Msg) error {
+	if len(msgs) > aloneUpTo {
+		_, err := l.publish(ctx, stream, msgs)
 		if !alone(err) {
 			return err
 		}
 	}
-	for _, b := range blocks {
+	for _, m := range msgs {
+		// The headers of a batch that was refused are not for one alone.
+		m = identified(m.Subject, m.Header.Get(headerMessageID), m.Data)
 		// A duplicate is acknowledged like any other.
-		_, err := l.publish(ctx, StreamUses, []*nats.Msg{usesMsg(b)})
+		_, err := l.publish(ctx, stream, []*nats.Msg{m})
 		var refused *apiError
 		if errors.As(err, &refused) && refused.Code == codeDuplicateInFlight {
 			return fmt.Errorf("%w: an earlier attempt is still on its way: %w", events.ErrOutcomeUnknown, refused)
@@ -77,9 +84,9 @@ func alone(err error) bool {
 	return refused.Code == codeBatchDuplicate || refused.Code == codeBatchesTooMany || refused.Code == codeBatchIncomplete
 }
 
-func usesMsg(b events.UsesMessage) *nats.Msg {
-	m := nats.NewMsg(b.Subject)
-	m.Data = b.Body
-	set(m, headerMessageID, b.ID)
+func identified(subject, id string, body []byte) *nats.Msg {
+	m := nats.NewMsg(subject)
+	m.Data = body
+	set(m, headerMessageID, id)
 	return m
 }

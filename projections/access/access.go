@@ -1,0 +1,278 @@
+// Package access tells who read the audit log, who could not log in, what was
+// refused and what strangers tried: a view of the stream of access records, in one
+// SQLite file. It adds up what records tell of one row.
+//
+// Rows and position change in one transaction. The file is rebuilt by deleting it,
+// from what the stream then still holds: records end. The view lets rows go by the
+// stream's own time, and keeps of each kind and organization as many as the stream
+// would keep records, so that its file is bounded as the stream is.
+//
+// # The file
+//
+// SQL tools may read the file. This table keeps its columns; times are microseconds
+// since 1970 in UTC:
+//
+//	access(position, minute, org, kind, server, actor, role, what, code, source, source_kind, count, first_at, last_at, request_id)
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
+	"github.com/keyledger/keyledger/projections/sqlview"
+)
+
+// Name is the view's name.
+const Name = "access"
+
+// projection is raised whenever the same records come to mean other rows.
+const projection = 1
+
+// maxOfKind is how many rows are kept of a kind and an organization, and slack how
+// many more there may be until they are let go together.
+const (
+	maxOfKind = 500_000
+	slack     = 1000
+)
+
+// DefaultKeep is how long rows are kept.
+const DefaultKeep = 400 * 24 * time.Hour
+
+const schema = `
+CREATE TABLE access (
+	position    INTEGER PRIMARY KEY, -- of the first record that told of the row
+	minute      INTEGER NOT NULL,
+	org         TEXT NOT NULL,
+	kind        TEXT NOT NULL,
+	server      TEXT NOT NULL,
+	actor       TEXT NOT NULL,
+	role        TEXT NOT NULL,
+	what        TEXT NOT NULL,
+	code        TEXT NOT NULL,
+	source      TEXT NOT NULL,
+	source_kind TEXT NOT NULL,
+	count       INTEGER NOT NULL,
+	first_at    INTEGER NOT NULL,
+	last_at     INTEGER NOT NULL,
+	request_id  TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX access_row ON access (org, kind, minute, what, code, actor, role, source, source_kind, server);
+CREATE INDEX access_org ON access (org, position);
+CREATE INDEX access_kind ON access (org, kind, position);
+CREATE INDEX access_actor ON access (actor, position) WHERE actor <> '';
+CREATE INDEX access_minute ON access (minute, position);
+
+CREATE TABLE boots (
+	boot TEXT PRIMARY KEY,
+	last INTEGER NOT NULL, -- the number of its last record
+	seen INTEGER NOT NULL  -- when the stream last held one of it
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lane (
+	org  TEXT NOT NULL,
+	kind TEXT NOT NULL,
+	rows INTEGER NOT NULL,
+	PRIMARY KEY (org, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE clock (
+	one INTEGER PRIMARY KEY CHECK (one = 1),
+	at  INTEGER NOT NULL -- the hour until which records were stored
+) STRICT;
+INSERT INTO clock VALUES (1, 0);
+`
+
+// Config says where the view is kept.
+type Config struct {
+	// Path is the SQLite file. Its folder must exist. Required.
+	Path string
+	// Of is the ledger whose records these are. Required.
+	Of events.Positions
+	// Keep is how long rows are kept. 0 is [DefaultKeep].
+	Keep time.Duration
+	// Logger takes rebuilds, and records that cannot be read.
+	Logger *slog.Logger
+}
+
+// Validate reports every fault of the configuration at once.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(bad bool, text string) {
+		if bad {
+			faults = append(faults, errors.New("access: "+text))
+		}
+	}
+	fault(c.Path == "", "no path")
+	fault(c.Of.Ledger.IsZero(), "no ledger")
+	fault(c.Keep < 0, "Keep is negative")
+	return errors.Join(faults...)
+}
+
+// View is the view. Its queries may be called by many goroutines, Apply by one at a
+// time.
+type View struct {
+	cfg Config
+	db  *sqlview.DB
+	log *slog.Logger
+	// unreadable is how many records could not be read.
+	unreadable atomic.Uint64
+}
+
+// Open opens the view's file, or creates it.
+func Open(ctx context.Context, c Config) (*View, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Keep == 0 {
+		c.Keep = DefaultKeep
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	db, err := sqlview.Open(ctx, sqlview.Config{
+		Path: c.Path, Name: Name, Version: projection, Schema: schema, Of: c.Of, Logger: c.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("access: %w", err)
+	}
+	return &View{cfg: c, db: db, log: c.Logger}, nil
+}
+
+// Close closes the file.
+func (v *View) Close() error { return v.db.Close() }
+
+// Name is the view's name.
+func (v *View) Name() string { return Name }
+
+// Position returns the last position of the stream that was applied.
+func (v *View) Position(ctx context.Context) (events.Position, error) { return v.db.Position(ctx) }
+
+// Unreadable returns how many records this view passed over since it was opened,
+// because they cannot be read: those of a later version of this program.
+func (v *View) Unreadable() uint64 { return v.unreadable.Load() }
+
+// Apply applies records, in the stream's order: all of them in one transaction, or
+// none. What was applied before is passed over, and so is what a server stored
+// twice.
+func (v *View) Apply(ctx context.Context, records []access.Message) error {
+	at, err := v.Position(ctx)
+	if err != nil {
+		return err
+	}
+	for len(records) > 0 && records[0].Position <= at {
+		records = records[1:]
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	return v.db.Update(ctx, at, records[len(records)-1].Position, func(tx *sqlview.Tx) error {
+		touched := map[lane]struct{}{}
+		for _, m := range records {
+			r, err := access.Decode(v.cfg.Of.Ledger, m)
+			if err != nil {
+				v.unreadable.Add(1)
+				v.log.Warn("no access record", "position", m.Position, "error", err)
+				continue
+			}
+			if err := v.add(tx, m, &r, touched); err != nil {
+				return err
+			}
+			// Record by record, so that what is let go does not depend on how
+			// the records were sliced.
+			if err := v.forget(tx, m, lane{r.Org, r.Kind}, touched); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+type lane struct {
+	org  events.OrgID
+	kind access.Kind
+}
+
+// add counts a record, unless it was counted.
+func (v *View) add(tx *sqlview.Tx, m access.Message, r *access.Record, fresh map[lane]struct{}) error {
+	n, err := tx.Exec(`INSERT INTO boots AS b VALUES (?, ?, ?)
+		ON CONFLICT DO UPDATE SET last = excluded.last, seen = max(b.seen, excluded.seen) WHERE excluded.last > b.last`,
+		r.Boot.String(), int64(r.Number), int64(m.Stored))
+	if err != nil || n == 0 {
+		return err
+	}
+	row := []any{
+		string(r.Org), string(r.Kind), int64(r.Minute), r.What, r.Code, r.Actor.String(), string(r.Role), r.Source, string(r.SourceKind), string(r.Server),
+	}
+	n, err = tx.Exec(`UPDATE access SET count = count + ?11, first_at = min(first_at, ?12), last_at = max(last_at, ?13)
+		WHERE org = ?1 AND kind = ?2 AND minute = ?3 AND what = ?4 AND code = ?5 AND actor = ?6 AND role = ?7 AND source = ?8 AND source_kind = ?9 AND server = ?10`,
+		append(row, int64(r.Count), int64(r.FirstAt), int64(r.LastAt))...)
+	if err != nil || n > 0 {
+		return err
+	}
+	fresh[lane{r.Org, r.Kind}] = struct{}{}
+	_, err = tx.Exec(`INSERT INTO access (org, kind, minute, what, code, actor, role, source, source_kind, server, count, first_at, last_at, request_id, position)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)`,
+		append(row, int64(r.Count), int64(r.FirstAt), int64(r.LastAt), r.RequestID, int64(m.Position))...)
+	return err
+}
+
+// forget lets go what is too old, and what is too much.
+func (v *View) forget(tx *sqlview.Tx, m access.Message, in lane, fresh map[lane]struct{}) error {
+	if _, ok := fresh[in]; ok {
+		delete(fresh, in)
+		if err := v.trim(tx, in); err != nil {
+			return err
+		}
+	}
+	const hour = events.Time(time.Hour / time.Microsecond)
+	now := m.Stored - m.Stored%hour
+	if n, err := tx.Exec(`UPDATE clock SET at = ?1 WHERE at < ?1`, int64(now)); err != nil || n == 0 {
+		return err
+	}
+	oldest := int64(now) - v.cfg.Keep.Microseconds()
+	if _, err := tx.Exec(`UPDATE lane SET rows = rows - (SELECT count(*) FROM access
+		WHERE access.org = lane.org AND access.kind = lane.kind AND minute < ?1)
+		WHERE EXISTS (SELECT 1 FROM access WHERE minute < ?1)`, oldest); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`DELETE FROM access WHERE minute < ?`, oldest); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`DELETE FROM boots WHERE seen < ?`, oldest)
+	return err
+}
+
+// trim counts a new row, and lets the oldest of its kind go when there are too many.
+func (v *View) trim(tx *sqlview.Tx, in lane) error {
+	org, kind := string(in.org), string(in.kind)
+	if _, err := tx.Exec(`INSERT INTO lane AS l VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET rows = l.rows + 1`, org, kind); err != nil {
+		return err
+	}
+	var rows int64
+	if _, err := tx.QueryRow(`SELECT rows FROM lane WHERE org = ? AND kind = ?`, []any{org, kind}, &rows); err != nil || rows <= maxOfKind+slack {
+		return err
+	}
+	if _, err := tx.Exec(`DELETE FROM access WHERE position IN (
+		SELECT position FROM access WHERE org = ? AND kind = ? ORDER BY position LIMIT ?)`, org, kind, rows-maxOfKind); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`UPDATE lane SET rows = ? WHERE org = ? AND kind = ?`, maxOfKind, org, kind)
+	return err
+}
+
+// Digest returns a hash of the view's rows and the position they stand at.
+func (v *View) Digest(ctx context.Context) (events.Position, [sha256.Size]byte, error) {
+	return v.db.Digest(ctx,
+		`SELECT * FROM access ORDER BY position`,
+		`SELECT * FROM boots ORDER BY boot`,
+		`SELECT * FROM lane ORDER BY org, kind`,
+		`SELECT * FROM clock`,
+	)
+}
