@@ -125,7 +125,7 @@ func importKeyFrom(text jsontext.Value) (key.Create, error) {
 	}
 	create := key.Create{
 		Issued: key.Issued{Prefix: k.Prefix, LastFour: k.LastFour}, Name: events.ClearText(k.Name),
-		ExternalID: events.ClearText(k.ExternalID), Status: events.Status(k.Status),
+		ExternalID: events.ClearText(k.ExternalID), DataSubject: events.DataSubject(k.DataSubject), Status: events.Status(k.Status),
 	}
 	var err error
 	if create.Issued.Digest, err = key.ParseDigest(k.Digest.Alg, k.Digest.Value); err != nil {

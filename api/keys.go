@@ -119,7 +119,7 @@ func (s *Server) createKey(ctx context.Context, c *call) (reply, error) {
 	}
 	create := commands.CreateKey{Prefix: body.Prefix, Create: key.Create{
 		Kind: events.KeyKind(body.Kind), Role: events.Role(body.Role), Name: events.ClearText(body.Name),
-		ExternalID: events.ClearText(body.ExternalID),
+		ExternalID: events.ClearText(body.ExternalID), DataSubject: events.DataSubject(body.DataSubject),
 	}}
 	if create.Metadata, err = metadataFrom(body.Metadata); err != nil {
 		return reply{}, err

@@ -174,6 +174,7 @@ func (s *Server) showProfile(p catalog.Profile) wire.Profile {
 		UpdatedAt: p.UpdatedAt.Std(), Position: s.position(p.Position),
 	}
 }
+		Sealing: string(p.Sealing),
 
 func (s *Server) showPermissions(p catalog.Permissions) wire.Permissions {
 	out := wire.Permissions{Permissions: []wire.Permission{}}

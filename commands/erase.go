@@ -2,12 +2,17 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/erasure"
 	"github.com/keyledger/keyledger/events"
 )
+
+// ErrNotDestroyed says that an erasure is recorded, and that what opens the texts is
+// not known to be destroyed. Whoever follows the ledger goes on with it.
+var ErrNotDestroyed = errors.New("commands: an erasure is recorded and not finished")
 
 // Erased tells what became of a wish to erase a data subject.
 type Erased struct {
@@ -21,8 +26,8 @@ type Erased struct {
 // does so too, should this server not come to it; see [Service.FinishErasure]. What
 // was stored in clear before the organization had its texts sealed stays.
 //
-// It can be done in an organization that has ended. When it ends with an error after
-// the fact was recorded the error says so, and to repeat the wish finishes it.
+// It can be done in an organization that has ended. With [ErrNotDestroyed] the fact
+// is recorded; to repeat the wish finishes it, or tells that it is finished.
 func (s *Service) EraseSubject(ctx context.Context, w Wish, org events.OrgID, subject events.DataSubject) (Erased, error) {
 	if err := w.Principal.authorizeOrg(org); err != nil {
 		return Erased{}, err
@@ -71,7 +76,7 @@ func (s *Service) EraseSubject(ctx context.Context, w Wish, org events.OrgID, su
 		return Erased{Outcome: out, Keys: destroy}, err
 	}
 	if _, err := s.FinishErasure(ctx, org, subject, destroy); err != nil {
-		return Erased{}, fmt.Errorf("%w: the erasure is recorded, and what opens the texts is not destroyed yet; it will be, and repeating the request tells when: %w", events.ErrOutcomeUnknown, err)
+		return Erased{Outcome: out}, fmt.Errorf("%w: %w", ErrNotDestroyed, err)
 	}
 	return Erased{Outcome: s.answer(ctx, o, out), Keys: destroy}, nil
 }

@@ -22,6 +22,7 @@ type ImportKey struct {
 	CreatedAt   *time.Time        `json:"created_at,omitempty" doc:"When it was created there, which its age is counted from; now unless given."`
 	Metadata    map[string]string `json:"metadata,omitempty" maxProperties:"32"`
 	ExternalID  string            `json:"external_id,omitzero" maxLength:"200"`
+	DataSubject string            `json:"data_subject,omitzero" maxLength:"63" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" example:"user-4711" doc:"Pseudonym of whom the key's texts tell of; the key's own id unless given."`
 	Status      string            `json:"status,omitzero" enum:"ACTIVE,INACTIVE" doc:"ACTIVE unless given."`
 }
 

@@ -33,6 +33,7 @@ type Policy struct {
 	RotationDueAfter string   `json:"rotation_due_after,omitzero" maxLength:"16" example:"180d" doc:"Age at which a key should be rotated: 90d unless set, never for none."`
 	ExpiryNotices    []string `json:"expiry_notices,omitempty" maxItems:"5" example:"[\"14d\",\"1d\"]" doc:"How long before a key ends a key.expiring event tells of it: <n>d, <n>mo or <n>y, the longest first."`
 	Signals          Signals  `json:"signals,omitzero" doc:"What is told of how keys are used."`
+	Sealing          string   `json:"sealing,omitzero" enum:"on,off" doc:"on has every text that may name a person or a place stored sealed, so that it can be erased: names, external ids, metadata and reasons of keys, and what comes with their uses. It cannot be switched off again, and what was stored before stays in clear."`
 }
 
 // Signals say what is told of how keys are used.
@@ -91,12 +92,13 @@ type UpdatePolicy struct {
 	RotationDueAfter Optional[string]        `json:"rotation_due_after,omitzero" maxLength:"16"`
 	ExpiryNotices    Optional[[]string]      `json:"expiry_notices,omitzero" maxItems:"5" doc:"Takes the place of the whole list."`
 	Signals          Optional[UpdateSignals] `json:"signals,omitzero" doc:"Members that are given change, null clears one."`
+	Sealing          Optional[string]        `json:"sealing,omitzero" enum:"on,off" doc:"on stays on."`
 }
 
 // IsZero reports whether nothing is patched.
 func (p UpdatePolicy) IsZero() bool {
 	return p.DefaultPrefix.IsZero() && p.DefaultExpiresIn.IsZero() && p.MaxKeyLifetime.IsZero() && p.ExpiryRequired.IsZero() &&
-		p.ExpiryChoices.IsZero() && p.NameRequired.IsZero() && p.RotationDueAfter.IsZero() && p.ExpiryNotices.IsZero() && p.Signals.IsZero()
+		p.ExpiryChoices.IsZero() && p.NameRequired.IsZero() && p.RotationDueAfter.IsZero() && p.ExpiryNotices.IsZero() && p.Signals.IsZero() && p.Sealing.IsZero()
 }
 
 // UpdateSignals is a merge patch of signals.
@@ -232,6 +234,7 @@ type CreateKey struct {
 	Kind        string            `json:"kind,omitzero" enum:"api,management" doc:"api unless given."`
 	Role        string            `json:"role,omitzero" enum:"owner,admin,member,auditor,verifier,resolver" doc:"Of a key of kind management."`
 	Reason      string            `json:"reason,omitzero" maxLength:"1000" doc:"Why, for the audit log."`
+	DataSubject string            `json:"data_subject,omitzero" maxLength:"63" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" example:"user-4711" doc:"Pseudonym of whom the key's texts tell of, for all of its life and that of its successors: what POST …/audit/erase takes. It is stored in clear and never erased, so that a name or an address is none. The key's own id unless given."`
 }
 
 // UpdateKey is a merge patch of a key. Permissions and scope are values and are

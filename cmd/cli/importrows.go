@@ -33,7 +33,7 @@ type importRow struct {
 // importColumns are those of a CSV, beside metadata.NAME.
 var importColumns = []string{
 	"digest", "alg", "name", "prefix", "last_four", "permissions", "workspaces", "profile",
-	"expires_at", "expires_in", "created_at", "external_id", "status",
+	"expires_at", "expires_in", "created_at", "external_id", "data_subject", "status",
 }
 
 const metadataColumn = "metadata."
@@ -319,6 +319,8 @@ func (r *importRow) set(column, value string) error {
 		k.ExpiresIn = value
 	case "external_id":
 		k.ExternalID = value
+	case "data_subject":
+		k.DataSubject = value
 	case "status":
 		k.Status = strings.ToUpper(value)
 	default:

@@ -79,8 +79,8 @@ func (k *keySettings) expiry() (*time.Time, error) {
 
 func (a *app) keysCreateCommand() *cobra.Command {
 	var (
-		k                              keySettings
-		prefix, externalID, kind, role string
+		k                                       keySettings
+		prefix, externalID, subject, kind, role string
 	)
 	c := &cobra.Command{
 		Use: "create", Short: "Create a key, and show its secret once", Args: takes(),
@@ -102,6 +102,7 @@ organization's policy has choices of its own.`,
 	k.flags(f)
 	f.StringVar(&prefix, "prefix", "", "`beginning` of the key, such as acme_live (default: the organization's)")
 	f.StringVar(&externalID, "external-id", "", "`id` by which another system knows it")
+	f.StringVar(&subject, "data-subject", "", "`pseudonym` of whom the key's texts tell of, for audit erase (default: the key's own id)")
 	f.StringVar(&kind, "kind", "", "`kind`: api, or management for a key to this ledger itself")
 	f.StringVar(&role, "role", "", "`role` of a management key: owner, admin, member, auditor, verifier or resolver")
 	w := a.wishFlags(c, false)
@@ -111,7 +112,8 @@ organization's policy has choices of its own.`,
 		if err != nil {
 			return err
 		}
-		body.Prefix, body.ExternalID, body.Kind, body.Role, body.Reason = prefix, externalID, kind, role, w.reason
+		body.Prefix, body.ExternalID, body.DataSubject = prefix, externalID, subject
+		body.Kind, body.Role, body.Reason = kind, role, w.reason
 		s, org, err := a.openOrg(cmd)
 		if err != nil {
 			return err

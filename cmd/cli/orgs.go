@@ -29,6 +29,7 @@ type orgSettings struct {
 	choices                                 []string
 	expiryRequired, nameRequired            bool
 	denialsPerMinute                        int
+	sealing                                 string
 }
 
 func (o *orgSettings) flags(f *pflag.FlagSet) {
@@ -47,6 +48,7 @@ func (o *orgSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.newSource, "signal-new-source", "", "`on` or off: whether key.new_source tells of uses from a new source")
 	f.StringVar(&o.denialsSpike, "signal-denials-spike", "", "`on` or off: whether key.denials_spike tells of a burst of denials")
 	f.IntVar(&o.denialsPerMinute, "denials-per-minute", 0, "how many `denials` of a key within a minute are a burst")
+	f.StringVar(&o.sealing, "sealing", "", "`on` has texts that may name a person stored sealed, so that they can be erased; it stays on")
 }
 
 // policy is what the flags say of a new organization's policy.
@@ -55,6 +57,7 @@ func (o *orgSettings) policy() wire.Policy {
 		DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, MaxKeyLifetime: o.policyLifetime, ExpiryRequired: o.expiryRequired,
 		ExpiryChoices: o.choices, NameRequired: o.nameRequired, RotationDueAfter: o.rotation, ExpiryNotices: o.notices,
 		Signals: wire.Signals{NewSource: o.newSource, DenialsSpike: o.denialsSpike, DenialsPerMinute: o.denialsPerMinute},
+		Sealing: o.sealing,
 	}
 }
 
@@ -224,6 +227,7 @@ func (o *orgSettings) patchPolicy(f *pflag.FlagSet) wire.UpdatePolicy {
 		NameRequired:     givenValue(f, "name-required", o.nameRequired, false),
 		RotationDueAfter: given(f, "rotation-due-after", o.rotation),
 		ExpiryNotices:    givenValue(f, "expiry-notices", o.notices, len(o.notices) == 0),
+		Sealing:          given(f, "sealing", o.sealing),
 	}
 	signals := wire.UpdateSignals{
 		NewSource:        given(f, "signal-new-source", o.newSource),

@@ -211,6 +211,7 @@ func (a *app) orgFields(o wire.Organization, revision string) []field {
 		{"rotation due after", cmp.Or(o.Policy.RotationDueAfter, string(events.DefaultRotationDueAfter))},
 		{"notices of expiry", strings.Join(o.Policy.ExpiryNotices, ", ")},
 		{"signals", signalsText(o.Policy.Signals)},
+		{"sealing", o.Policy.Sealing},
 		{"created", at(o.CreatedAt)},
 		{"changed", changedText(o.CreatedAt, o.UpdatedAt)},
 		{"revision", revision},
