@@ -3,6 +3,7 @@ package permission
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math/bits"
 	"strings"
 )
@@ -107,6 +108,17 @@ func ParseQuery(text string) (Query, error) {
 
 // Text returns the query as it was written.
 func (q *Query) Text() string { return q.text }
+
+// Names returns the names and grants that the query asks about, from left to right.
+func (q *Query) Names() iter.Seq[Grant] {
+	return func(yield func(Grant) bool) {
+		for _, t := range q.terms[:q.n] {
+			if !yield(Grant(q.text[t.from:t.to])) {
+				return
+			}
+		}
+	}
+}
 
 // Clone returns the query with a text of its own, for who parsed it in memory
 // that is used again.

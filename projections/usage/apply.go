@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -20,6 +19,8 @@ import (
 // of this ledger is a finding. An error that wraps [ErrBlock] names a position out
 // of order; the view then stands before the first of these blocks, for good.
 func (v *View) Apply(ctx context.Context, blocks []uses.Message) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if err := v.load(ctx); err != nil {
 		return err
 	}
@@ -35,7 +36,7 @@ func (v *View) Apply(ctx context.Context, blocks []uses.Message) error {
 		err = v.recall(ctx, c)
 	}
 	if err == nil {
-		err = v.db.Update(ctx, v.at, last, func(tx *sqlview.Tx) error { return c.write(tx, v.memory) })
+		err = v.db.Update(ctx, v.at, last, func(tx *sqlview.Tx) error { return c.write(tx, v.known) })
 	}
 	if err != nil {
 		// What was counted in memory is not in the file.
@@ -43,7 +44,7 @@ func (v *View) Apply(ctx context.Context, blocks []uses.Message) error {
 		return err
 	}
 	v.at, v.clock = last, c.clock
-	v.memory.shrink()
+	v.known.shrink()
 	if c.news {
 		v.news.Store(uint64(last))
 	}
@@ -54,12 +55,16 @@ func (v *View) Apply(ctx context.Context, blocks []uses.Message) error {
 type changes struct {
 	seen     *uses.Continuity
 	trimmed  bool
-	keys     map[keyName]*keyUse
+	orgs     map[events.OrgID]*orgUse
+	met      []*keyUse // those of all organizations, in the order in which they were met
+	metOrgs  []*orgUse
 	sources  map[sourceName]*sourceUse
-	met      []*sourceUse // the same, in order
+	places   []*sourceUse // the same, in order
 	denied   map[minuteName]denied
+	refused  map[refusalName]int64
+	blocks   []block
 	findings []Finding
-	boots    map[bootName]events.Position // with the position met first
+	boots    map[bootName]events.Position // with the position of its first block
 	series   map[seriesName]struct{}
 	// clock is the minute until which blocks were stored, clockWas what it was
 	// before these.
@@ -68,10 +73,35 @@ type changes struct {
 	news bool
 }
 
+// orgUse is what some blocks tell of an organization.
+type orgUse struct {
+	org   events.OrgID
+	keys  map[events.KeyID]*keyUse
+	spans spans
+}
+
 // keyUse is what some blocks tell of a key.
 type keyUse struct {
 	LastUse
-	recent *sourceUse
+	name        keyName
+	recent      *sourceUse
+	spans       spans
+	permissions []permissionText
+}
+
+// permissionText is a permission or query that VALID uses asked for, and when last.
+type permissionText struct {
+	text string
+	at   events.Time
+}
+
+// block is a row of the table of blocks.
+type block struct {
+	org               events.OrgID
+	boot              bootName
+	position          events.Position
+	first, last, came uint64
+	from, to, stored  events.Time
 }
 
 type keyName struct {
@@ -93,8 +123,8 @@ type seriesName struct {
 // times is written once.
 func (v *View) read(blocks []uses.Message) (*changes, error) {
 	c := &changes{
-		seen: v.seen, clock: v.clock, clockWas: v.clock, keys: make(map[keyName]*keyUse),
-		sources: make(map[sourceName]*sourceUse), denied: make(map[minuteName]denied),
+		seen: v.seen, clock: v.clock, clockWas: v.clock, orgs: make(map[events.OrgID]*orgUse),
+		sources: make(map[sourceName]*sourceUse), denied: make(map[minuteName]denied), refused: make(map[refusalName]int64),
 		boots: make(map[bootName]events.Position), series: make(map[seriesName]struct{}),
 	}
 	at := v.at
@@ -156,20 +186,41 @@ func (c *changes) add(r uses.Message, b uses.Block) {
 	for _, f := range findings {
 		c.findings = append(c.findings, Finding{Position: r.Position, Finding: f})
 	}
+	if len(b.Uses) == 0 {
+		return
+	}
+	o := c.orgs[b.Org]
+	if o == nil {
+		o = &orgUse{org: b.Org, keys: make(map[events.KeyID]*keyUse)}
+		c.orgs[b.Org] = o
+		c.metOrgs = append(c.metOrgs, o)
+	}
+	if fresh != 0 {
+		c.blocks = append(c.blocks, block{
+			org: b.Org, boot: boot, position: r.Position, first: b.First, last: b.Last, came: fresh,
+			from: noLater(b.From, r.Stored), to: noLater(b.To, r.Stored), stored: r.Stored,
+		})
+	}
 	// A block that comes again moves nothing: the latest time wins, a source is as
 	// well known as before, and only what is new is counted.
 	for i := range b.Uses {
 		u := &b.Uses[i]
-		name := keyName{b.Org, u.Key}
-		l := c.keys[name]
-		if l == nil {
-			l = &keyUse{LastUse: LastUse{Key: u.Key}}
-			c.keys[name] = l
+		k := o.keys[u.Key]
+		if k == nil {
+			k = &keyUse{LastUse: LastUse{Key: u.Key}, name: keyName{b.Org, u.Key}}
+			o.keys[u.Key] = k
+			c.met = append(c.met, k)
 		}
-		l.add(u, r.Stored)
-		c.source(name, &l.recent, u, b.Verifier, r)
+		at := noLater(u.At, r.Stored)
+		k.add(u, at)
+		s := c.source(k, u, at, b.Verifier, r)
 		if fresh != 0 && b.First+uint64(i) >= fresh {
-			c.deny(name, u, r)
+			o.spans.add(at, u.Code, r.Position)
+			k.spans.add(at, u.Code, r.Position)
+			if u.Code != events.CodeValid {
+				c.deny(k.name, u, at, r)
+				c.refuse(k.name, u.Code, at, s)
+			}
 		}
 	}
 }
@@ -177,31 +228,45 @@ func (c *changes) add(r uses.Message, b uses.Block) {
 // add moves what is known of a key to a later use. No use happened after it was
 // stored, whatever the verifier's clock said: one that runs ahead must not make
 // a key look used for years to come.
-func (l *LastUse) add(u *uses.Use, stored events.Time) {
-	at := noLater(u.At, stored)
-	if at >= l.SeenAt {
-		l.SeenAt, l.SeenCode = at, u.Code
+func (k *keyUse) add(u *uses.Use, at events.Time) {
+	if at >= k.SeenAt {
+		k.SeenAt, k.SeenCode = at, u.Code
 	}
-	if u.Code == events.CodeValid && at >= l.At {
-		l.At, l.Permission, l.Workspace = at, u.Permission, u.Workspace
+	if u.Code != events.CodeValid {
+		return
 	}
+	if at >= k.At {
+		k.At, k.Permission, k.Workspace = at, u.Permission, u.Workspace
+	}
+	if u.Permission == "" {
+		return
+	}
+	for i := range k.permissions {
+		if p := &k.permissions[i]; p.text == u.Permission {
+			p.at = max(p.at, at)
+			return
+		}
+	}
+	k.permissions = append(k.permissions, permissionText{u.Permission, at})
 }
 
-func (c *changes) write(tx *sqlview.Tx, m *memory) error {
+func (c *changes) write(tx *sqlview.Tx, m *known) error {
 	if c.trimmed {
 		if _, err := tx.Exec(`INSERT INTO beginning VALUES (1)`); err != nil {
 			return err
 		}
 	}
-	if err := c.writeKeys(tx); err != nil {
-		return err
+	for _, write := range []func(*sqlview.Tx, *known) error{
+		c.writeOrgs, c.writeKeys, c.writeSources, c.writePermissions, c.writeRefusals, c.writeDenials, c.writeFindings, c.writeBoots, c.writeBlocks,
+	} {
+		if err := write(tx, m); err != nil {
+			return err
+		}
 	}
-	if err := c.writeSources(tx, m); err != nil {
-		return err
-	}
-	if err := c.writeDenials(tx); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (c *changes) writeFindings(tx *sqlview.Tx, _ *known) error {
 	n := 0
 	for i, f := range c.findings {
 		if n++; i == 0 || c.findings[i-1].Position != f.Position {
@@ -214,7 +279,14 @@ func (c *changes) write(tx *sqlview.Tx, m *memory) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (c *changes) writeBoots(tx *sqlview.Tx, m *known) error {
 	for name, place := range c.boots {
+		if _, ok := m.places[name]; !ok {
+			m.places[name] = place
+		}
 		if err := c.writeBoot(tx, name, place); err != nil {
 			return err
 		}
@@ -222,24 +294,11 @@ func (c *changes) write(tx *sqlview.Tx, m *memory) error {
 	return nil
 }
 
-func (c *changes) writeKeys(tx *sqlview.Tx) error {
-	// In the order of the table: neighbours share pages.
-	names := make([]keyName, 0, len(c.keys))
-	for name := range c.keys {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, inOrder)
-	for _, name := range names {
-		l := c.keys[name]
-		_, err := tx.Exec(`INSERT INTO last_used AS l VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET
-			permission = iif(excluded.at >= ifnull(l.at, 0), excluded.permission, l.permission),
-			workspace  = iif(excluded.at >= ifnull(l.at, 0), excluded.workspace, l.workspace),
-			at         = iif(excluded.at >= ifnull(l.at, 0), excluded.at, l.at),
-			seen_code  = iif(excluded.seen_at >= l.seen_at, excluded.seen_code, l.seen_code),
-			seen_at    = max(excluded.seen_at, l.seen_at)`,
-			string(name.org), name.key.String(), int64(l.At), l.Permission, l.Workspace, int64(l.SeenAt), int(l.SeenCode))
-		if err != nil {
+func (c *changes) writeBlocks(tx *sqlview.Tx, m *known) error {
+	for i := range c.blocks {
+		b := &c.blocks[i]
+		if _, err := tx.Exec(`INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, int64(b.position), m.orgs[b.org], int64(m.places[b.boot]),
+			int64(b.first), int64(b.last-b.first+1), int64(b.came), int64(b.from), int64(b.to), int64(b.stored)); err != nil {
 			return err
 		}
 	}
@@ -285,7 +344,7 @@ func (v *View) load(ctx context.Context) error {
 	if v.seen != nil {
 		return nil
 	}
-	seen := &uses.Continuity{}
+	seen, k := &uses.Continuity{}, newKnown()
 	var at int64
 	var clock events.Time
 	err := v.db.Snapshot(ctx, func(tx *sql.Tx) error {
@@ -300,7 +359,11 @@ func (v *View) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return loadBoots(ctx, tx, func(b uses.Boot) {
+		if err := k.load(ctx, tx); err != nil {
+			return err
+		}
+		return loadBoots(ctx, tx, func(b uses.Boot, place events.Position) {
+			k.places[bootName{b.Verifier, b.ID}] = place
 			if b.Series = series[bootName{b.Verifier, b.ID}]; b.Series == nil {
 				b.Series = make(map[events.OrgID]uses.Series)
 			}
@@ -310,7 +373,7 @@ func (v *View) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("usage: load: %w", err)
 	}
-	v.seen, v.at, v.clock, v.memory = seen, events.Position(at), clock, newMemory()
+	v.seen, v.at, v.clock, v.known = seen, events.Position(at), clock, k
 	return nil
 }
 
@@ -340,8 +403,8 @@ func loadSeries(ctx context.Context, tx *sql.Tx) (map[bootName]map[events.OrgID]
 	return all, rows.Err()
 }
 
-func loadBoots(ctx context.Context, tx *sql.Tx, each func(uses.Boot)) error {
-	rows, err := tx.QueryContext(ctx, `SELECT verifier, boot, marked, bound, began, seen, ended FROM boots ORDER BY place`)
+func loadBoots(ctx context.Context, tx *sql.Tx, each func(uses.Boot, events.Position)) error {
+	rows, err := tx.QueryContext(ctx, `SELECT verifier, boot, place, marked, bound, began, seen, ended FROM boots ORDER BY place`)
 	if err != nil {
 		return err
 	}
@@ -349,7 +412,8 @@ func loadBoots(ctx context.Context, tx *sql.Tx, each func(uses.Boot)) error {
 	for rows.Next() {
 		var boot string
 		var b uses.Boot
-		if err := rows.Scan(&b.Verifier, &boot, &b.Marked, &b.Bound, &b.Began, &b.Seen, &b.Ended); err != nil {
+		var place events.Position
+		if err := rows.Scan(&b.Verifier, &boot, &place, &b.Marked, &b.Bound, &b.Began, &b.Seen, &b.Ended); err != nil {
 			return err
 		}
 		id, err := uuid.Parse(boot)
@@ -357,7 +421,7 @@ func loadBoots(ctx context.Context, tx *sql.Tx, each func(uses.Boot)) error {
 			return err
 		}
 		b.ID = uses.BootID(id)
-		each(b)
+		each(b, place)
 	}
 	return rows.Err()
 }

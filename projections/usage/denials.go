@@ -44,11 +44,11 @@ type denied struct {
 }
 
 // deny counts a use that was denied, unless it comes too late.
-func (c *changes) deny(name keyName, u *uses.Use, r uses.Message) {
+func (c *changes) deny(name keyName, u *uses.Use, at events.Time, r uses.Message) {
 	if !denial(u.Code) {
 		return
 	}
-	from := wholeMinute(noLater(u.At, r.Stored))
+	from := wholeMinute(at)
 	if from < c.clock-lateBy {
 		return
 	}
@@ -58,7 +58,7 @@ func (c *changes) deny(name keyName, u *uses.Use, r uses.Message) {
 	c.denied[minuteName{name, from}] = d
 }
 
-func (c *changes) writeDenials(tx *sqlview.Tx) error {
+func (c *changes) writeDenials(tx *sqlview.Tx, _ *known) error {
 	names := make([]minuteName, 0, len(c.denied))
 	for name := range c.denied {
 		names = append(names, name)

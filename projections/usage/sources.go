@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"slices"
 	"strings"
 
@@ -20,31 +19,26 @@ import (
 // then what there was to tell, and shall not fill the file.
 const maxSources = 2 + 2*events.MaxNewSources
 
-// maxKnown bounds the sources that are remembered over all keys, so that a key in
-// use is not looked up for every slice: at most 128 bytes of a text and as much
-// again around it make 32 MiB.
-const maxKnown = 1 << 17
-
 // minute is the unit of the clock here.
 const minute = events.Time(60_000_000)
 
 func wholeMinute(t events.Time) events.Time { return t - t%minute }
 
 // sourceOf is where a use came from: the client's address where it is recorded,
-// else the program that it says it is.
+// else the program that it says it is. A text that was left out tells nothing.
 func sourceOf(u *uses.Use) (events.SourceKind, string) {
 	switch {
-	case u.ClientIP != "":
+	case u.ClientIP != "" && u.ClientIP != uses.SealedNone:
 		return events.SourceClientIP, u.ClientIP
-	case u.UserAgent != "":
+	case u.UserAgent != "" && u.UserAgent != uses.SealedNone:
 		return events.SourceUserAgent, u.UserAgent
 	default:
 		return "", ""
 	}
 }
 
-// known is what the file holds of a key's sources.
-type known []knownSource
+// sources are what the file holds of a key's.
+type sources []knownSource
 
 type knownSource struct {
 	kind   events.SourceKind
@@ -52,39 +46,8 @@ type knownSource struct {
 	last   events.Time
 }
 
-func (k known) find(kind events.SourceKind, source string) int {
+func (k sources) find(kind events.SourceKind, source string) int {
 	return slices.IndexFunc(k, func(s knownSource) bool { return s.source == source && s.kind == kind })
-}
-
-// memory is what is remembered of the file, so that it need not be read. It holds
-// nothing that is not in the file.
-type memory struct {
-	keys    map[keyName]known
-	sources int
-}
-
-func newMemory() *memory { return &memory{keys: make(map[keyName]known)} }
-
-func (m *memory) put(name keyName, k known) {
-	m.sources += 1 + len(k) - len(m.keys[name])
-	if _, had := m.keys[name]; had {
-		m.sources--
-	}
-	m.keys[name] = k
-}
-
-// shrink forgets some of what is remembered, whichever, when that is too much.
-func (m *memory) shrink() {
-	if m.sources <= maxKnown {
-		return
-	}
-	for name, k := range m.keys {
-		if m.sources <= maxKnown/2 {
-			return
-		}
-		m.sources -= 1 + len(k)
-		delete(m.keys, name)
-	}
 }
 
 // sourceName names a source of a key.
@@ -105,24 +68,25 @@ type sourceUse struct {
 	position events.Position
 }
 
-// source notes where a use came from. recent is the key's last source, which most
-// often it still is.
-func (c *changes) source(name keyName, recent **sourceUse, u *uses.Use, verifier events.VerifierID, r uses.Message) {
+// source notes where a use came from, nil when it tells nothing of that.
+func (c *changes) source(k *keyUse, u *uses.Use, at events.Time, verifier events.VerifierID, r uses.Message) *sourceUse {
 	kind, source := sourceOf(u)
 	if kind == "" {
-		return
+		return nil
 	}
-	s := *recent
+	// Most often it is where the key's last use came from.
+	s := k.recent
 	if s == nil || s.source != source || s.kind != kind {
-		full := sourceName{name, kind, source}
+		full := sourceName{k.name, kind, source}
 		if s = c.sources[full]; s == nil {
-			s = &sourceUse{sourceName: full, at: noLater(u.At, r.Stored), verifier: verifier, code: u.Code, position: r.Position}
+			s = &sourceUse{sourceName: full, at: at, verifier: verifier, code: u.Code, position: r.Position}
 			c.sources[full] = s
-			c.met = append(c.met, s)
+			c.places = append(c.places, s)
 		}
-		*recent = s
+		k.recent = s
 	}
-	s.last = max(s.last, wholeMinute(noLater(u.At, r.Stored)))
+	s.last = max(s.last, wholeMinute(at))
+	return s
 }
 
 // noLater is when a use happened: not after it was stored, whatever the verifier's
@@ -134,68 +98,14 @@ func noLater(at, stored events.Time) events.Time {
 	return at
 }
 
-// recall reads what the file holds of the sources of keys that are not remembered.
-func (v *View) recall(ctx context.Context, c *changes) error {
-	missing := make(map[events.OrgID]map[events.KeyID]struct{})
-	for _, s := range c.met {
-		if _, ok := v.memory.keys[s.keyName]; ok {
-			continue
-		}
-		if missing[s.org] == nil {
-			missing[s.org] = make(map[events.KeyID]struct{})
-		}
-		missing[s.org][s.key] = struct{}{}
-	}
-	for org, keys := range missing {
-		ids := make([]events.KeyID, 0, len(keys))
-		for id := range keys {
-			ids = append(ids, id)
-		}
-		found, err := v.sourcesOf(ctx, org, ids)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			v.memory.put(keyName{org, id}, found[id])
-		}
-	}
-	return nil
-}
-
-func (v *View) sourcesOf(ctx context.Context, org events.OrgID, keys []events.KeyID) (map[events.KeyID]known, error) {
-	list, err := json.Marshal(keys)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := v.db.Query(ctx, `SELECT s.key, s.kind, s.source, s.last_at FROM json_each(?) AS wanted
-		CROSS JOIN source AS s ON s.org = ? AND s.key = wanted.value`, string(list), string(org))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	found := make(map[events.KeyID]known)
-	for rows.Next() {
-		var text string
-		var s knownSource
-		if err := rows.Scan(&text, &s.kind, &s.source, &s.last); err != nil {
-			return nil, err
-		}
-		key, err := events.ParseKeyID(text)
-		if err != nil {
-			return nil, err
-		}
-		found[key] = append(found[key], s)
-	}
-	return found, rows.Err()
-}
-
 // writeSources writes what is new of sources: those that were never met before, in
 // the order in which they were met, as long as there is room for them, and of
 // others the minute of the last use. The file then holds the same however the
 // blocks were sliced.
-func (c *changes) writeSources(tx *sqlview.Tx, m *memory) error {
-	for _, s := range c.met {
-		k := m.keys[s.keyName]
+func (c *changes) writeSources(tx *sqlview.Tx, m *known) error {
+	for _, s := range c.places {
+		of := m.keys[s.keyName]
+		k := of.sources
 		i := k.find(s.kind, s.source)
 		switch {
 		case i < 0 && len(k) >= maxSources:
@@ -206,7 +116,8 @@ func (c *changes) writeSources(tx *sqlview.Tx, m *memory) error {
 				return err
 			}
 			c.news = c.news || news
-			m.put(s.keyName, append(k, knownSource{s.kind, s.source, s.last}))
+			of.sources = append(k, knownSource{s.kind, s.source, s.last})
+			m.size++
 		case k[i].last < s.last:
 			if _, err := tx.Exec(`UPDATE source SET last_at = ? WHERE org = ? AND key = ? AND kind = ? AND source = ?`,
 				int64(s.last), string(s.org), s.key.String(), string(s.kind), s.source); err != nil {

@@ -111,8 +111,8 @@ func TestSourcesAreBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "usage.db")
 	v := open(t, path)
 	apply(t, v, s.messages[:2])
-	if len(v.memory.keys[keyName{"acme", key(1)}]) != maxSources {
-		t.Errorf("%d are remembered", len(v.memory.keys[keyName{"acme", key(1)}]))
+	if len(v.known.keys[keyName{"acme", key(1)}].sources) != maxSources {
+		t.Errorf("%d are remembered", len(v.known.keys[keyName{"acme", key(1)}].sources))
 	}
 	again := open(t, path)
 	apply(t, again, s.messages)
@@ -129,19 +129,19 @@ func TestSourcesAreBounded(t *testing.T) {
 
 // What is remembered is bounded, too, and forgotten without harm.
 func TestMemoryIsBounded(t *testing.T) {
-	m := newMemory()
+	m := newKnown()
 	for i := range maxKnown {
 		name := keyName{"acme", events.KeyID{0: byte(i >> 16), 1: byte(i >> 8), 2: byte(i)}}
-		m.put(name, make(known, 1))
-		m.put(name, make(known, 2))
+		m.keys[name] = &keyMemory{sources: make(sources, 2)}
+		m.size += m.keys[name].size()
 		m.shrink()
 	}
 	count := 0
 	for _, k := range m.keys {
-		count += 1 + len(k)
+		count += k.size()
 	}
-	if count != m.sources || count > maxKnown || len(m.keys) == 0 {
-		t.Errorf("%d are counted, %d are there", m.sources, count)
+	if count != m.size || count > maxKnown || len(m.keys) == 0 {
+		t.Errorf("%d are counted, %d are there", m.size, count)
 	}
 }
 
@@ -280,9 +280,9 @@ func TestRebuildOfSources(t *testing.T) {
 }
 
 // memoryKeys is what is remembered, to be forgotten.
-func (v *View) memoryKeys() map[keyName]known {
-	if v.memory == nil {
+func (v *View) memoryKeys() map[keyName]*keyMemory {
+	if v.known == nil {
 		return nil
 	}
-	return v.memory.keys
+	return v.known.keys
 }

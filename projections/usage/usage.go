@@ -41,6 +41,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/keyledger/keyledger/events"
@@ -52,7 +53,7 @@ import (
 const Name = "usage"
 
 // projection is raised whenever the same blocks come to mean other rows.
-const projection = 3
+const projection = 4
 
 // FindingGap is a kind of finding of this view's own: the positions First to
 // Last of the stream were not there to be read, because they expired before, or
@@ -78,7 +79,105 @@ CREATE TABLE last_used (
 	workspace  TEXT NOT NULL,
 	seen_at    INTEGER NOT NULL,
 	seen_code  INTEGER NOT NULL,
+	no         INTEGER NOT NULL, -- names the key in other tables
+	-- The newest row of key_hours and of key_blocks for VALID uses, until a newer
+	-- one takes its place: most often that is the one to change.
+	hour       INTEGER NOT NULL,
+	hour_count INTEGER NOT NULL,
+	minute     INTEGER NOT NULL,
+	segment    INTEGER NOT NULL,
+	bits       INTEGER NOT NULL,
+	count      INTEGER NOT NULL,
+	from_us    INTEGER NOT NULL,
+	to_us      INTEGER NOT NULL,
 	PRIMARY KEY (org, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE orgs (
+	no             INTEGER PRIMARY KEY,
+	org            TEXT NOT NULL UNIQUE,
+	dropped_before INTEGER NOT NULL -- single uses before this are not told any more
+) STRICT;
+
+-- Which blocks hold uses of a key: of 64 of them one bit each, for each minute and
+-- verdict that the uses are of.
+CREATE TABLE key_blocks (
+	no      INTEGER NOT NULL,
+	minute  INTEGER NOT NULL, -- since 1970
+	code    INTEGER NOT NULL,
+	segment INTEGER NOT NULL, -- position / 64
+	bits    INTEGER NOT NULL, -- bit position % 64
+	count   INTEGER NOT NULL,
+	from_us INTEGER NOT NULL, -- of the first use, in the minute
+	to_us   INTEGER NOT NULL, -- of the last one
+	PRIMARY KEY (no, minute, code, segment)
+) STRICT, WITHOUT ROWID;
+
+-- The same for an organization.
+CREATE TABLE org_blocks (
+	no      INTEGER NOT NULL,
+	minute  INTEGER NOT NULL,
+	code    INTEGER NOT NULL,
+	segment INTEGER NOT NULL,
+	bits    INTEGER NOT NULL,
+	count   INTEGER NOT NULL,
+	from_us INTEGER NOT NULL,
+	to_us   INTEGER NOT NULL,
+	PRIMARY KEY (no, minute, code, segment)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blocks (
+	position INTEGER PRIMARY KEY,
+	org      INTEGER NOT NULL, -- orgs.no
+	boot     INTEGER NOT NULL, -- boots.place
+	first    INTEGER NOT NULL,
+	count    INTEGER NOT NULL,
+	fresh    INTEGER NOT NULL, -- the first number that came for the first time
+	from_at  INTEGER NOT NULL,
+	to_at    INTEGER NOT NULL,
+	stored   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE key_hours (
+	no    INTEGER NOT NULL,
+	hour  INTEGER NOT NULL, -- since 1970
+	code  INTEGER NOT NULL,
+	count INTEGER NOT NULL,
+	PRIMARY KEY (no, hour, code)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE org_hours (
+	no    INTEGER NOT NULL,
+	hour  INTEGER NOT NULL,
+	code  INTEGER NOT NULL,
+	count INTEGER NOT NULL,
+	PRIMARY KEY (no, hour, code)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE org_minutes (
+	no     INTEGER NOT NULL,
+	minute INTEGER NOT NULL,
+	code   INTEGER NOT NULL,
+	count  INTEGER NOT NULL,
+	PRIMARY KEY (no, minute, code)
+) STRICT, WITHOUT ROWID;
+
+-- Uses that were not VALID, by where they came from.
+CREATE TABLE key_denied (
+	no     INTEGER NOT NULL,
+	day    INTEGER NOT NULL, -- since 1970
+	code   INTEGER NOT NULL,
+	kind   TEXT NOT NULL,
+	source TEXT NOT NULL,
+	count  INTEGER NOT NULL,
+	PRIMARY KEY (no, day, code, kind, source)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE key_permission (
+	no         INTEGER NOT NULL,
+	permission TEXT NOT NULL,
+	minute     INTEGER NOT NULL, -- of the last VALID use
+	PRIMARY KEY (no, permission)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE source (
@@ -149,6 +248,13 @@ CREATE TABLE series (
 	PRIMARY KEY (verifier, boot, org)
 ) STRICT, WITHOUT ROWID;
 
+CREATE UNIQUE INDEX boots_place ON boots (place);
+
+CREATE TABLE numbers (
+	one  INTEGER PRIMARY KEY CHECK (one = 1),
+	last INTEGER NOT NULL -- the last number that a key got
+) STRICT;
+
 CREATE TABLE beginning (
 	trimmed INTEGER NOT NULL -- whether the stream's first blocks had expired
 ) STRICT;
@@ -158,6 +264,25 @@ CREATE VIEW unended AS
 		SELECT 1 FROM boots AS later WHERE later.verifier = boots.verifier AND later.place > boots.place
 	) AS superseded
 	FROM boots WHERE NOT ended;
+
+CREATE VIEW block AS
+	SELECT position, o.org, verifier, b.boot, first, first + count - 1 AS last, count, from_at, to_at, stored
+	FROM blocks JOIN orgs AS o ON o.no = blocks.org JOIN boots AS b ON b.place = blocks.boot;
+
+CREATE VIEW key_counts AS
+	SELECT org, key, hour * 3600000000 AS hour, code, count FROM (
+		SELECT org, key, h.hour, code, h.count FROM last_used AS l JOIN key_hours AS h ON h.no = l.no
+		UNION ALL SELECT org, key, hour, 1, hour_count FROM last_used WHERE hour_count > 0
+	);
+
+CREATE VIEW org_counts AS
+	SELECT org, hour * 3600000000 AS hour, code, count FROM orgs JOIN org_hours USING (no);
+
+CREATE VIEW permission_use AS
+	SELECT org, key, p.permission, p.minute * 60000000 AS at FROM last_used AS l JOIN key_permission AS p ON p.no = l.no;
+
+CREATE VIEW denied_source AS
+	SELECT org, key, day * 86400000000 AS day, code, kind, source, d.count FROM last_used AS l JOIN key_denied AS d ON d.no = l.no;
 `
 
 // Config says where the view is kept.
@@ -188,11 +313,13 @@ type View struct {
 	cfg Config
 	db  *sqlview.DB
 	dec *uses.Decoder
-	at  events.Position
+	// mu is held by who writes.
+	mu sync.Mutex
+	at events.Position
 	// As the file has it, nil when it must be read again.
-	seen   *uses.Continuity
-	memory *memory
-	clock  events.Time
+	seen  *uses.Continuity
+	known *known
+	clock events.Time
 	// news is how far there may be something that NewSources or Denials tells.
 	news atomic.Uint64
 }
@@ -233,12 +360,22 @@ func (v *View) News() events.Position { return events.Position(v.news.Load()) }
 func (v *View) Digest(ctx context.Context) (events.Position, [sha256.Size]byte, error) {
 	return v.db.Digest(ctx,
 		`SELECT * FROM last_used ORDER BY org, key`,
+		`SELECT * FROM orgs ORDER BY no`,
+		`SELECT * FROM key_blocks ORDER BY no, minute, code, segment`,
+		`SELECT * FROM org_blocks ORDER BY no, minute, code, segment`,
+		`SELECT * FROM blocks ORDER BY position`,
+		`SELECT * FROM key_hours ORDER BY no, hour, code`,
+		`SELECT * FROM org_hours ORDER BY no, hour, code`,
+		`SELECT * FROM org_minutes ORDER BY no, minute, code`,
+		`SELECT * FROM key_denied ORDER BY no, day, code, kind, source`,
+		`SELECT * FROM key_permission ORDER BY no, permission`,
 		`SELECT * FROM source ORDER BY org, key, kind, source`,
 		`SELECT * FROM denials ORDER BY minute, org, key`,
 		`SELECT * FROM clock`,
 		`SELECT * FROM findings ORDER BY position, n`,
 		`SELECT * FROM boots ORDER BY verifier, boot`,
 		`SELECT * FROM series ORDER BY verifier, boot, org`,
+		`SELECT * FROM numbers`,
 		`SELECT * FROM beginning`,
 	)
 }
