@@ -159,6 +159,7 @@ func showPolicy(p events.Policy) wire.Policy {
 		Signals: wire.Signals{
 			NewSource: string(p.Signals.NewSource), DenialsSpike: string(p.Signals.DenialsSpike), DenialsPerMinute: p.Signals.DenialsPerMinute,
 		},
+		Sealing: string(p.Sealing),
 	}
 }
 
@@ -174,7 +175,6 @@ func (s *Server) showProfile(p catalog.Profile) wire.Profile {
 		UpdatedAt: p.UpdatedAt.Std(), Position: s.position(p.Position),
 	}
 }
-		Sealing: string(p.Sealing),
 
 func (s *Server) showPermissions(p catalog.Permissions) wire.Permissions {
 	out := wire.Permissions{Permissions: []wire.Permission{}}
