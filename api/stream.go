@@ -32,6 +32,7 @@ type stream struct {
 	control   *http.ResponseController
 	requestID string
 	key       events.KeyID
+	principal commands.Principal
 	filter    audit.Filter
 	kinds     []events.Kind
 	at        events.Position
@@ -178,7 +179,7 @@ func (s *Server) openStream(c *call) (*stream, error) {
 	}
 	st := &stream{
 		server: s, w: c.w, r: c.r, control: http.NewResponseController(c.w), requestID: c.requestID,
-		key: c.principal.Actor.Key, recorded: time.Now(),
+		key: c.principal.Actor.Key, principal: c.principal, recorded: time.Now(),
 	}
 	if st.filter, err = streamFilter(c); err != nil {
 		return nil, err
@@ -394,7 +395,8 @@ func (st *stream) catchUp(ctx context.Context, until events.Position) error {
 func (st *stream) event(ctx context.Context, e *audit.Event) error {
 	fmt.Fprintf(&st.buf, "id: %s\nevent: %s\ndata: ", st.server.position(e.Position), e.Kind.Name())
 	// A stored body has no line breaks; a planted one must not forge events.
-	st.buf.Write(bytes.ReplaceAll(bytes.ReplaceAll(e.Raw, []byte("\r"), nil), []byte("\n"), []byte("\ndata: ")))
+	raw := st.server.document(ctx, st.principal, e.Subject.Org, e.Raw)
+	st.buf.Write(bytes.ReplaceAll(bytes.ReplaceAll(raw, []byte("\r"), nil), []byte("\n"), []byte("\ndata: ")))
 	st.buf.WriteString("\n\n")
 	if st.buf.Len() < streamChunk {
 		return nil
@@ -487,7 +489,7 @@ func tooSlow(took, patience time.Duration) error {
 func (s *Server) eventsEndpoint() endpoint {
 	return endpoint{
 		method: "GET", path: "/v1/events", id: "stream-events", tag: "Events", summary: "Follow events as they happen",
-		description: "Server-sent events: id is the position, event the type without its version, data the stored CloudEvents document. Begins after the position in the header Last-Event-ID, or else after, with the oldest first, and without both from now on; the header wins, so that a browser may come again to the address it began with. A position is good at every server of this ledger. One that no server has reached is refused with 400. " +
+		description: "Server-sent events: id is the position, event the type without its version, data the stored CloudEvents document, in which texts that are sealed are opened for role owner, admin or auditor; what was erased is (erased). Begins after the position in the header Last-Event-ID, or else after, with the oldest first, and without both from now on; the header wins, so that a browser may come again to the address it began with. A position is good at every server of this ledger. One that no server has reached is refused with 400. " +
 			"A comment with the position so far comes every 15 seconds. The key is judged again before anything is sent. 16 streams may be open with one key. " +
 			"A stream that the server ends says why in its last event: event is end, without an id, and data is a problem document. Its code is unauthenticated or forbidden when the key is not good any more, unavailable when the server stops or cannot read on, and slow_reader when the client did not take what it was sent within 30 seconds. Who takes nothing for 60 seconds is cut off without a word. Come again with Last-Event-ID: nothing is left out and nothing comes twice.",
 		who: "Role owner, admin, member or auditor, not limited to workspaces. A key of an organization sees its own events only.",

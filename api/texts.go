@@ -1,10 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
@@ -90,4 +94,97 @@ func (s *Server) opened(ctx context.Context, p commands.Principal, org events.Or
 		s.openers.again.Store(time.Now().Add(opensAgain).UnixNano())
 	}
 	return markSealed
+}
+
+// document shows a stored document to a caller: sealed texts stand in it as texts
+// in clear do. To whom they are not shown it stays as it is stored.
+func (s *Server) document(ctx context.Context, p commands.Principal, org events.OrgID, raw []byte) []byte {
+	if !bytes.Contains(raw, []byte(`"sealed`)) || !seesSealed(p, org) {
+		return raw
+	}
+	open := func(sealed events.Sealed) (string, bool) {
+		text := s.opened(ctx, p, org, sealed, seals.TextOfFact)
+		return text, text != markSealed
+	}
+	var out bytes.Buffer
+	// As compact as it is stored, and with every member in its place.
+	if err := unseal(jsontext.NewEncoder(&out), raw, open); err != nil {
+		return raw
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+// memberSealedReason is where the envelope has a sealed reason, as a text of JSON;
+// memberReason is where it has one in clear.
+const (
+	memberSealedReason = "sealedreason"
+	memberReason       = "reason"
+)
+
+// unseal copies a JSON value with every sealed text in it replaced that opens.
+func unseal(enc *jsontext.Encoder, value jsontext.Value, open func(events.Sealed) (string, bool)) error {
+	switch value.Kind() {
+	case '{':
+		var t events.Text
+		if json.Unmarshal(value, &t, json.RejectUnknownMembers(true)) == nil {
+			if text, ok := open(t.Sealed); ok {
+				return enc.WriteToken(jsontext.String(text))
+			}
+			return enc.WriteValue(value)
+		}
+	case '[':
+	default:
+		return enc.WriteValue(value)
+	}
+	dec := jsontext.NewDecoder(bytes.NewReader(value))
+	begin, err := dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	object := begin.Kind() == '{'
+	if err := enc.WriteToken(begin); err != nil {
+		return err
+	}
+	for dec.PeekKind() != '}' && dec.PeekKind() != ']' {
+		name := ""
+		if object {
+			token, err := dec.ReadToken()
+			if err != nil {
+				return err
+			}
+			name = token.String()
+		}
+		member, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		if err := unsealMember(enc, object, name, member, open); err != nil {
+			return err
+		}
+	}
+	end, err := dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	return enc.WriteToken(end)
+}
+
+// unsealMember copies a member of an object, or an element of a list.
+func unsealMember(enc *jsontext.Encoder, object bool, name string, value jsontext.Value, open func(events.Sealed) (string, bool)) error {
+	if !object {
+		return unseal(enc, value, open)
+	}
+	if name == memberSealedReason && value.Kind() == '"' {
+		var text string
+		var sealed events.Sealed
+		if json.Unmarshal(value, &text) == nil && json.Unmarshal([]byte(text), &sealed) == nil {
+			if reason, ok := open(sealed); ok {
+				return errors.Join(enc.WriteToken(jsontext.String(memberReason)), enc.WriteToken(jsontext.String(reason)))
+			}
+		}
+	}
+	if err := enc.WriteToken(jsontext.String(name)); err != nil {
+		return err
+	}
+	return unseal(enc, value, open)
 }

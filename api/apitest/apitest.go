@@ -26,6 +26,7 @@ import (
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/events/memory"
+	"github.com/keyledger/keyledger/events/seals"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
@@ -39,6 +40,7 @@ type Ledger interface {
 	commands.Log
 	projections.Source
 	recording.Sink
+	seals.SubjectStore
 }
 
 // Server is a server that answers.
@@ -48,9 +50,12 @@ type Server struct {
 	URL, Owner string
 	Ledger     Ledger
 	Positions  events.Positions
-	Config     api.Config
-	API        *api.Server
-	Handler    http.Handler
+	// Keys are the installation's own, and Subjects those of data subjects.
+	Keys     *seals.Keys
+	Subjects *seals.Subjects
+	Config   api.Config
+	API      *api.Server
+	Handler  http.Handler
 	// Recorder takes the uses.
 	Recorder *recording.Recorder
 	// Log is what it logged so far.
@@ -116,20 +121,29 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	owner, err := commands.NewOwner()
 	must(t, err)
 	must(t, commands.Begin(context.Background(), ledger, id, owner, installation.Signer{Name: "log", VerifierKey: "log+0+0"}, time.Now()))
-	return run(t, id, ledger, owner.Reveal(), "test", change)
+	text, err := seals.NewKey()
+	must(t, err)
+	key, err := seals.ParseKey(text)
+	must(t, err)
+	keys, err := seals.Make(context.Background(), ledger, key, id)
+	must(t, err)
+	return run(t, id, ledger, keys, owner.Reveal(), "test", change)
 }
 
 // Beside runs another server on the ledger of one, until the test ends: with
 // views, a verifier and an address of its own.
 func Beside(t testing.TB, s *Server, change ...func(*api.Config)) *Server {
 	t.Helper()
-	return run(t, s.Positions.Ledger, s.Ledger, s.Owner, "beside", change)
+	return run(t, s.Positions.Ledger, s.Ledger, s.Keys, s.Owner, "beside", change)
 }
 
-func run(t testing.TB, id events.LedgerID, ledger Ledger, owner string, name events.VerifierID, change []func(*api.Config)) *Server {
+func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owner string, name events.VerifierID, change []func(*api.Config)) *Server {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{t: t, Owner: owner, Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{}}
+	s := &Server{
+		t: t, Owner: owner, Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{},
+		Keys: keys, Subjects: seals.NewSubjects(keys, ledger, id),
+	}
 	log := slog.New(slog.NewJSONHandler(s.Log, nil))
 
 	idx, err := index.New(index.Config{Logger: log})
@@ -156,13 +170,14 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, owner string, name eve
 	must(t, err)
 	service, err := commands.New(commands.Config{
 		Log: ledger, Ledger: id, Configuration: configuration, Await: memory.WaitFor, Logger: log,
-		Holders: holders(ledger, catalogs, browse), Taken: idx.Taken,
+		Holders: holders(ledger, catalogs, browse), Taken: idx.Taken, Subjects: s.Subjects,
 	})
 	must(t, err)
 	s.Config = api.Config{
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
 		Audit: audits, WaitForAudit: follow.WaitFor, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
 		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
+		Unseal: s.Subjects.Open,
 	}
 	for _, f := range change {
 		f(&s.Config)
