@@ -90,3 +90,27 @@ func identified(subject, id string, body []byte) *nats.Msg {
 	set(m, headerMessageID, id)
 	return m
 }
+
+// UsesAt returns the block of uses at a position, as the stream's leader has it. It
+// wraps [events.ErrInvalidPosition] if the stream does not reach that far, or begins
+// behind it by now, and [events.ErrCorrupt] if it does and the block is missing.
+func (l *Ledger) UsesAt(ctx context.Context, pos events.Position) (events.UsesMessage, error) {
+	if pos == 0 {
+		return events.UsesMessage{}, fmt.Errorf("%w: no block stands at position 0", events.ErrInvalidPosition)
+	}
+	m, err := l.get(ctx, StreamUses, getRequest{Seq: uint64(pos)})
+	switch {
+	case errors.Is(err, errNoMessage):
+		info, err := l.info(ctx, StreamUses)
+		if err != nil {
+			return events.UsesMessage{}, err
+		}
+		if uint64(pos) < info.State.First || uint64(pos) > info.State.Last {
+			return events.UsesMessage{}, fmt.Errorf("%w: no block of uses stands at position %d", events.ErrInvalidPosition, pos)
+		}
+		return events.UsesMessage{}, fmt.Errorf("%w: block of uses %d is missing", events.ErrCorrupt, pos)
+	case err != nil:
+		return events.UsesMessage{}, err
+	}
+	return events.UsesMessage{Position: events.Position(m.seq), Subject: m.subject, Body: m.body, Stored: m.stored}, nil
+}

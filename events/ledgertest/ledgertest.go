@@ -39,6 +39,7 @@ type Uses interface {
 	PublishUses(ctx context.Context, blocks []events.UsesMessage) error
 	FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error
 	LastUses(ctx context.Context) (events.Position, error)
+	UsesAt(ctx context.Context, pos events.Position) (events.UsesMessage, error)
 }
 
 // Seals are wrapped keys beside the facts, which can be destroyed.

@@ -397,6 +397,18 @@ func (b *bench) uses(t *testing.T, n int) {
 	if !errors.Is(err, errEnough) {
 		t.Fatalf("follow: %v", err)
 	}
+	for _, pos := range []int{1, (n + 1) / 2, n} {
+		m, err := b.Ledger.UsesAt(b.ctx, events.Position(pos))
+		want := block(pos - 1)
+		if err != nil || m.Position != events.Position(pos) || m.Subject != want.Subject || !bytes.Equal(m.Body, want.Body) || m.Stored.IsZero() {
+			t.Errorf("block %d is %q at %d, %v", pos, m.Body, m.Position, err)
+		}
+	}
+	for _, pos := range []int{0, n + 1} {
+		if m, err := b.Ledger.UsesAt(b.ctx, events.Position(pos)); !errors.Is(err, events.ErrInvalidPosition) {
+			t.Errorf("block %d is %q, %v", pos, m.Body, err)
+		}
+	}
 }
 
 func usesOrder(t *testing.T, b *bench) {

@@ -256,3 +256,16 @@ func (l *Ledger) LastUses(ctx context.Context) (events.Position, error) {
 	defer l.mu.Unlock()
 	return events.Position(len(l.uses)), nil
 }
+
+// UsesAt returns the block of uses at a position.
+func (l *Ledger) UsesAt(ctx context.Context, pos events.Position) (events.UsesMessage, error) {
+	if err := ctx.Err(); err != nil {
+		return events.UsesMessage{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if pos == 0 || pos > events.Position(len(l.uses)) {
+		return events.UsesMessage{}, fmt.Errorf("%w: no block of uses stands at position %d", events.ErrInvalidPosition, pos)
+	}
+	return l.uses[pos-1], nil
+}
