@@ -22,7 +22,7 @@ func (s *Server) auditEndpoints() []endpoint {
 			query:       append(changeFilters(), pageParameters()...),
 			answers:     wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.listChanges,
 		},
-		s.eraseEndpoint(),
+		s.whoCouldEndpoint(), s.eraseEndpoint(),
 	}
 }
 

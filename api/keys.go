@@ -47,7 +47,9 @@ func (s *Server) keyEndpoints() []endpoint {
 			who: looks, query: keyFilters(), answers: wire.List[wire.Key]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.listKeys,
 		},
 		{
-			method: "GET", path: one, id: "get-key", tag: tag, summary: "Get a key", who: looks, answers: wire.Key{}, status: 200, handle: s.getKey,
+			method: "GET", path: one, id: "get-key", tag: tag, summary: "Get a key, as it is or as it was",
+			description: "With as_of the key as its events tell it up to there, under the configuration of then, with the event that made it so. It is 404 when there was no such key yet; last_used_at is then null, unless it was not used since.",
+			who:         looks, query: asOfParameters(), answers: wire.Key{}, status: 200, codes: []string{"invalid_value"}, handle: s.getKey,
 		},
 		{
 			method: "PATCH", path: one, id: "update-key", tag: tag, summary: "Change a key",
@@ -251,6 +253,14 @@ func (s *Server) getKey(ctx context.Context, c *call) (reply, error) {
 	k, err := s.seen(ctx, c)
 	if err != nil {
 		return reply{}, err
+	}
+	if c.query("as_of") != "" {
+		return s.keyThen(ctx, c, k)
+	}
+	for _, name := range []string{"permission", "workspace", "verdict"} {
+		if c.query(name) != "" {
+			return reply{}, refuse(errRequest, name, "is asked together with as_of; what holds now, POST /v1/verify tells")
+		}
 	}
 	return reply{body: s.showKey(ctx, c.principal, k), revision: k.Revision}, nil
 }

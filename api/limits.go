@@ -117,6 +117,18 @@ const (
 	// MiB for each reader that does not read.
 	maxWaitingBytes = 1 << 20
 
+	// maxPasts bounds how many lists of who could do something are made at once:
+	// each takes a processor for as long as a second.
+	maxPasts = 2
+
+	// keysAtOnce is how many keys go through the past together. The configuration
+	// goes along each time.
+	keysAtOnce = 500
+
+	// maxLooked bounds how many keys one page looks through, so that it is there in
+	// a second or so whatever it finds.
+	maxLooked = 5000
+
 	// detachRounds bounds how often the keys of a profile are looked up again
 	// while they are detached: keys that get it meanwhile are not chased for ever.
 	detachRounds = 10

@@ -31,6 +31,8 @@ type Server struct {
 	endStreams context.CancelCauseFunc
 	// openers is what is known of opening sealed texts.
 	openers openers
+	// pasts holds a place for each list of the past that is being made.
+	pasts chan struct{}
 	// lastPosition is the last position that was written as a text.
 	lastPosition atomic.Pointer[positionText]
 }
@@ -45,6 +47,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, buffers: newBufferPool(2<<10, MaxVerifyBytes), batches: newBufferPool(32<<10, MaxVerifyBatchBytes),
 		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger),
 	}
+	s.pasts = make(chan struct{}, maxPasts)
 	s.streaming, s.endStreams = context.WithCancelCause(context.Background())
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/configuration"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
@@ -71,16 +72,21 @@ func (s *Server) showKey(ctx context.Context, p commands.Principal, k catalog.Ke
 
 // showOwn shows a key as its own facts tell it, right after a change.
 func (s *Server) showOwn(ctx context.Context, p commands.Principal, k commands.Key, lastUsed events.Time) wire.Key {
-	now := events.TimeOf(time.Now())
 	config, _ := s.cfg.Configuration.Of(k.Org)
-	return s.showKey(ctx, p, catalog.Key{
+	return s.showKey(ctx, p, rowOf(k, config, events.TimeOf(time.Now()), lastUsed))
+}
+
+// rowOf is a key as the catalog would have it at an instant, by its own facts and
+// a configuration of its organization.
+func rowOf(k commands.Key, config configuration.State, now, lastUsed events.Time) catalog.Key {
+	return catalog.Key{
 		Org: k.Org, ID: k.ID, Kind: k.Kind, Role: k.Role, Name: k.Name, Prefix: k.Prefix, LastFour: k.LastFour,
 		Permissions: k.Permissions, Scope: k.Scope, Profile: k.Profile, ExternalID: k.ExternalID, Metadata: k.Metadata,
 		DataSubject: k.DataSubject, CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy, RotatedFrom: k.RotatedFrom, RotatedTo: k.RotatedTo,
 		Imported: k.Imported, RotationDueAt: k.RotationDue(config.Organization.Policy, now),
 		Status: k.Status(now), ExpiresAt: k.ExpiresAt, GraceEndsAt: k.GraceEndsAt,
 		RevokedAt: k.RevokedAt, RevocationReason: k.RevocationReason, LastUsedAt: lastUsed, Position: k.Position,
-	})
+	}
 }
 
 func grantOf(kind events.KeyKind, p events.Permissions) *wire.Grant {
@@ -108,11 +114,16 @@ func texts[T ~string](list []T) []string {
 // effective are the permissions that a key has under today's catalog. It is
 // shown; verdicts are made of the index.
 func (s *Server) effective(org events.OrgID, p events.Permissions) []string {
+	config, _ := s.cfg.Configuration.Of(org)
+	return effectiveUnder(config, p)
+}
+
+// effectiveUnder are the permissions that a key has under a catalog.
+func effectiveUnder(config configuration.State, p events.Permissions) []string {
 	out := []string{}
 	if p.Level == "" {
 		return out
 	}
-	config, _ := s.cfg.Configuration.Of(org)
 	grants := make([]permission.Grant, len(p.Grants))
 	for i, g := range p.Grants {
 		grants[i] = permission.Grant(g)
@@ -131,6 +142,10 @@ func (s *Server) gone(org events.OrgID, scope events.Scope) []string {
 		return nil
 	}
 	config, _ := s.cfg.Configuration.Of(org)
+	return goneUnder(config, scope)
+}
+
+func goneUnder(config configuration.State, scope events.Scope) []string {
 	var out []string
 	for _, w := range scope.Workspaces {
 		if !config.Workspaces[w].Live() {

@@ -199,7 +199,7 @@ type Key struct {
 	Masked               string            `json:"masked" example:"kl_live_…a1B2"`
 	Status               string            `json:"status" enum:"ACTIVE,INACTIVE,EXPIRED,REVOKED"`
 	Permissions          *Grant            `json:"permissions,omitempty" doc:"Left out for a management key, which has a role."`
-	EffectivePermissions []string          `json:"effective_permissions" doc:"The permissions of today's catalog that the key has."`
+	EffectivePermissions []string          `json:"effective_permissions" doc:"The permissions of today's catalog that the key has; with as_of, of the catalog of then."`
 	Scope                Scope             `json:"scope"`
 	GoneWorkspaces       []string          `json:"gone_workspaces,omitempty" doc:"Workspaces of its scope that were deleted. A key whose scope lists no other is denied as OUT_OF_SCOPE everywhere."`
 	Profile              *string           `json:"profile" doc:"Id of the profile, null without one."`
@@ -218,6 +218,9 @@ type Key struct {
 	Metadata             map[string]string `json:"metadata"`
 	DataSubject          string            `json:"data_subject" doc:"Pseudonym of whom the key's texts tell of, and those of its uses: what POST …/audit/erase takes. The key's own id unless another was given."`
 	Position             string            `json:"position" doc:"Position of the key's last change. Ask for a verdict with at_least to be sure it is applied."`
+	AsOf                 *Moment           `json:"as_of,omitempty" doc:"With as_of alone: when the key was so."`
+	MadeSoBy             *Change           `json:"made_so_by,omitempty" doc:"With as_of alone: the last event with which the key became what is shown, or the end of its organization, all seen at as_of.time. What changed its effective permissions alone does not count; verdict tells that."`
+	Verdict              *PastVerdict      `json:"verdict,omitempty" doc:"With as_of, when a permission, a workspace or verdict=true asks for it."`
 }
 
 // CreateKey begins a key.

@@ -74,30 +74,13 @@ type fold struct {
 	places map[events.KeyID]int
 }
 
-// asked is a key with the answer of the moment, and the one that stood before the
-// change that is under way.
+// asked is a key with the answer of the moment.
 type asked struct {
 	Answer
 	digest events.Digest
 	// elsewhere says that the digest leads to another key.
 	elsewhere bool
-	change    change
-	code      events.Code
-	madeBy    events.Position
-}
-
-// change names events that were appended as one by where they begin; an event
-// alone is one by itself.
-type change struct {
-	first events.Position
-	size  int
-}
-
-func changeOf(r *events.Recorded) change {
-	if r.Meta.BatchSize == 0 {
-		return change{first: r.Position}
-	}
-	return change{first: r.Position - events.Position(r.Meta.BatchIndex), size: r.Meta.BatchSize}
+	code      Trace[events.Code]
 }
 
 // look judges the keys that an event may bear on: the one that it is about, or
@@ -130,31 +113,25 @@ func (f *fold) look(r *events.Recorded) {
 }
 
 func (f *fold) begin(r *events.Recorded, id events.KeyID, d events.Digest) asked {
-	k := asked{Answer: Answer{ID: id}, digest: d}
-	k.Code = events.CodeNotFound
+	k := asked{Answer: Answer{ID: id}, digest: d, code: NewTrace(events.CodeNotFound, sameCode)}
+	k.Code, k.At = events.CodeNotFound, f.ask.At
 	if f.ask.Leads != nil {
 		org, first, ok := f.ask.Leads(d)
 		k.elsewhere = ok && (org != r.Subject.Org || first != id)
 	}
 	if k.elsewhere {
-		k.At, k.MadeBy = f.ask.At, r.Position
+		k.MadeBy = r.Position
 	}
 	return k
 }
+
+func sameCode(a, b events.Code) bool { return a == b }
 
 func (f *fold) judge(k *asked, r *events.Recorded) {
 	if k.elsewhere {
 		return
 	}
-	before := k.Code
 	k.Decision = verify.Judge(f.index, k.digest, &f.ask.Question, f.ask.At)
-	if k.Code == before {
-		return
-	}
-	if c := changeOf(r); c != k.change {
-		k.change, k.code, k.madeBy = c, before, k.MadeBy
-	}
-	if k.MadeBy = r.Position; k.Code == k.code {
-		k.MadeBy = k.madeBy
-	}
+	k.code.Look(r, k.Code)
+	k.MadeBy = k.code.MadeBy()
 }
