@@ -14,6 +14,7 @@ import (
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/reports"
 	"github.com/keyledger/keyledger/verify"
 )
 
@@ -34,6 +35,8 @@ type Config struct {
 	// stream of events waits there for what comes.
 	Audit        *audit.Log
 	WaitForAudit func(context.Context, events.Position) error
+	// Reports answers reports, out of the files of the views.
+	Reports *reports.Reports
 	// Last returns the ledger's last position: what tells a position that does
 	// not exist from one that this server has not reached.
 	Last func(context.Context) (events.Position, error)
@@ -99,6 +102,7 @@ func (c Config) Validate() error {
 		{"WaitForCatalog", c.WaitForCatalog == nil},
 		{"Audit", c.Audit == nil},
 		{"WaitForAudit", c.WaitForAudit == nil},
+		{"Reports", c.Reports == nil},
 		{"Last", c.Last == nil},
 		{"Verifier", c.Verifier == nil},
 		{"Positions", c.Positions.Ledger.IsZero()},

@@ -216,6 +216,7 @@ var pathParameters = map[string]parameter{
 	"org":       {description: "Id of the organization.", example: "acme"},
 	"workspace": {description: "Id of the workspace.", example: "support"},
 	"profile":   {description: "Id of the profile.", example: "gold"},
+	"report":    {description: "Name of the report.", example: "access-review"},
 	"key":       {description: "Id of the key.", example: "0197ab6e-98f1-7c3a-8f0e-2f3a4b5c6d7e"},
 }
 
@@ -253,6 +254,9 @@ func (e *endpoint) answersTo(op *huma.Operation, registry huma.Registry) {
 		good.Headers["ETag"] = text("The revision, for If-Match.")
 	}
 	good.Content = map[string]*huma.MediaType{mediaTypes[0]: {Schema: schema}}
+	for _, also := range e.also {
+		good.Content[also] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	}
 }
 
 // problemsOf lists what can go wrong, by status.

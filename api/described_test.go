@@ -118,7 +118,7 @@ func (op *operation) body(t testing.TB) string {
 
 // filled replaces the parameters of a path.
 func filled(path, org, workspace, profile, key string) string {
-	return strings.NewReplacer("{org}", org, "{workspace}", workspace, "{profile}", profile, "{key}", key).Replace(path)
+	return strings.NewReplacer("{org}", org, "{workspace}", workspace, "{profile}", profile, "{key}", key, "{report}", "access-review").Replace(path)
 }
 
 func TestDocumentIsComplete(t *testing.T) {

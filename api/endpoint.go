@@ -43,6 +43,8 @@ type endpoint struct {
 	// answers is a value of the type of the answer's body, under status.
 	answers any
 	status  int
+	// also are the other types that an answer may be of.
+	also []string
 	// codes are the problems beside those that every endpoint may answer.
 	codes []string
 
@@ -86,6 +88,8 @@ type reply struct {
 	replayed bool
 	// lags says that this server has not applied what it answers.
 	lags bool
+	// flow is an answer that is sent while it is made, in the place of body.
+	flow *flowing
 }
 
 // serve carries a request through what all endpoints have in common.
@@ -98,6 +102,11 @@ func (s *Server) serve(e *endpoint) http.Handler {
 		out, err := s.respond(ctx, c)
 		if err != nil {
 			t.fail(writeProblem(w, err, c.requestID), err)
+			return
+		}
+		if out.flow != nil {
+			cancel()
+			s.pour(c, out.flow)
 			return
 		}
 		s.write(c, out)

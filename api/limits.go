@@ -72,6 +72,10 @@ const (
 	// seconds, and who waits longer is better told to ask again.
 	commandTimeout = 15 * time.Second
 
+	// flowTimeout bounds an answer that is sent while it is made: a report over a
+	// million keys takes half a minute to make, and a slow line longer to carry.
+	flowTimeout = 15 * time.Minute
+
 	// batchWait bounds how long the verdicts of one batch wait for positions, all
 	// together: as long as one does.
 	batchWait = verify.DefaultMaxWait

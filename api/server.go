@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"html/template"
 	"net/http"
 	"path"
 	"slices"
@@ -33,6 +34,8 @@ type Server struct {
 	openers openers
 	// pasts holds a place for each list of the past that is being made.
 	pasts chan struct{}
+	// sheets are the parts of a report's page.
+	sheets *template.Template
 	// lastPosition is the last position that was written as a text.
 	lastPosition atomic.Pointer[positionText]
 }
@@ -52,6 +55,9 @@ func New(cfg Config) (*Server, error) {
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("api: register metrics: %w", err)
+	}
+	if s.sheets, err = parseReportPage(); err != nil {
+		return nil, err
 	}
 	endpoints := s.endpoints()
 	document, err := describe(endpoints, cfg.Version)
@@ -75,7 +81,7 @@ func (s *Server) endpoints() []endpoint {
 	s.streamed = &events
 	return slices.Concat(
 		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(), s.auditEndpoints(),
-		[]endpoint{s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), events}, s.plainEndpoints(),
+		[]endpoint{s.reportEndpoint(), s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), events}, s.plainEndpoints(),
 	)
 }
 

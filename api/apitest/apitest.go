@@ -31,6 +31,8 @@ import (
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/projections/reports"
+	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
 )
@@ -149,9 +151,15 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	idx, err := index.New(index.Config{Logger: log})
 	must(t, err)
 	configuration := commands.NewConfiguration()
-	browse, err := catalog.Open(ctx, catalog.Config{Path: filepath.Join(t.TempDir(), "catalog.db"), Of: s.Positions})
+	dir := t.TempDir()
+	file := func(view string) string { return filepath.Join(dir, view+".db") }
+	used, err := usage.Open(ctx, usage.Config{Path: file("usage"), Of: s.Positions})
 	must(t, err)
-	audits, err := audit.Open(ctx, audit.Config{Path: filepath.Join(t.TempDir(), "audit.db"), Of: s.Positions})
+	browse, err := catalog.Open(ctx, catalog.Config{Path: file("catalog"), Of: s.Positions, UsagePath: file("usage")})
+	must(t, err)
+	audits, err := audit.Open(ctx, audit.Config{Path: file("audit"), Of: s.Positions})
+	must(t, err)
+	review, err := reports.Open(ctx, reports.Config{CatalogPath: file("catalog"), UsagePath: file("usage"), AuditPath: file("audit")})
 	must(t, err)
 	var runners []*projections.Runner
 	var wait sync.WaitGroup
@@ -175,7 +183,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	must(t, err)
 	s.Config = api.Config{
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
-		Audit: audits, WaitForAudit: follow.WaitFor, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
+		Audit: audits, WaitForAudit: follow.WaitFor, Reports: review, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
 		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
 		Unseal: s.Subjects.Open,
 	}
@@ -202,11 +210,10 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 		}
 		cancel()
 		wait.Wait()
-		if err := browse.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := audits.Close(); err != nil {
-			t.Error(err)
+		for _, view := range []io.Closer{review, browse, audits, used} {
+			if err := view.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	return s

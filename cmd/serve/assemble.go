@@ -24,9 +24,10 @@ import (
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/continuity"
 	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/projections/reports"
 	"github.com/keyledger/keyledger/projections/usage"
-	"github.com/keyledger/keyledger/relay/expiry"
 	"github.com/keyledger/keyledger/relay/erasure"
+	"github.com/keyledger/keyledger/relay/expiry"
 	"github.com/keyledger/keyledger/relay/signals"
 	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
@@ -48,6 +49,7 @@ type parts struct {
 	catalog       *catalog.Catalog
 	audit         *audit.Log
 	usage         *usage.View
+	reports       *reports.Reports
 	// subjects seal texts and open them.
 	subjects *seals.Subjects
 
@@ -60,7 +62,7 @@ type parts struct {
 	signals                  *signals.Keeper
 
 	sealer   *useSealer
-	erasure                  *erasure.Keeper
+	erasure  *erasure.Keeper
 	recorder *recording.Recorder
 	verifier *verify.Verifier
 	front    *api.Server
@@ -103,7 +105,10 @@ func (p *parts) openViews(ctx context.Context, cfg Config) error {
 		return err
 	}
 	p.audit, err = audit.Open(ctx, audit.Config{Path: filepath.Join(cfg.Data, "audit.db"), Of: p.ledger.positions, Logger: cfg.Logger})
-	return err
+	if err != nil {
+		return err
+	}
+	return p.openReports(ctx, cfg)
 }
 
 // connect makes what runs and what answers.
@@ -175,7 +180,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 	p.front, err = api.New(api.Config{
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
-		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last,
+		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last, Reports: p.reports,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
 		RecordClientIP: cfg.RecordClientIP, Unseal: p.subjects.Open,
@@ -273,8 +278,8 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
 	}
 	// Whoever scrapes must not be able to keep the broker busy.
-		p.registerErasure(registry),
-	last := &remembered{ask: func() (uint64, error) {
+	p.registerErasure(registry),
+		last := &remembered{ask: func() (uint64, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		pos, err := p.ledger.Last(ctx)
@@ -361,7 +366,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 		views.Wait()
 		if err := p.close(); err != nil {
 			p.log.Error("close views", "error", err)
-	views.Go(func() { p.erasure.Run(running) })
+			views.Go(func() { p.erasure.Run(running) })
 		}
 	}()
 	if err := p.recorder.Start(ctx); err != nil {
@@ -451,6 +456,9 @@ func (p *parts) ready(ctx context.Context) bool {
 // close closes the views' files.
 func (p *parts) close() error {
 	var faults []error
+	if p.reports != nil {
+		faults = append(faults, p.reports.Close())
+	}
 	if p.catalog != nil {
 		faults = append(faults, p.catalog.Close())
 	}

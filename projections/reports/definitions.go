@@ -40,10 +40,9 @@ type Definition struct {
 	// those are unless given; with 0 it then shows all.
 	TakesDays bool
 	Days      int
-	// TakesPeriod says that it is asked with a beginning and an end, and
-	// PeriodDays how many days up to now that is unless given; 0 is all.
+	// TakesPeriod says that it is asked with a beginning and an end. Without a
+	// beginning, the days up to the end are.
 	TakesPeriod bool
-	PeriodDays  int
 	// Whole says that it is of a whole organization, and not for who sees some
 	// workspaces alone.
 	Whole bool

@@ -88,8 +88,20 @@ type Question struct {
 	// report takes it.
 	Days int
 	// From and To bound what happened to [From, To), where the report takes a
-	// period; 0 is open.
+	// period. Without a beginning it is Days long, and with neither it is open.
 	From, To events.Time
+}
+
+// Period is what happened that the question asks about; 0 is open.
+func (q Question) Period() (from, to events.Time) {
+	if q.From != 0 || q.Days == 0 {
+		return q.From, q.To
+	}
+	end := q.To
+	if end == 0 {
+		end = q.Now
+	}
+	return max(1, end-events.Time(q.Days)*day), q.To
 }
 
 // list names the report with all that shapes it but for the present time.
@@ -123,9 +135,12 @@ type Head struct {
 }
 
 // Row is a row's cells, in the order of the report's columns. A cell is a string,
-// an [events.Text], an [events.Time] (0 is none), an [events.Position], an int64, a
-// bool, a []string, or [Change] for what changed.
+// an [events.Text], a [KeyName], a [Source], an [events.Time] (0 is none), an int64,
+// a bool, or a []string.
 type Row []any
+
+// Source is where uses came from, in clear or sealed as it stands in their blocks.
+type Source string
 
 // Answer is a page of a report.
 type Answer struct {
