@@ -273,13 +273,13 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		p.registerFreshness(registry),
 		p.registerExpiry(registry),
 		p.registerSignals(registry),
+		p.registerErasure(registry),
 	}
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
 	}
 	// Whoever scrapes must not be able to keep the broker busy.
-	p.registerErasure(registry),
-		last := &remembered{ask: func() (uint64, error) {
+	last := &remembered{ask: func() (uint64, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		pos, err := p.ledger.Last(ctx)
