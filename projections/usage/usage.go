@@ -291,6 +291,8 @@ type Config struct {
 	Path string
 	// Of is the ledger whose uses these are. Required.
 	Of events.Positions
+	// Blocks is where single blocks are read for [View.Uses], which needs it.
+	Blocks BlockReader
 	// Logger takes rebuilds and waits. Nothing is logged without one.
 	Logger *slog.Logger
 }
@@ -313,6 +315,8 @@ type View struct {
 	cfg Config
 	db  *sqlview.DB
 	dec *uses.Decoder
+	// blocks is nil without a source.
+	blocks *blocks
 	// mu is held by who writes.
 	mu sync.Mutex
 	at events.Position
@@ -339,7 +343,11 @@ func Open(ctx context.Context, c Config) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("usage: %w", err)
 	}
-	return &View{cfg: c, db: db, dec: dec}, nil
+	v := &View{cfg: c, db: db, dec: dec}
+	if c.Blocks != nil {
+		v.blocks = newBlocks(c.Blocks, c.Of.Ledger)
+	}
+	return v, nil
 }
 
 // Close closes the file.
