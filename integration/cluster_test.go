@@ -114,6 +114,36 @@ func (s *server) verdictAt(owner, secret, position string) string {
 	return s.must(200, owner, "POST", "/v1/verify", string(body)).text("code")
 }
 
+// hearsAtOnce tells one server what the next wish needs, which goes to another
+// without a pause: as it is for whoever comes through a load balancer.
+func (s *server) hearsAtOnce(owner string, other *server) {
+	s.t.Helper()
+	const callers, rounds = 8, 10
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			for j := range rounds {
+				org := fmt.Sprintf("org%d-%d", i, j)
+				for _, wish := range []struct {
+					at                 *server
+					method, path, body string
+				}{
+					{other, "POST", "", fmt.Sprintf(`{"id":%q,"name":"N"}`, org)},
+					{s, "PUT", "/" + org + "/permissions", catalogBody},
+					{other, "POST", "/" + org + "/keys", keyBody},
+				} {
+					a, err := wish.at.ask(owner, wish.method, "/v1/organizations"+wish.path, wish.body)
+					if err != nil || a.status/100 != 2 {
+						s.t.Errorf("%s %s: %s, %v", wish.method, wish.path, a, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // Servers side by side are one: what one of them is told, the others act on.
 func TestServersSideBySide(t *testing.T) {
 	t.Parallel()
@@ -123,6 +153,7 @@ func TestServersSideBySide(t *testing.T) {
 	one, two, three := c.serve(begun), c.join(begun), c.join(begun)
 	servers := []*server{one, two, three}
 	one.organization(owner, "acme", "")
+	two.hearsAtOnce(owner, one)
 	created := two.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
 	for _, s := range servers {
 		if code := s.verdictAt(owner, created.text("secret"), created.text("position")); code != "VALID" {
