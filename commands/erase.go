@@ -45,6 +45,12 @@ func (s *Service) EraseSubject(ctx context.Context, w Wish, org events.OrgID, su
 	}
 	var destroy []string
 	out, err := s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
+		// What is held comes first: of a key that somebody destroys meanwhile the
+		// facts tell by then.
+		held, err := s.cfg.Subjects.Held(ctx, org, subject)
+		if err != nil {
+			return attempt{}, err
+		}
 		state, h, err := load(ctx, s, at, erasure.State{}, erasure.Evolve)
 		if err != nil {
 			return attempt{}, err
@@ -56,10 +62,6 @@ func (s *Service) EraseSubject(ctx context.Context, w Wish, org events.OrgID, su
 		if len(a.done) > 0 {
 			destroy = namedBy(a.done)
 			return a, nil
-		}
-		held, err := s.cfg.Subjects.Held(ctx, org, subject)
-		if err != nil {
-			return a, err
 		}
 		wish := erasure.Erase{Insist: w.insists()}
 		if destroy = nil; held != "" {
