@@ -203,8 +203,11 @@ func asked(cmd *cobra.Command, field string) string {
 	parts := strings.Split(field, ".")
 	last := parts[len(parts)-1]
 	names := []string{strings.Join(parts, "-"), "signal-" + last, last, parts[0]}
-	if parts[0] == "scope" {
+	switch parts[0] {
+	case "scope":
 		names = []string{"workspaces"}
+	case "as_of":
+		names = []string{"at"}
 	}
 	for _, name := range names {
 		name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))

@@ -93,7 +93,11 @@ func ends(k wire.Key) *time.Time {
 
 // keyFields shows a key in full.
 func (a *app) keyFields(k wire.Key, revision string) []field {
-	now := time.Now()
+	return a.keyFieldsAt(k, time.Now(), revision)
+}
+
+// keyFieldsAt tells times as they look at an instant.
+func (a *app) keyFieldsAt(k wire.Key, now time.Time, revision string) []field {
 	status := k.Status
 	if k.RevokedAt != nil {
 		status += " " + at(*k.RevokedAt)
