@@ -254,6 +254,12 @@ func (e *endpoint) answersTo(op *huma.Operation, registry huma.Registry) {
 		good.Headers["ETag"] = text("The revision, for If-Match.")
 	}
 	good.Content = map[string]*huma.MediaType{mediaTypes[0]: {Schema: schema}}
+	if len(e.only) > 0 {
+		good.Content = map[string]*huma.MediaType{}
+	}
+	for _, lines := range e.only {
+		good.Content[lines] = &huma.MediaType{Schema: schema}
+	}
 	for _, also := range e.also {
 		good.Content[also] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	}

@@ -45,6 +45,8 @@ type endpoint struct {
 	status  int
 	// also are the other types that an answer may be of.
 	also []string
+	// only are the types of an answer whose lines are of the type of answers.
+	only []string
 	// codes are the problems beside those that every endpoint may answer.
 	codes []string
 

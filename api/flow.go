@@ -17,6 +17,8 @@ type flowing struct {
 	contentType string
 	// filename is what a browser saves it as.
 	filename string
+	// header are further headers.
+	header map[string]string
 	// policy is the Content-Security-Policy of a page, empty for what is none.
 	policy string
 	send   func(context.Context, *flow) error
@@ -83,6 +85,9 @@ func (s *Server) pour(c *call, out *flowing) {
 		}
 		if out.policy != "" {
 			h.Set("Content-Security-Policy", out.policy)
+		}
+		for name, value := range out.header {
+			h.Set(name, value)
 		}
 		c.w.WriteHeader(http.StatusOK)
 	}

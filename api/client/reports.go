@@ -32,11 +32,8 @@ func (q ReportQuestion) option(r *request) {
 }
 
 func period(q url.Values, from, to time.Time) {
-	for name, at := range map[string]time.Time{"from": from, "to": to} {
-		if !at.IsZero() {
-			q.Set(name, at.UTC().Format(time.RFC3339Nano))
-		}
-	}
+	set(q, "from", instant(from))
+	set(q, "to", instant(to))
 }
 
 // Report answers a page of a report, such as access-review or dormant.
@@ -50,11 +47,11 @@ func (c *Client) ReportFile(ctx context.Context, org, report, format string, q R
 	r := &request{method: http.MethodGet, path: path("organizations", org, "audit") + "/reports/" + segment(report), query: url.Values{}, header: http.Header{}}
 	q.option(r)
 	r.query.Set("format", format)
-	return c.download(ctx, r, to, nil)
+	return c.download(ctx, r, to)
 }
 
 // download writes an answer of any length, which no timeout can wait for.
-func (c *Client) download(ctx context.Context, r *request, to io.Writer, begun func(http.Header)) error {
+func (c *Client) download(ctx context.Context, r *request, to io.Writer) error {
 	endless := *c.http
 	endless.Timeout = 0
 	patient := *c
@@ -67,9 +64,6 @@ func (c *Client) download(ctx context.Context, r *request, to io.Writer, begun f
 	if res.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 		return problem(res, body)
-	}
-	if begun != nil {
-		begun(res.Header)
 	}
 	from := &broken{r: res.Body}
 	if _, err := io.Copy(to, from); err != nil {
@@ -94,4 +88,28 @@ func (b *broken) Read(p []byte) (int, error) {
 		b.err = err
 	}
 	return n, err
+}
+
+// ExportQuestion says what of the changes is exported; its zero value is all of an
+// organization.
+type ExportQuestion struct {
+	// Format is jsonl, which it is unless given, or csv.
+	Format string
+	// From and To want what was stored within [From, To).
+	From, To time.Time
+	// After wants what comes after a position.
+	After string
+	// AllOrganizations wants those of every organization: ask it of _system.
+	AllOrganizations bool
+}
+
+// Export writes the changes of an organization, the oldest first. An error says
+// that what was written is not whole.
+func (c *Client) Export(ctx context.Context, org string, q ExportQuestion, to io.Writer) error {
+	r := &request{method: http.MethodGet, path: path("organizations", org, "audit") + "/export", query: url.Values{}, header: http.Header{}}
+	period(r.query, q.From, q.To)
+	set(r.query, "format", q.Format)
+	set(r.query, "after", q.After)
+	flag(r.query, "all", q.AllOrganizations)
+	return c.download(ctx, r, to)
 }

@@ -1,6 +1,10 @@
 package wire
 
-import "time"
+import (
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
 
 // Report is a page of a report.
 type Report struct {
@@ -21,4 +25,12 @@ type ReportParameters struct {
 	Days *int       `json:"days,omitempty"`
 	From *time.Time `json:"from,omitempty"`
 	To   *time.Time `json:"to,omitempty" doc:"Left out for up to now."`
+}
+
+// ExportedEvent is a line of an export.
+type ExportedEvent struct {
+	Position string         `json:"position"`
+	StoredAt time.Time      `json:"stored_at" doc:"When it was stored, by the broker's clock."`
+	Type     string         `json:"type" example:"key.created" doc:"Without its version."`
+	Event    jsontext.Value `json:"event,omitzero" doc:"The CloudEvents document as it is stored, byte for byte."`
 }

@@ -26,6 +26,8 @@ const (
 	formatID     = "id"
 	formatSecret = "secret" // of a command that makes a key
 	formatCSV    = "csv"    // of a command that shows records
+	formatHTML   = "html"   // of a report
+	formatLines  = "jsonl"  // of an export
 )
 
 // What --output takes: the id alone, or of a key that is made its secret alone.
@@ -33,6 +35,8 @@ const (
 	idFormats     = "table, json or id"
 	secretFormats = "table, json or secret"
 	recordFormats = "table, json, csv or id"
+	pageFormats   = "table, json, csv, html or id"
+	exportFormats = "jsonl or csv"
 )
 
 // showsSecret marks commands whose answer shows a new key.
@@ -41,6 +45,13 @@ const showsSecret = "keyledger/shows-secret"
 // showsRecords marks commands whose answer is a table of records, which
 // spreadsheets take as well.
 const showsRecords = "keyledger/shows-records"
+
+// showsPages marks commands whose answer is a report, which is printed as well, and
+// showsExport those that write what is stored.
+const (
+	showsPages  = "keyledger/shows-pages"
+	showsExport = "keyledger/shows-export"
+)
 
 // printer writes answers.
 type printer struct {
@@ -90,6 +101,10 @@ func (p *printer) choose(cmd *cobra.Command) error {
 		p.format = formatID
 	}
 	_, secret := cmd.Annotations[showsSecret]
+	_, pages := cmd.Annotations[showsPages]
+	if _, export := cmd.Annotations[showsExport]; export {
+		return p.chooseExport(cmd, f.Changed)
+	}
 	switch p.format {
 	case formatTable, formatJSON:
 		return nil
@@ -103,12 +118,33 @@ func (p *printer) choose(cmd *cobra.Command) error {
 		if secret {
 			return nil
 		}
+	case formatHTML:
+		if pages {
+			return nil
+		}
 	case formatCSV:
+		if pages {
+			return nil
+		}
 		if _, records := cmd.Annotations[showsRecords]; records {
 			return nil
 		}
 	}
 	return usage("--output is "+formatsOf(cmd), "")
+}
+
+// chooseExport is choose for what is no answer to read: unless another is asked
+// for, it comes as it is stored.
+func (p *printer) chooseExport(cmd *cobra.Command, asked bool) error {
+	switch {
+	case !asked && !p.quiet:
+		p.format = formatLines
+		return nil
+	case p.format == formatLines, p.format == formatCSV:
+		return nil
+	default:
+		return usage("--output is "+formatsOf(cmd), "")
+	}
 }
 
 // formatsOf are the formats that a command can answer in.
@@ -118,6 +154,12 @@ func formatsOf(cmd *cobra.Command) string {
 	}
 	if _, records := cmd.Annotations[showsRecords]; records {
 		return recordFormats
+	}
+	if _, pages := cmd.Annotations[showsPages]; pages {
+		return pageFormats
+	}
+	if _, export := cmd.Annotations[showsExport]; export {
+		return exportFormats
 	}
 	return idFormats
 }
