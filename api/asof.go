@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"strconv"
@@ -92,6 +93,10 @@ func (s *Server) moment(ctx context.Context, text, field string) (moment, error)
 	defer cancel()
 	if err := s.cfg.WaitForAudit(waiting, m.position); err != nil {
 		return m, err
+	}
+	if !s.cfg.Verifier.Reached(waiting, m.position) {
+		// It tells whose digests are.
+		return m, fmt.Errorf("%w: this server's verifier lags behind", events.ErrUnavailable)
 	}
 	if byPosition {
 		m.at, err = s.cfg.Audit.Clock(ctx, m.position)

@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"context"
+
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/index"
 )
@@ -24,6 +26,16 @@ func Judge(x *index.Index, digest events.Digest, q *Question, at events.Time) (d
 	d.Profile, d.Permissions, d.Scope, d.ExpiresAt = hit.Profile(), hit.Permissions(), hit.Scope(), hit.ExpiresAt()
 	d.Code = judge(&hit, q, &d, false, nil)
 	return d
+}
+
+// Reached reports whether the index has applied a position. It waits for that as
+// long as a verdict does.
+func (v *Verifier) Reached(ctx context.Context, pos events.Position) bool {
+	if v.index.Applied() >= pos {
+		return true
+	}
+	_, behind := v.catchUp(ctx, pos)
+	return !behind
 }
 
 // Leads tells which key a digest leads to, if to any: the first that came with
