@@ -68,7 +68,7 @@ func (s *Server) keyEndpoints() []endpoint {
 		{
 			method: "GET", path: one + "/history", id: "get-key-history", tag: tag, summary: "Get a key's history",
 			description: "Every event of the key and of its revocation, from the newest on, as the audit log tells it.", who: looks,
-			query:   append([]parameter{{name: "raw", description: "true adds the stored CloudEvents documents.", of: false}}, pageParameters()...),
+			query:   append([]parameter{rawParameter}, pageParameters()...),
 			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.keyHistory,
 		},
 	}

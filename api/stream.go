@@ -34,7 +34,6 @@ type stream struct {
 	key       events.KeyID
 	principal commands.Principal
 	filter    audit.Filter
-	kinds     []events.Kind
 	at        events.Position
 	buf       bytes.Buffer
 	// recorded is when the use of the key was last recorded.
@@ -184,7 +183,10 @@ func (s *Server) openStream(c *call) (*stream, error) {
 	if st.filter, err = streamFilter(c); err != nil {
 		return nil, err
 	}
-	if st.kinds, err = kindsOf(c.query("types")); err != nil {
+	if st.filter.Kinds, err = kindsOf("types", c.query("types")); err != nil {
+		return nil, err
+	}
+	if err := s.eventFilter(ctx, c, &st.filter); err != nil {
 		return nil, err
 	}
 	st.at, err = s.beginning(ctx, c)
@@ -213,8 +215,9 @@ func streamFilter(c *call) (audit.Filter, error) {
 	return f, nil
 }
 
-// kindsOf reads the types asked for: kinds with or without their version.
-func kindsOf(text string) ([]events.Kind, error) {
+// kindsOf reads the types that a parameter asks for: kinds with or without their
+// version.
+func kindsOf(parameter, text string) ([]events.Kind, error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -231,9 +234,9 @@ func kindsOf(text string) ([]events.Kind, error) {
 		name = strings.TrimPrefix(name, events.TypePrefix)
 		if !slices.Contains(known, name) {
 			if near, ok := permission.Nearest(name, known); ok {
-				return nil, refuse(errRequest, "types", "there is no such type; did you mean %q?", near)
+				return nil, refuse(errRequest, parameter, "there is no such type; did you mean %q?", near)
 			}
-			return nil, refuse(errRequest, "types", "there is no such type; types are comma-separated, such as key.created,key.revoked")
+			return nil, refuse(errRequest, parameter, "there is no such type; types are comma-separated, such as key.created,key.revoked")
 		}
 		out = append(out, events.Kind(name))
 	}
@@ -353,13 +356,7 @@ func (st *stream) goOn(ctx context.Context, f *follower, quiet bool) error {
 }
 
 // wants reports whether an event is the client's to see.
-func (st *stream) wants(e *audit.Event) bool {
-	return (st.filter.AllOrganizations || e.Subject.Org == st.filter.Org) && st.ofKind(e)
-}
-
-func (st *stream) ofKind(e *audit.Event) bool {
-	return len(st.kinds) == 0 || slices.Contains(st.kinds, e.Kind) || slices.Contains(st.kinds, events.Kind(e.Kind.Name()))
-}
+func (st *stream) wants(e *audit.Event) bool { return st.filter.Wants(e) }
 
 // catchUp sends from the view what comes after the last event that was sent, up
 // to a position.
@@ -375,10 +372,8 @@ func (st *stream) catchUp(ctx context.Context, until events.Position) error {
 			return unreadable(ctx, err)
 		}
 		for i := range page {
-			if st.ofKind(&page[i]) {
-				if err := st.event(ctx, &page[i]); err != nil {
-					return err
-				}
+			if err := st.event(ctx, &page[i]); err != nil {
+				return err
 			}
 		}
 		if err := st.send(ctx); err != nil {
@@ -493,11 +488,11 @@ func (s *Server) eventsEndpoint() endpoint {
 			"A comment with the position so far comes every 15 seconds. The key is judged again before anything is sent. 16 streams may be open with one key. " +
 			"A stream that the server ends says why in its last event: event is end, without an id, and data is a problem document. Its code is unauthenticated or forbidden when the key is not good any more, unavailable when the server stops or cannot read on, and slow_reader when the client did not take what it was sent within 30 seconds. Who takes nothing for 60 seconds is cut off without a word. Come again with Last-Event-ID: nothing is left out and nothing comes twice.",
 		who: "Role owner, admin, member or auditor, not limited to workspaces. A key of an organization sees its own events only.",
-		query: []parameter{
+		query: append([]parameter{
 			{name: "types", description: "Only these types, comma-separated, with or without their version.", of: "", example: "key.created,key.revoked"},
 			{name: "after", description: "Events after this position; 0 is the beginning.", of: "", example: "0"},
 			{name: "organization", description: "Only events of this organization.", of: "", example: "acme"},
-		},
+		}, eventFilters()...),
 		status: 200, codes: []string{"invalid_position", "too_many_streams", "slow_reader"}, raw: http.HandlerFunc(s.events),
 	}
 }

@@ -1,6 +1,7 @@
 // Package audit is the log of every change, as it was recorded: who did what,
-// when, why and under which request, to be filtered, searched and paged, with
-// the stored body of each fact. It is a view of the ledger in one SQLite file.
+// when, from what to what, why and under which request, to be filtered, searched
+// and paged, with the stored body of each fact. It is a view of the ledger in one
+// SQLite file.
 //
 // It proves nothing by itself: whoever can write the file can change it. Proofs
 // are made over the ledger, and the bodies here are those that were hashed.
@@ -26,33 +27,56 @@ var (
 
 // version is the projection's: raise it whenever the same facts come to mean
 // other rows.
-const version = 1
+const version = 2
 
 // schema is the file as auditors see it. Times are microseconds since 1970. A
 // reason stands in clear, or sealed as JSON; one of the columns is empty.
 const schema = `
 CREATE TABLE event (
-	position      INTEGER PRIMARY KEY,
-	stored        INTEGER NOT NULL, -- by the broker's clock
-	time          INTEGER NOT NULL, -- by that of whoever decided
-	org           TEXT NOT NULL,
-	aggregate     TEXT NOT NULL,
-	id            TEXT NOT NULL,
-	revision      INTEGER NOT NULL, -- of the aggregate, after this event
-	kind          TEXT NOT NULL,    -- with its version
-	name          TEXT NOT NULL,    -- the kind without it
-	actor         TEXT NOT NULL,
-	role          TEXT NOT NULL,
-	scope         TEXT NOT NULL,
-	reason        TEXT NOT NULL,
-	reason_sealed TEXT NOT NULL,
-	request_id    TEXT NOT NULL,
-	command_id    TEXT NOT NULL,
-	body          TEXT NOT NULL     -- as stored, byte for byte
+	position        INTEGER PRIMARY KEY,
+	clock           INTEGER NOT NULL, -- the latest time stored so far: it rises with positions
+	stored          INTEGER NOT NULL, -- when, by the broker's clock
+	recorded        INTEGER NOT NULL, -- when the ledger was asked to store it
+	claimed         INTEGER NOT NULL, -- when it was decided, by the clock of whoever did
+	org             TEXT NOT NULL,
+	aggregate       TEXT NOT NULL,
+	id              TEXT NOT NULL,
+	revision        INTEGER NOT NULL, -- of the aggregate, after this event
+	kind            TEXT NOT NULL,    -- with its version
+	name            TEXT NOT NULL,    -- the kind without it
+	actor           TEXT NOT NULL,
+	role            TEXT NOT NULL,
+	scope           TEXT NOT NULL,
+	reason          TEXT NOT NULL,
+	reason_sealed   TEXT NOT NULL,
+	ticket          TEXT NOT NULL,
+	request_id      TEXT NOT NULL,
+	command_id      TEXT NOT NULL,
+	causation_id    TEXT NOT NULL,
+	config_position INTEGER NOT NULL, -- 0 for none
+	changes         TEXT NOT NULL,    -- [{"field": …, "before": …, "after": …}, …]
+	workspaces      TEXT NOT NULL,    -- that it concerns, as a JSON list; empty for none
+	text            TEXT NOT NULL,    -- what it can be found by, a text a line
+	body            TEXT NOT NULL     -- as stored, byte for byte
 ) STRICT;
 CREATE UNIQUE INDEX event_subject ON event (org, id, aggregate, revision);
 CREATE INDEX event_org ON event (org, position);
-CREATE INDEX event_actor ON event (actor, position);
+CREATE INDEX event_actor ON event (org, actor, position);
+CREATE INDEX event_name ON event (org, name, position);
+CREATE INDEX event_ticket ON event (ticket, position) WHERE ticket <> '';
+CREATE INDEX event_clock ON event (clock);
+CREATE TABLE event_workspace (
+	org       TEXT NOT NULL,
+	workspace TEXT NOT NULL,
+	position  INTEGER NOT NULL,
+	PRIMARY KEY (org, workspace, position)
+) STRICT, WITHOUT ROWID;
+-- What a thing is after its last event, where its first does not tell.
+CREATE TABLE state (
+	first INTEGER PRIMARY KEY, -- position of its first event
+	doc   TEXT NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE search USING fts5 (text, content='', detail=none, tokenize='trigram');
 `
 
 // Config says where the audit log is kept.
@@ -106,35 +130,11 @@ func (l *Log) Position(ctx context.Context) (events.Position, error) { return l.
 // said of it. A tick is no change: it moves the position and leaves no row, or
 // the log of a quiet year would be three million lines of nothing.
 func (l *Log) Apply(ctx context.Context, facts []events.Recorded) error {
-	return l.db.Apply(ctx, facts, apply)
+	return l.db.ApplySlice(ctx, facts, apply)
 }
 
 // Digest returns a hash of all rows and the position it was taken at.
 func (l *Log) Digest(ctx context.Context) (events.Position, [sha256.Size]byte, error) {
-	return l.db.Digest(ctx, `SELECT * FROM event ORDER BY position`)
-}
-
-// insertEvent takes the next revision of a subject and no other.
-const insertEvent = `INSERT INTO event (position, stored, time, org, aggregate, id, revision, kind, name, actor, role, scope,
-		reason, reason_sealed, request_id, command_id, body)
-	SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17
-	WHERE ?7 = 1 OR EXISTS (SELECT 1 FROM event WHERE org = ?4 AND id = ?6 AND aggregate = ?5 AND revision = ?7 - 1)
-	ON CONFLICT DO NOTHING`
-
-func apply(tx *sqlview.Tx, f *events.Recorded) error {
-	if e, ok := f.Event.(events.Malformed); ok {
-		return fmt.Errorf("%w: %s", events.ErrMalformed, e.Reason)
-	}
-	if f.Event.Kind() == events.KindTick {
-		return nil
-	}
-	kind, m := f.Event.Kind(), &f.Meta
-	n, err := tx.Exec(insertEvent,
-		int64(f.Position), int64(f.Stored), int64(m.Time), string(f.Subject.Org), string(f.Subject.Aggregate), f.Subject.ID,
-		int64(m.Revision), string(kind), kind.Name(), m.Actor.String(), string(m.Role), m.Scope,
-		m.Reason.Clear, sqlview.Sealed(m.Reason), m.RequestID, m.Command.String(), string(f.Raw))
-	if err == nil && n != 1 {
-		err = fmt.Errorf("%w: %s of revision %d", ErrRevision, kind, m.Revision)
-	}
-	return err
+	return l.db.Digest(ctx, `SELECT * FROM event ORDER BY position`, `SELECT * FROM state ORDER BY first`,
+		`SELECT * FROM event_workspace ORDER BY org, workspace, position`)
 }

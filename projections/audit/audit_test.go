@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/memory"
@@ -73,7 +74,7 @@ func (s *script) create(org events.OrgID, n int, change ...func(*events.Meta)) {
 	}, change...)
 }
 
-func open(t *testing.T, path string) *audit.Log {
+func open(t testing.TB, path string) *audit.Log {
 	t.Helper()
 	l, err := audit.Open(context.Background(), audit.Config{Path: path})
 	if err != nil {
@@ -138,9 +139,12 @@ func TestEventsAreKeptAsRecorded(t *testing.T) {
 	sealed := events.Text{Sealed: events.Sealed{Subject: "s-1", Key: "k-1", Box: "Ym94"}}
 	s.create(acme, 1, func(m *events.Meta) {
 		m.Actor = events.Actor{Type: events.ActorKey, Org: events.System, Key: keyID(9)}
-		m.Role, m.Scope, m.Reason = events.RoleAdmin, "hiring", sealed
+		m.Role, m.Scope, m.Reason, m.Ticket = events.RoleAdmin, "hiring", sealed, "SEC-42"
+		m.Causation, m.ConfigPosition = uuid(5, 1), 7
 	})
-	s.add(events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{}, func(m *events.Meta) { m.Reason = events.ClearText("leaked") })
+	s.add(events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{}, func(m *events.Meta) {
+		m.Reason, m.Causation = events.ClearText("leaked"), uuid(5, 2)
+	})
 	l := s.opened()
 	got, next, err := l.Events(t.Context(), audit.Filter{Org: acme, OldestFirst: true})
 	if err != nil || next != "" || len(got) != 2 {
@@ -152,10 +156,11 @@ func TestEventsAreKeptAsRecorded(t *testing.T) {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(audit.Event{
-			Position: want.Position, Subject: want.Subject, Stored: want.Stored, Time: want.Meta.Time, Revision: want.Meta.Revision,
-			Kind: want.Event.Kind(), Actor: want.Meta.Actor, Role: want.Meta.Role, Scope: want.Meta.Scope, Reason: want.Meta.Reason,
-			RequestID: want.Meta.RequestID, Command: want.Meta.Command, Raw: want.Raw,
-		}, e); d != "" {
+			Position: want.Position, Subject: want.Subject, Stored: want.Stored, Recorded: want.Meta.RecordedTime, Time: want.Meta.Time,
+			Revision: want.Meta.Revision, Kind: want.Event.Kind(), Actor: want.Meta.Actor, Role: want.Meta.Role, Scope: want.Meta.Scope,
+			Reason: want.Meta.Reason, Ticket: want.Meta.Ticket, RequestID: want.Meta.RequestID, Command: want.Meta.Command,
+			Causation: want.Meta.Causation.String(), ConfigPosition: want.Meta.ConfigPosition, Raw: want.Raw,
+		}, e, cmpopts.IgnoreFields(audit.Event{}, "Changes", "Text", "Workspaces")); d != "" {
 			t.Fatal(d)
 		}
 		if meta, event, err := e.Decode(); err != nil || event.Kind() != e.Kind || meta.Revision != e.Revision {
@@ -189,11 +194,9 @@ func TestFilters(t *testing.T) {
 		"oldest first":          {audit.Filter{Org: acme, OldestFirst: true}, []events.Position{1, 2, 4, 5, 6, 7}},
 		"a key":                 {audit.Filter{Org: acme, Key: keyID(1)}, []events.Position{5, 4, 1}},
 		"an actor":              {audit.Filter{Org: acme, Actor: events.Actor{Type: events.ActorKey, Org: acme, Key: keyID(91)}}, []events.Position{5, 2}},
-		"a kind":                {audit.Filter{Org: acme, Kind: events.KindKeyCreated}, []events.Position{2, 1}},
-		"a kind of any version": {audit.Filter{Org: acme, Kind: "key.created"}, []events.Position{2, 1}},
-		"no such kind":          {audit.Filter{Org: acme, Kind: "key.create"}, nil},
-		"from":                  {audit.Filter{Org: acme, From: t0 + 5_000_000}, []events.Position{7, 6, 5}},
-		"to":                    {audit.Filter{Org: acme, To: t0 + 5_000_000}, []events.Position{4, 2, 1}},
+		"a kind":                {audit.Filter{Org: acme, Kinds: []events.Kind{events.KindKeyCreated}}, []events.Position{2, 1}},
+		"a kind of any version": {audit.Filter{Org: acme, Kinds: []events.Kind{"key.created"}}, []events.Position{2, 1}},
+		"no such kind":          {audit.Filter{Org: acme, Kinds: []events.Kind{"key.create"}}, nil},
 		"after":                 {audit.Filter{Org: acme, After: 4}, []events.Position{7, 6, 5}},
 		"until":                 {audit.Filter{Org: acme, Until: 2}, []events.Position{2, 1}},
 		"reason":                {audit.Filter{Org: acme, Query: "leaked on 100%"}, []events.Position{5}},
@@ -314,7 +317,7 @@ func TestUnknownKindsAreKept(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	found, _, err := l.Events(t.Context(), audit.Filter{Org: acme, Kind: "key.locked"})
+	found, _, err := l.Events(t.Context(), audit.Filter{Org: acme, Kinds: []events.Kind{"key.locked"}})
 	if err != nil || len(found) != 1 || string(found[0].Raw) != string(raw) {
 		t.Fatal(found, err)
 	}
@@ -379,9 +382,38 @@ func TestPositionAtAnInstant(t *testing.T) {
 	if err := l.Apply(t.Context(), facts); err != nil {
 		t.Fatal(err)
 	}
-	for at, want := range map[events.Time]events.Position{9: 0, 10: 1, 14: 1, 15: 3, 29: 3, 99: 4} {
+	// What was stored while the clock was back counts from the time it had reached.
+	for at, want := range map[events.Time]events.Position{9: 0, 10: 1, 14: 1, 15: 1, 20: 3, 29: 3, 30: 4, 99: 4} {
 		if pos, err := l.At(t.Context(), at); err != nil || pos != want {
 			t.Fatalf("at %d: %d, want %d: %v", at, pos, want, err)
+		}
+	}
+	for _, tt := range []struct {
+		from, to events.Time
+		want     []events.Position
+	}{
+		{0, 0, []events.Position{4, 3, 2, 1}},
+		{1, 10, nil},
+		{10, 0, []events.Position{4, 3, 2, 1}},
+		{11, 0, []events.Position{4, 3, 2}},
+		{20, 21, []events.Position{3, 2}},
+		{0, 20, []events.Position{1}},
+		{0, 30, []events.Position{3, 2, 1}},
+		{15, 20, nil},
+		{31, 0, nil},
+		{30, 10, nil},
+	} {
+		for _, limit := range []int{0, 1} {
+			f := audit.Filter{Org: acme, From: tt.from, To: tt.to, Page: audit.Page{Limit: limit}}
+			if got := positions(t, l, f); !slices.Equal(got, tt.want) {
+				t.Errorf("from %d to %d by pages of %d: %v, want %v", tt.from, tt.to, limit, got, tt.want)
+			}
+			f.OldestFirst = true
+			slices.Reverse(tt.want)
+			if got := positions(t, l, f); !slices.Equal(got, tt.want) {
+				t.Errorf("the oldest first from %d to %d: %v, want %v", tt.from, tt.to, got, tt.want)
+			}
+			slices.Reverse(tt.want)
 		}
 	}
 }

@@ -23,6 +23,9 @@ var (
 		// What is overwritten or deleted is zeroed: an erased text must not
 		// lie on in a free page.
 		"secure_delete(ON)",
+		// What one statement may have to take back is kept in memory: it is a few
+		// pages, and a file of them would be written to at every statement.
+		"temp_store(MEMORY)",
 		// A log that a long query let grow is cut back afterwards (64 MiB).
 		"journal_size_limit(67108864)",
 		// The inner pages of the indexes of some million rows (32 MiB).

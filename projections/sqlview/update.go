@@ -23,7 +23,21 @@ const busyPause = time.Second
 // what was appended with it, is applied all the same, so that where a view stops
 // does not depend on how the facts were sliced.
 func (db *DB) Apply(ctx context.Context, facts []events.Recorded, each func(*Tx, *events.Recorded) error) error {
-	err := db.apply(ctx, facts, each)
+	return db.ApplySlice(ctx, facts, func(tx *Tx, facts []events.Recorded) error {
+		for i := range facts {
+			if err := each(tx, &facts[i]); err != nil {
+				return projections.At(facts[i], err)
+			}
+		}
+		return nil
+	})
+}
+
+// ApplySlice is Apply with one call for all facts, which says by
+// [projections.At] which one it could not apply. It may be called again with the
+// same facts, or with fewer of them.
+func (db *DB) ApplySlice(ctx context.Context, facts []events.Recorded, apply func(*Tx, []events.Recorded) error) error {
+	err := db.applySlice(ctx, facts, apply)
 	var where *projections.FactError
 	if !errors.As(err, &where) || where.Position < facts[0].Position {
 		return err
@@ -32,22 +46,15 @@ func (db *DB) Apply(ctx context.Context, facts []events.Recorded, each func(*Tx,
 	for good > 0 && !facts[good-1].Last() {
 		good--
 	}
-	return errors.Join(err, db.apply(ctx, facts[:good], each))
+	return errors.Join(err, db.applySlice(ctx, facts[:good], apply))
 }
 
-func (db *DB) apply(ctx context.Context, facts []events.Recorded, each func(*Tx, *events.Recorded) error) error {
+func (db *DB) applySlice(ctx context.Context, facts []events.Recorded, apply func(*Tx, []events.Recorded) error) error {
 	if len(facts) == 0 {
 		return nil
 	}
 	first, last := facts[0].Position, facts[len(facts)-1].Position
-	return db.Update(ctx, first-1, last, func(tx *Tx) error {
-		for i := range facts {
-			if err := each(tx, &facts[i]); err != nil {
-				return projections.At(facts[i], err)
-			}
-		}
-		return nil
-	})
+	return db.Update(ctx, first-1, last, func(tx *Tx) error { return apply(tx, facts) })
 }
 
 // Update changes rows and moves the position from after to last in one
