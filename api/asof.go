@@ -18,6 +18,7 @@ import (
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/sqlview"
@@ -36,7 +37,7 @@ func (s *Server) whoCouldEndpoint() endpoint {
 			{name: "workspace", description: "Where. Unless given, no scope is judged.", of: "", example: "support"},
 			{name: "at", description: "An RFC 3339 time, or a position. Unless given, now.", of: "", example: "2026-01-01T00:00:00Z"},
 		}, pageParameters()...),
-		answers: wire.WhoCould{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, handle: s.whoCould,
+		answers: wire.WhoCould{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, reads: access.AuditRead, handle: s.whoCould,
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/projections/audit"
 )
 
@@ -25,7 +26,7 @@ func (s *Server) auditEndpoints() []endpoint {
 			who: "Role owner, admin, member or auditor; all=true takes one of the installation. A key that is limited to workspaces sees what concerns those workspaces and no other. " +
 				"Texts that are sealed are shown to owner, admin and auditor.",
 			query:   append(changeFilters(), pageParameters()...),
-			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.listChanges,
+			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor"}, reads: access.AuditRead, handle: s.listChanges,
 		},
 		s.whoCouldEndpoint(), s.eraseEndpoint(),
 	}

@@ -43,11 +43,17 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, requestID st
 func (s *Server) admit(ctx context.Context, r *http.Request, requestID string, d *verify.Decision) error {
 	secret := bearer(r.Header)
 	if secret == "" {
+		s.loginFailed(r, requestID, codeMissing, d)
 		return unauthenticated(realm, "send a management key as Authorization: Bearer <key>")
 	}
 	q := verify.Question{Secret: secret, Kind: events.KindManagement, Context: useOf(r, requestID)}
 	*d = s.cfg.Verifier.Verify(ctx, &q)
-	return refusalOf(d)
+	err := refusalOf(d)
+	// Of a verifier that cannot tell, nobody knows whether the key is good.
+	if err != nil && d.Code != events.CodeStale && d.Code != events.CodeUnavailable {
+		s.loginFailed(r, requestID, d.Code.String(), d)
+	}
+	return err
 }
 
 // readmit judges the management key of an admitted request anew, before what

@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -56,7 +55,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		t.fail(writeProblem(w, err, t.requestID), err)
 		return
 	}
-	q := verify.Question{Secret: secret}
+	q := verify.Question{Secret: secret, From: saidToComeFrom(r.Header)}
 	q.Permission, q.Workspace = asksFor(r)
 	forwarded := forwardedOf(r.Header)
 	if q.Permission == "" {
@@ -85,16 +84,17 @@ func (s *Server) clientIPOf(h http.Header) string {
 	if !s.cfg.RecordClientIP {
 		return ""
 	}
+	return addressIn(saidToComeFrom(h))
+}
+
+// saidToComeFrom is the text that should be that address.
+func saidToComeFrom(h http.Header) string {
 	for _, values := range [][]string{h["X-Forwarded-For"], h["X-Real-Ip"]} {
 		if len(values) == 0 || values[len(values)-1] == "" {
 			continue
 		}
 		last := values[len(values)-1]
-		addr, err := netip.ParseAddr(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:]))
-		if err != nil {
-			return ""
-		}
-		return addr.Unmap().WithZone("").String()
+		return last[strings.LastIndexByte(last, ',')+1:]
 	}
 	return ""
 }

@@ -12,9 +12,11 @@ import (
 
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/access"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/reports"
+	gather "github.com/keyledger/keyledger/relay/access"
 	"github.com/keyledger/keyledger/verify"
 )
 
@@ -37,6 +39,9 @@ type Config struct {
 	WaitForAudit func(context.Context, events.Position) error
 	// Reports answers reports, out of the files of the views.
 	Reports *reports.Reports
+	// Accesses takes access records, and AccessLog is the view of them.
+	Accesses  *gather.Gatherer
+	AccessLog *access.View
 	// Last returns the ledger's last position: what tells a position that does
 	// not exist from one that this server has not reached.
 	Last func(context.Context) (events.Position, error)
@@ -103,6 +108,8 @@ func (c Config) Validate() error {
 		{"Audit", c.Audit == nil},
 		{"WaitForAudit", c.WaitForAudit == nil},
 		{"Reports", c.Reports == nil},
+		{"Accesses", c.Accesses == nil},
+		{"AccessLog", c.AccessLog == nil},
 		{"Last", c.Last == nil},
 		{"Verifier", c.Verifier == nil},
 		{"Positions", c.Positions.Ledger.IsZero()},

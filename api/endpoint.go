@@ -15,6 +15,7 @@ import (
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/verify"
 )
 
@@ -53,6 +54,9 @@ type endpoint struct {
 	// handle does it. It is nil for what is served by hand; raw then is.
 	handle func(context.Context, *call) (reply, error)
 	raw    http.Handler
+	// reads says that an answer tells something of the audit log, and how it is
+	// recorded who was given it.
+	reads access.Kind
 	// open says that no management key is asked for.
 	open bool
 	// any says that the endpoint takes every method; the document shows one.
@@ -102,6 +106,7 @@ func (s *Server) serve(e *endpoint) http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
 		defer cancel()
 		out, err := s.respond(ctx, c)
+		s.accessed(c, err)
 		if err != nil {
 			t.fail(writeProblem(w, err, c.requestID), err)
 			return

@@ -14,6 +14,7 @@ import (
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/period"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/projections/catalog"
 )
 
@@ -69,7 +70,7 @@ func (s *Server) keyEndpoints() []endpoint {
 			method: "GET", path: one + "/history", id: "get-key-history", tag: tag, summary: "Get a key's history",
 			description: "Every event of the key and of its revocation, from the newest on, as the audit log tells it.", who: looks,
 			query:   append([]parameter{rawParameter}, pageParameters()...),
-			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.keyHistory,
+			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor"}, reads: access.AuditRead, handle: s.keyHistory,
 		},
 	}
 }
@@ -255,6 +256,7 @@ func (s *Server) getKey(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	if c.query("as_of") != "" {
+		s.access(c, access.AuditRead, k.Org, "get-key?as_of")
 		return s.keyThen(ctx, c, k)
 	}
 	for _, name := range []string{"permission", "workspace", "verdict"} {

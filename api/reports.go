@@ -12,6 +12,7 @@ import (
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/reports"
 	"github.com/keyledger/keyledger/projections/sqlview"
@@ -45,7 +46,7 @@ func (s *Server) reportEndpoint() endpoint {
 			{name: "from", description: "Of reports of a period: its beginning, an RFC 3339 time.", of: "", example: "2026-10-01T00:00:00Z"},
 			{name: "to", description: "Of reports of a period: its end, which is not in it.", of: "", example: "2026-11-01T00:00:00Z"},
 		}, pageParameters()...),
-		answers: wire.Report{}, also: []string{"text/csv", "text/html"}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, handle: s.report,
+		answers: wire.Report{}, also: []string{"text/csv", "text/html"}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, reads: access.AuditRead, handle: s.report,
 	}
 }
 

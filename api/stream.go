@@ -20,6 +20,7 @@ import (
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/verify"
 )
@@ -189,8 +190,15 @@ func (s *Server) openStream(c *call) (*stream, error) {
 	if err := s.eventFilter(ctx, c, &st.filter); err != nil {
 		return nil, err
 	}
-	st.at, err = s.beginning(ctx, c)
-	return st, err
+	if st.at, err = s.beginning(ctx, c); err != nil {
+		return nil, err
+	}
+	org := st.filter.Org
+	if st.filter.AllOrganizations {
+		org = events.System
+	}
+	s.access(c, access.AuditRead, org, c.endpoint.id)
+	return st, nil
 }
 
 // streamFilter keeps a client within its walls. A key that is limited to

@@ -195,6 +195,7 @@ func (s *Server) question(a *asked) (verify.Question, error) {
 		}
 		q.AtLeast = pos
 	}
+	q.From = a.context.ClientIP
 	q.Context = s.contextOf(a.context)
 	return q, nil
 }

@@ -56,6 +56,10 @@ type Config struct {
 	// MaxStaleness is how long ago Fresh may be before every verdict but
 	// REVOKED is STALE. 0 is [DefaultMaxStaleness].
 	MaxStaleness time.Duration
+	// Missed is told of every verdict that a secret is no key. Nothing else is
+	// recorded of them, and strangers can cause any number: it must return at once,
+	// and keep none of the texts, which may lie in a buffer. Optional.
+	Missed func(Miss)
 	// ServeStale gives verdicts past MaxStaleness all the same, with
 	// Decision.Stale set. No bound on honouring a revocation holds then.
 	ServeStale bool
@@ -87,6 +91,7 @@ type Verifier struct {
 	maxWait  time.Duration
 	maxStale time.Duration
 	serve    bool
+	missed   func(Miss)
 	queries  *queries
 
 	// now, in microseconds, and stale, in nanoseconds, are kept by a goroutine of
@@ -106,7 +111,7 @@ func New(c Config) (*Verifier, error) {
 	}
 	v := &Verifier{
 		index: c.Index, recorder: c.Recorder, fresh: c.Fresh, waitFor: c.WaitFor,
-		maxWait: c.MaxWait, maxStale: c.MaxStaleness, serve: c.ServeStale,
+		maxWait: c.MaxWait, maxStale: c.MaxStaleness, serve: c.ServeStale, missed: c.Missed,
 		queries: newQueries(),
 	}
 	if v.maxWait == 0 {
@@ -193,6 +198,9 @@ type Question struct {
 	// Within is the one organization whose keys exist for the caller; empty is
 	// all.
 	Within events.OrgID
+	// From is the address that the question is said to come from. It is told to
+	// Config.Missed and recorded nowhere.
+	From string
 	// Context goes with the recorded use.
 	Context recording.Context
 
@@ -208,6 +216,18 @@ func (q Question) GoString() string { return q.String() }
 
 // LogValue tells nothing to a log.
 func (q Question) LogValue() slog.Value { return slog.StringValue(q.String()) }
+
+// Miss is a question about a secret that is no key.
+type Miss struct {
+	// Code is MALFORMED or NOT_FOUND.
+	Code events.Code
+	// Kind, Within and From are those of the question.
+	Kind   events.KeyKind
+	Within events.OrgID
+	From   string
+	// RequestID is that of its context.
+	RequestID string
+}
 
 // Profile is a named settings document that comes back with verdicts.
 type Profile = index.Profile
@@ -279,6 +299,9 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 	}
 	if !v.decide(q, &d, behind) {
 		v.unrecorded.add(d.Code)
+		if v.missed != nil && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
+			v.missed(Miss{Code: d.Code, Kind: q.Kind, Within: q.Within, From: q.From, RequestID: q.Context.RequestID})
+		}
 		return d
 	}
 	use := recording.Use{

@@ -60,6 +60,8 @@ type Server struct {
 	Handler  http.Handler
 	// Recorder takes the uses.
 	Recorder *recording.Recorder
+	// Accesses are its access records.
+	Accesses *Accesses
 	// Log is what it logged so far.
 	Log *Buffer
 }
@@ -161,20 +163,17 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	must(t, err)
 	review, err := reports.Open(ctx, reports.Config{CatalogPath: file("catalog"), UsagePath: file("usage"), AuditPath: file("audit")})
 	must(t, err)
-	var runners []*projections.Runner
 	var wait sync.WaitGroup
-	for _, view := range []projections.View{projections.Together("index", idx, configuration), browse, audits} {
-		r, err := projections.NewRunner(projections.Config{Source: ledger, View: view, Logger: log, AskEvery: 50 * time.Millisecond})
-		must(t, err)
-		runners = append(runners, r)
-		wait.Go(func() { _ = r.Run(ctx) })
-	}
-	memory, catalogs, follow := runners[0], runners[1], runners[2]
+	runners := follow(ctx, t, &wait, projections.Config{Source: ledger, Logger: log}, projections.Together("index", idx, configuration), browse, audits)
+	memory, catalogs, audited := runners[0], runners[1], runners[2]
 	recorder, err := recording.New(recording.Config{Ledger: id, Verifier: name, Sink: ledger, Logger: log})
 	must(t, err)
 	must(t, recorder.Start(ctx))
 	s.Recorder = recorder
-	verifier, err := verify.New(verify.Config{Index: idx, Recorder: recorder, Fresh: memory.Fresh, WaitFor: memory.WaitFor})
+	s.Accesses = newAccesses(t, s.Positions, file("access"), name)
+	verifier, err := verify.New(verify.Config{
+		Index: idx, Recorder: recorder, Fresh: memory.Fresh, WaitFor: memory.WaitFor, Missed: api.Missed(s.Accesses.gatherer),
+	})
 	must(t, err)
 	service, err := commands.New(commands.Config{
 		Log: ledger, Ledger: id, Configuration: configuration, Await: memory.WaitFor, Logger: log,
@@ -182,8 +181,9 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	})
 	must(t, err)
 	s.Config = api.Config{
+		Accesses: s.Accesses.gatherer, AccessLog: s.Accesses.view,
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
-		Audit: audits, WaitForAudit: follow.WaitFor, Reports: review, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
+		Audit: audits, WaitForAudit: audited.WaitFor, Reports: review, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
 		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
 		Unseal: s.Subjects.Open,
 	}
@@ -217,6 +217,21 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 		}
 	})
 	return s
+}
+
+// follow runs views until the context ends.
+func follow(ctx context.Context, t testing.TB, wait *sync.WaitGroup, config projections.Config, views ...projections.View) []*projections.Runner {
+	t.Helper()
+	config.AskEvery = 50 * time.Millisecond
+	runners := make([]*projections.Runner, len(views))
+	for i, view := range views {
+		config.View = view
+		r, err := projections.NewRunner(config)
+		must(t, err)
+		runners[i] = r
+		wait.Go(func() { _ = r.Run(ctx) })
+	}
+	return runners
 }
 
 // holders lists who holds a place as of the ledger's end.

@@ -67,6 +67,7 @@ needs attention.`,
 	f.StringVar(&cfg.NATSListen, "nats-listen", "127.0.0.1:4222", "`address` where the embedded broker takes verifiers, subscribers and auditors; \"\" for nobody")
 	f.Lookup("nats-listen").Annotations = map[string][]string{emptyFlag: nil}
 	f.BoolVar(&cfg.RecordClientIP, "record-client-ip", false, "record with every use the address of the client, as callers and gateways tell it; it is personal data")
+	f.StringVar((*string)(&cfg.AccessRetention), "access-retention", "", "`period` for which it is kept who read the audit log, could not log in or was refused, such as 90d, 1y or never (default 400d; on a cluster what its stream says)")
 	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
 	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
 	return c

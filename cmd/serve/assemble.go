@@ -53,6 +53,8 @@ type parts struct {
 	// subjects seal texts and open them.
 	subjects *seals.Subjects
 
+	access accessParts
+
 	// memory feeds the index, the configuration and the count of both: what
 	// verdicts and decisions rest on moves together.
 	memory, catalogs, audits *projections.Runner
@@ -108,6 +110,9 @@ func (p *parts) openViews(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	if err := p.openAccess(ctx, cfg); err != nil {
+		return err
+	}
 	return p.openReports(ctx, cfg)
 }
 
@@ -147,6 +152,7 @@ func (p *parts) connect(cfg Config) error {
 	}
 	p.verifier, err = verify.New(verify.Config{
 		Index: p.index, Recorder: p.recorder, Fresh: p.memory.Fresh, WaitFor: p.memory.WaitFor,
+		Missed: api.Missed(p.access.gatherer),
 	})
 	if err != nil {
 		return err
@@ -181,6 +187,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
 		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last, Reports: p.reports,
+		Accesses: p.access.gatherer, AccessLog: p.access.view,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
 		RecordClientIP: cfg.RecordClientIP, Unseal: p.subjects.Open,
@@ -224,6 +231,9 @@ func (p *parts) checks() map[string]func() error {
 		"audit":   check(p.audits),
 		"usage": func() error {
 			return failing("the view has stopped", p.uses.failed())
+		},
+		"access": func() error {
+			return failing("the view has stopped", p.access.failed())
 		},
 		"problems": func() error {
 			return failing("events could not be applied; their keys are UNAVAILABLE", p.index.Err())
@@ -273,6 +283,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		p.registerFreshness(registry),
 		p.registerExpiry(registry),
 		p.registerSignals(registry),
+		p.access.register(registry),
 		p.registerErasure(registry),
 	}
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
@@ -361,6 +372,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	views.Go(func() { p.ticks.Run(running) })
 	views.Go(func() { p.keepExpiry(running) })
 	views.Go(func() { p.signals.Run(running) })
+	views.Go(func() { p.access.follow(running) })
 	defer func() {
 		stopViews()
 		views.Wait()
@@ -372,9 +384,11 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	if err := p.recorder.Start(ctx); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
+	p.access.gatherer.Start()
 	views.Go(func() { p.uses.tellUnended(running, p.ledger.name) })
 	err := p.answer(ctx, cfg, listener)
 	p.verifier.Close()
+	err = errors.Join(err, p.access.drain(ctx))
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainUses)
 	defer cancel()
 	return errors.Join(err, p.recorder.Close(drain))
@@ -455,7 +469,7 @@ func (p *parts) ready(ctx context.Context) bool {
 
 // close closes the views' files.
 func (p *parts) close() error {
-	var faults []error
+	faults := []error{p.access.close()}
 	if p.reports != nil {
 		faults = append(faults, p.reports.Close())
 	}

@@ -217,6 +217,10 @@ type broker interface {
 	// server that lets them in.
 	furnish(ctx context.Context, ledger *jetstream.Ledger, id events.LedgerID, f folder) error
 
+	// retain has access records kept for a period, where that is this server's to
+	// say. Empty is the default.
+	retain(ctx context.Context, keep events.Period) error
+
 	// ask repeats a question as long as it makes sense to.
 	ask(ctx context.Context, f func() error) error
 

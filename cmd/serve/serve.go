@@ -47,6 +47,9 @@ type Config struct {
 	// RecordClientIP records the addresses that keys are used from. They are
 	// personal data.
 	RecordClientIP bool
+	// AccessRetention is how long access records are kept, a period or never; empty
+	// is 400d. On a cluster their stream says it: this only has a difference told.
+	AccessRetention events.Period
 	// Out gets the one line that says `ready`.
 	Out io.Writer
 	// Ready is called with the server's URL when it answers.
@@ -85,6 +88,9 @@ func (c Config) Validate() error {
 	}
 	if c.Logger == nil {
 		faults = append(faults, errors.New("serve: Logger is needed"))
+	}
+	if err := checkRetention(c.AccessRetention); err != nil {
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }
@@ -140,6 +146,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer ledger.close()
 	if err := b.furnish(ctx, ledger.Ledger, ledger.positions.Ledger, folderOf(cfg.Data, cfg.InstallationKey)); err != nil {
+		return err
+	}
+	if err := b.retain(ctx, cfg.AccessRetention); err != nil {
 		return err
 	}
 	parts, err := assemble(ctx, cfg, ledger)
