@@ -201,6 +201,7 @@ func (e *endpoint) parameters(registry huma.Registry) []*huma.Param {
 		})
 		header("Idempotency-Key", "At most 255 bytes, such as a UUID. A repetition with the same key, path and body does nothing again and is answered with what the first did.", "0f6a0c4e-6f0b-4f6f-9a35-0b6a7d1f2c11")
 		header("Keyledger-Reason", "Why, for the audit log, where the body has no reason.", "offboarding")
+		header("Keyledger-Ticket", "What asked for it elsewhere, for the audit log: a ticket, a change, an incident. At most 128 bytes.", "SEC-42")
 	}
 	if e.match {
 		header("If-Match", "The ETag that the change was decided on; 412 when there is a newer one.", `"3"`)

@@ -39,7 +39,7 @@ type endpoint struct {
 	example any
 	query   []parameter
 	// change says that events are appended: dry_run, Idempotency-Key and
-	// Keyledger-Reason are taken. match says that If-Match is.
+	// Keyledger-Reason and Keyledger-Ticket are taken. match says that If-Match is.
 	change, match bool
 	// answers is a value of the type of the answer's body, under status.
 	answers any
@@ -196,7 +196,7 @@ func (c *call) refuseSecrets() error {
 	if keystring.Contains(c.r.URL.Path) {
 		return secretIn("path")
 	}
-	for _, name := range []string{"Idempotency-Key", "Keyledger-Reason", "If-Match"} {
+	for _, name := range []string{"Idempotency-Key", "Keyledger-Reason", "Keyledger-Ticket", "If-Match"} {
 		if keystring.Contains(c.r.Header.Get(name)) {
 			return secretIn(name)
 		}
@@ -345,7 +345,7 @@ func (c *call) wish(reason string) (commands.Wish, error) {
 		reason = c.r.Header.Get("Keyledger-Reason")
 	}
 	w := commands.Wish{
-		Principal: c.principal, Reason: reason, RequestID: c.requestID, DryRun: dryRun,
+		Principal: c.principal, Reason: reason, Ticket: c.r.Header.Get("Keyledger-Ticket"), RequestID: c.requestID, DryRun: dryRun,
 		IdempotencyKey: c.r.Header.Get("Idempotency-Key"),
 		// The path tells whose change it is, the query how far it goes.
 		Route: c.r.Method + " " + c.r.URL.Path, Body: c.body,

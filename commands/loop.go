@@ -42,6 +42,8 @@ type Wish struct {
 	Principal Principal
 	// Reason is why, in the caller's words.
 	Reason string
+	// Ticket names what asked for it elsewhere: a ticket, a change, an incident.
+	Ticket string
 	// RequestID is the caller's id of the request.
 	RequestID string
 	// IdempotencyKey makes a repetition of the same Route and Body meet its
@@ -192,6 +194,9 @@ type order struct {
 func (s *Service) order(w Wish, target string) (order, error) {
 	o := order{wish: w, target: target, now: events.TimeOf(s.cfg.Now())}
 	if err := domain.CheckText("reason", w.Reason, events.MaxReasonLength); err != nil {
+		return o, err
+	}
+	if err := domain.CheckText("ticket", w.Ticket, events.MaxTicketLength); err != nil {
 		return o, err
 	}
 	if err := domain.CheckText("request id", w.RequestID, events.MaxRequestIDLength); err != nil {
@@ -508,7 +513,7 @@ func (s *Service) entries(o order, a attempt) ([]events.Entry, error) {
 		meta := events.Meta{
 			ID: events.EventID(id), Ledger: s.cfg.Ledger, Time: o.now, Revision: revisions[f.subject],
 			Actor: o.wish.Principal.Actor, Role: o.wish.Principal.Role, Scope: o.wish.Principal.scopeText(),
-			Reason: events.ClearText(o.wish.Reason), RequestID: o.wish.RequestID,
+			Reason: events.ClearText(o.wish.Reason), Ticket: o.wish.Ticket, RequestID: o.wish.RequestID,
 			Command: o.command, Digest: o.digest, Causation: a.cause, ConfigPosition: a.config,
 		}
 		if err := refuseSecret(f.subject, f.event, meta); err != nil {

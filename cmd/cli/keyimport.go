@@ -42,6 +42,7 @@ func (a *app) keysImportCommand() *cobra.Command {
 		k      keySettings
 		alg    string
 		reason string
+		ticket string
 		dryRun bool
 	)
 	c := &cobra.Command{
@@ -70,6 +71,7 @@ the exit code is then 1; the other lines are imported.`,
 	f.StringVar(&k.expiresIn, "expires-in", "", "`period` from now until they expire: 30d, 6mo, 1y or never")
 	f.StringArrayVar(&k.metadata, "metadata", nil, "`key=value` to keep with them, once for each")
 	f.StringVar(&reason, "reason", "", "`text` that says why, for the audit log")
+	f.StringVar(&ticket, "ticket", "", "`name` of the ticket that asks for it, for the audit log")
 	f.BoolVar(&dryRun, "dry-run", false, "say what would become of each key, and import none")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		rows, err := a.importFile(args[0])
@@ -84,7 +86,7 @@ the exit code is then 1; the other lines are imported.`,
 			return err
 		}
 		report := importReport{DryRun: dryRun, Items: make([]reportedItem, len(rows))}
-		err = a.importRows(cmd.Context(), s, org, reason, rows, &report)
+		err = a.importRows(cmd.Context(), s, org, reason, ticket, rows, &report)
 		return a.imported(report, err)
 	}
 	return c
@@ -140,7 +142,7 @@ func (k *keySettings) complete(f *pflag.FlagSet, alg string, rows []importRow) e
 
 // importRows sends rows, as many at once as a request takes. The report holds what
 // became of those that were sent before a fault.
-func (a *app) importRows(ctx context.Context, s *session, org, reason string, rows []importRow, report *importReport) error {
+func (a *app) importRows(ctx context.Context, s *session, org, reason, ticket string, rows []importRow, report *importReport) error {
 	bar := a.progress(len(rows))
 	// The bar is for who looks on: what it cannot draw changes nothing.
 	defer func() { _ = bar.Finish() }()
@@ -151,7 +153,7 @@ func (a *app) importRows(ctx context.Context, s *session, org, reason string, ro
 		if len(waiting) == 0 {
 			return nil
 		}
-		items, err := sendImport(ctx, s, org, body, report.DryRun)
+		items, err := sendImport(ctx, s, org, body, report.DryRun, client.Ticket(ticket))
 		if err != nil {
 			return err
 		}
@@ -184,13 +186,13 @@ func (a *app) importRows(ctx context.Context, s *session, org, reason string, ro
 	return send()
 }
 
-func sendImport(ctx context.Context, s *session, org string, body wire.ImportKeys, dryRun bool) ([]wire.ImportItem, error) {
+func sendImport(ctx context.Context, s *session, org string, body wire.ImportKeys, dryRun bool, o ...client.Option) ([]wire.ImportItem, error) {
 	if dryRun {
 		var dry wire.DryRun
-		_, err := s.ImportKeys(ctx, org, body, client.DryRun(&dry))
+		_, err := s.ImportKeys(ctx, org, body, append(o, client.DryRun(&dry))...)
 		return dry.Items, err
 	}
-	done, err := s.ImportKeys(ctx, org, body)
+	done, err := s.ImportKeys(ctx, org, body, o...)
 	return done.Items, err
 }
 

@@ -82,6 +82,7 @@ func (a *app) openOrg(cmd *cobra.Command) (*session, string, error) {
 // wish is what every change may be asked with.
 type wish struct {
 	reason         string
+	ticket         string
 	idempotencyKey string
 	ifMatch        string
 	dryRun         bool
@@ -92,6 +93,7 @@ func (a *app) wishFlags(c *cobra.Command, revisable bool) *wish {
 	w := &wish{}
 	f := c.Flags()
 	f.StringVar(&w.reason, "reason", "", "`text` that says why, for the audit log")
+	f.StringVar(&w.ticket, "ticket", "", "`name` of the ticket that asks for it, for the audit log")
 	f.StringVar(&w.idempotencyKey, "idempotency-key", "", "`text` that names this wish: repeated, it is still done once")
 	f.BoolVar(&w.dryRun, "dry-run", false, "show the events that would be appended, and append none")
 	if revisable {
@@ -123,6 +125,9 @@ func (a *app) options(w *wish, got *answer) []client.Option {
 	options := []client.Option{got.meta()}
 	if w.idempotencyKey != "" {
 		options = append(options, client.IdempotencyKey(w.idempotencyKey))
+	}
+	if w.ticket != "" {
+		options = append(options, client.Ticket(w.ticket))
 	}
 	if w.ifMatch != "" {
 		options = append(options, client.IfMatch(strconv.Quote(w.ifMatch)))
