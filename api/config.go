@@ -16,6 +16,7 @@ import (
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/reports"
+	"github.com/keyledger/keyledger/projections/usage"
 	gather "github.com/keyledger/keyledger/relay/access"
 	"github.com/keyledger/keyledger/verify"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	// Accesses takes access records, and AccessLog is the view of them.
 	Accesses  *gather.Gatherer
 	AccessLog *access.View
+	// Usage is the view of uses. It must be able to read single blocks.
+	Usage *usage.View
 	// Last returns the ledger's last position: what tells a position that does
 	// not exist from one that this server has not reached.
 	Last func(context.Context) (events.Position, error)
@@ -107,6 +110,7 @@ func (c Config) Validate() error {
 		{"WaitForCatalog", c.WaitForCatalog == nil},
 		{"Audit", c.Audit == nil},
 		{"WaitForAudit", c.WaitForAudit == nil},
+		{"Usage", c.Usage == nil},
 		{"Reports", c.Reports == nil},
 		{"Accesses", c.Accesses == nil},
 		{"AccessLog", c.AccessLog == nil},

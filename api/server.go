@@ -80,7 +80,7 @@ func (s *Server) endpoints() []endpoint {
 	events := s.eventsEndpoint()
 	s.streamed = &events
 	return slices.Concat(
-		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(), s.auditEndpoints(),
+		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(), s.auditEndpoints(), s.usesEndpoints(),
 		[]endpoint{s.accessEndpoint(), s.reportEndpoint(), s.exportEndpoint(), s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), events}, s.plainEndpoints(),
 	)
 }

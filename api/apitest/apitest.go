@@ -42,6 +42,8 @@ type Ledger interface {
 	commands.Log
 	projections.Source
 	recording.Sink
+	usage.BlockReader
+	FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error
 	seals.SubjectStore
 }
 
@@ -155,7 +157,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	configuration := commands.NewConfiguration()
 	dir := t.TempDir()
 	file := func(view string) string { return filepath.Join(dir, view+".db") }
-	used, err := usage.Open(ctx, usage.Config{Path: file("usage"), Of: s.Positions})
+	used, err := usage.Open(ctx, usage.Config{Path: file("usage"), Of: s.Positions, Blocks: ledger})
 	must(t, err)
 	browse, err := catalog.Open(ctx, catalog.Config{Path: file("catalog"), Of: s.Positions, UsagePath: file("usage")})
 	must(t, err)
@@ -166,6 +168,9 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	var wait sync.WaitGroup
 	runners := follow(ctx, t, &wait, projections.Config{Source: ledger, Logger: log}, projections.Together("index", idx, configuration), browse, audits)
 	memory, catalogs, audited := runners[0], runners[1], runners[2]
+	wait.Go(func() {
+		_ = ledger.FollowUses(ctx, 0, func(blocks []events.UsesMessage) error { return used.Apply(ctx, blocks) })
+	})
 	recorder, err := recording.New(recording.Config{Ledger: id, Verifier: name, Sink: ledger, Logger: log})
 	must(t, err)
 	must(t, recorder.Start(ctx))
@@ -183,7 +188,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	s.Config = api.Config{
 		Accesses: s.Accesses.gatherer, AccessLog: s.Accesses.view,
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
-		Audit: audits, WaitForAudit: audited.WaitFor, Reports: review, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
+		Audit: audits, WaitForAudit: audited.WaitFor, Reports: review, Usage: used, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
 		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
 		Unseal: s.Subjects.Open,
 	}

@@ -97,7 +97,7 @@ func (p *parts) openViews(ctx context.Context, cfg Config) error {
 		return err
 	}
 	usagePath := filepath.Join(cfg.Data, "usage.db")
-	if p.usage, err = usage.Open(ctx, usage.Config{Path: usagePath, Of: p.ledger.positions, Logger: cfg.Logger}); err != nil {
+	if p.usage, err = usage.Open(ctx, usage.Config{Path: usagePath, Of: p.ledger.positions, Blocks: p.ledger, Logger: cfg.Logger}); err != nil {
 		return err
 	}
 	p.catalog, err = catalog.Open(ctx, catalog.Config{
@@ -186,7 +186,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 	p.front, err = api.New(api.Config{
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
-		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last, Reports: p.reports,
+		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last, Reports: p.reports, Usage: p.usage,
 		Accesses: p.access.gatherer, AccessLog: p.access.view,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,

@@ -21,6 +21,9 @@ import (
 // ErrBadCursor says that a text is no cursor of this very list.
 var ErrBadCursor = sqlview.ErrBadCursor
 
+// errNoBlocks says that the view was opened without what single uses are read by.
+var errNoBlocks = errors.New("usage: nothing to read single blocks from")
+
 // maxOpened bounds how many blocks are fetched for one page, so that a filter that
 // little matches costs no more than a second: the page then ends early, and its
 // cursor goes on from there.
@@ -142,7 +145,7 @@ func placeOf(l sqlview.List, text string) (place, error) {
 // is left out: the findings tell of both.
 func (v *View) Uses(ctx context.Context, f Filter) ([]Use, string, error) {
 	if v.blocks == nil {
-		return nil, "", fmt.Errorf("usage: %w: no source of blocks", errors.ErrUnsupported)
+		return nil, "", errNoBlocks
 	}
 	l := lister{v: v, f: f, name: f.list(), room: f.Rows(), sees: make(map[events.KeyID]bool), left: maxOpened}
 	if err := l.begin(); err != nil {

@@ -3,6 +3,7 @@ package usage
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"math"
 	"math/bits"
 	"slices"
@@ -196,43 +197,47 @@ func (m *merging) name(ctx context.Context, rows []span) error {
 
 // gather makes the uses of a block ready that are of the minute and wanted.
 func (m *merging) gather(ctx context.Context, b *storedBlock, came uint64) error {
-	begin := len(m.ready)
-	var unknown []events.KeyID
+	var found []placed
 	for i := came - min(came, b.First); i < uint64(len(b.Uses)); i++ {
 		u := &b.Uses[i]
-		at := noLater(u.At, b.stored)
-		p := place{at, b.position, i}
-		if int64(at/minute) != m.minute || at < m.f.From || m.f.To != 0 && at >= m.f.To || !m.f.wants(u) || m.order(p, m.start) <= 0 {
+		p := place{noLater(u.At, b.stored), b.position, i}
+		if int64(p.at/minute) != m.minute || p.at < m.f.From || m.f.To != 0 && p.at >= m.f.To || !m.f.wants(u) || m.order(p, m.start) <= 0 {
 			continue
 		}
-		if _, known := m.sees[u.Key]; !known && m.f.Sees != nil {
-			m.sees[u.Key] = false
-			unknown = append(unknown, u.Key)
-		}
-		use := Use{Org: b.Org, Use: *u, Stored: b.stored, Verifier: b.Verifier, Boot: b.Boot, Number: b.First + i, Position: b.position}
-		use.At = at
-		m.ready = append(m.ready, placed{p, use})
+		found = append(found, placed{p, b.use(i)})
 	}
-	if m.f.Sees == nil {
-		return nil
+	found, err := m.visible(ctx, found)
+	m.ready = append(m.ready, found...)
+	return err
+}
+
+// use is one of a block, by its index.
+func (b *storedBlock) use(i uint64) Use {
+	u := Use{Org: b.Org, Use: b.Uses[i], Stored: b.stored, Verifier: b.Verifier, Boot: b.Boot, Number: b.First + i, Position: b.position}
+	u.At = noLater(u.At, u.Stored)
+	return u
+}
+
+// visible are those uses whose keys may be seen.
+func (l *lister) visible(ctx context.Context, list []placed) ([]placed, error) {
+	if l.f.Sees == nil {
+		return list, nil
+	}
+	var unknown []events.KeyID
+	for i := range list {
+		if _, known := l.sees[list[i].Key]; !known {
+			l.sees[list[i].Key] = false
+			unknown = append(unknown, list[i].Key)
+		}
 	}
 	if len(unknown) > 0 {
-		seen, err := m.f.Sees(ctx, unknown)
+		seen, err := l.f.Sees(ctx, unknown)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for key, may := range seen {
-			m.sees[key] = may
-		}
+		maps.Copy(l.sees, seen)
 	}
-	kept := m.ready[:begin]
-	for _, u := range m.ready[begin:] {
-		if m.sees[u.Key] {
-			kept = append(kept, u)
-		}
-	}
-	m.ready = kept
-	return nil
+	return slices.DeleteFunc(list, func(u placed) bool { return !l.sees[u.Key] }), nil
 }
 
 // page is what was found.

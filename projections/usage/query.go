@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/projections/sqlview"
 )
 
 // LastUse is what is known of a key's last use.
@@ -114,6 +115,55 @@ func (v *View) Unended(ctx context.Context) ([]uses.Finding, error) {
 		return nil, fmt.Errorf("usage: unended boots: %w", err)
 	}
 	return list, nil
+}
+
+// FindingFilter says which findings are wanted.
+type FindingFilter struct {
+	// Org wants those that concern an organization: its own, and boots that ended
+	// without a mark, or run, and have uses of it. All are wanted unless it is set.
+	Org events.OrgID
+	sqlview.Page
+}
+
+// Incomplete lists what an auditor must hear of, with boots that have no end mark
+// among it, in the order of the stream, and returns the cursor of the next page. A
+// boot stands where its first block does.
+func (v *View) Incomplete(ctx context.Context, f FindingFilter) ([]Finding, string, error) {
+	list := sqlview.ListOf("findings", string(f.Org))
+	var after place
+	if f.Cursor != "" {
+		var err error
+		if after, err = placeOf(list, f.Cursor); err != nil {
+			return nil, "", err
+		}
+	}
+	var places []place
+	found, err := sqlview.All(ctx, v.db, func(row sqlview.Scanner) (Finding, error) {
+		var f Finding
+		var p place
+		var boot string
+		err := row.Scan(&f.Position, &p.n, &f.Kind, &f.Verifier, &boot, &f.Org, &f.First, &f.Last, &f.Count, &f.From, &f.To, &f.Superseded)
+		if err != nil {
+			return f, err
+		}
+		p.position = f.Position
+		places = append(places, p)
+		f.Boot, err = bootID(boot)
+		return f, err
+	}, `SELECT position, n, kind, verifier, boot, org, first, last, count, from_at, to_at, 0 FROM findings
+			WHERE (org = ?1 OR ?1 = '') AND (position, n) > (?2, ?3)
+		UNION ALL SELECT b.place, 0, 'unended', b.verifier, b.boot, '_system', 0, 0, b.bound, b.began, b.seen, u.superseded
+			FROM boots AS b JOIN unended AS u USING (verifier, boot)
+			WHERE b.place > ?2 AND (?1 IN ('', '_system') OR EXISTS (
+				SELECT 1 FROM series AS s WHERE s.verifier = b.verifier AND s.boot = b.boot AND s.org = ?1))
+		ORDER BY 1, 2 LIMIT ?4`, string(f.Org), int64(after.position), int64(after.n), f.Rows()+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("usage: findings: %w", err)
+	}
+	if n := f.Rows(); len(found) > n {
+		return found[:n], places[n-1].cursor(list), nil
+	}
+	return found, "", nil
 }
 
 func bootID(text string) (uses.BootID, error) {

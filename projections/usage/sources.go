@@ -12,12 +12,12 @@ import (
 	"github.com/keyledger/keyledger/projections/sqlview"
 )
 
-// maxSources bounds the sources that are kept of a key: the first by each of the
+// MaxSources bounds the sources that are kept of a key: the first by each of the
 // two kinds, those that may be told of, and as many again that were seen while
 // nobody wanted to be told, or of a key that had ended. What comes beyond is not
 // kept: whoever goes on to use a key from somewhere else each time has shown by
 // then what there was to tell, and shall not fill the file.
-const maxSources = 2 + 2*events.MaxNewSources
+const MaxSources = 2 + 2*events.MaxNewSources
 
 // minute is the unit of the clock here.
 const minute = events.Time(60_000_000)
@@ -108,7 +108,7 @@ func (c *changes) writeSources(tx *sqlview.Tx, m *known) error {
 		k := of.sources
 		i := k.find(s.kind, s.source)
 		switch {
-		case i < 0 && len(k) >= maxSources:
+		case i < 0 && len(k) >= MaxSources:
 		case i < 0:
 			news := s.tells() && slices.ContainsFunc(k, func(o knownSource) bool { return o.kind == s.kind })
 			if _, err := tx.Exec(`INSERT INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, string(s.org), s.key.String(), string(s.kind), s.source,

@@ -111,13 +111,13 @@ func TestSourcesAreBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "usage.db")
 	v := open(t, path)
 	apply(t, v, s.messages[:2])
-	if len(v.known.keys[keyName{"acme", key(1)}].sources) != maxSources {
+	if len(v.known.keys[keyName{"acme", key(1)}].sources) != MaxSources {
 		t.Errorf("%d are remembered", len(v.known.keys[keyName{"acme", key(1)}].sources))
 	}
 	again := open(t, path)
 	apply(t, again, s.messages)
 	got, _ := newSources(t, again, 0, 3, 0, 10)
-	if len(got) != maxSources-1 || maxSources <= events.MaxNewSources {
+	if len(got) != MaxSources-1 || MaxSources <= events.MaxNewSources {
 		t.Fatalf("%d sources", len(got))
 	}
 	for i, src := range got {

@@ -225,6 +225,8 @@ CREATE TABLE findings (
 	PRIMARY KEY (position, n)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX findings_org ON findings (org, position, n);
+
 CREATE TABLE boots (
 	verifier   TEXT NOT NULL,
 	boot       TEXT NOT NULL,
