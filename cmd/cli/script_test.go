@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"kl":       runs,
+			"tells":    tells,
 			"capture":  captures,
 			"await":    awaits,
 			"mode":     hasMode,
@@ -103,6 +104,24 @@ func runs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// tells is "tells REGEXP ARGS…": keyledger, run until its standard output matches,
+// as it does soon.
+func tells(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: tells REGEXP ARGS…")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		ts.Check(ts.Exec("keyledger", args[1:]...))
+		if out := ts.ReadFile("stdout"); want.MatchString(out) {
+			return
+		} else if time.Now().After(deadline) {
+			ts.Fatalf("%s does not match\n%s", want, out)
+		}
 	}
 }
 
