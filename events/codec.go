@@ -230,7 +230,7 @@ func fits(s Subject, m *Meta, e Event) error {
 	case KeyRevoked:
 		ok = s.ID != RevokedAll
 	case UsesDropped:
-		ok = (s.Org == System) == (e.Through != 0)
+		ok = e.Through != 0 && (s.ID == RetentionStream || e.Blocks == 0)
 	default:
 	}
 	if !ok {

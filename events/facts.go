@@ -529,19 +529,22 @@ type SubjectErased struct {
 	Keys []string `json:"keys"`
 }
 
-// UsesDropped records what retention dropped of the recorded uses. On an
-// organization's subject it says that single uses of before are shown no more;
-// on that of _system, that the stream begins behind Through from now on.
+// UsesDropped records what retention dropped of the recorded uses. On
+// [RetentionSubject] it says that single uses of an organization are told no more,
+// if they happened before Before and stand in the stream of uses up to Through; on
+// [StreamRetentionSubject], that the stream begins behind Through from now on.
 type UsesDropped struct {
-	// Before is the time before which nothing is kept: of the broker's clock.
+	// Before is an organization's midnight, in UTC; of the stream, when the last
+	// message that goes was stored.
 	Before Time `json:"before"`
-	// Through and Blocks are of the stream: the last position that is dropped, and
-	// how many messages go.
-	Through Position `json:"through,omitzero"`
-	Blocks  uint64   `json:"blocks,omitzero"`
+	// Through is a position of the stream of uses.
+	Through Position `json:"through"`
+	// Blocks is how many messages of the stream go.
+	Blocks uint64 `json:"blocks,omitzero"`
 	// Days count what is dropped here and was not counted in an earlier one, by
-	// day and verdict, in this order. Of the stream they count no organization's
-	// but all.
+	// day and verdict, in this order. Of the stream they count the uses of all
+	// organizations, each of which one of theirs has counted too. Where there are
+	// more than [MaxUsesDays] days, several facts that say the same share them.
 	Days []UsesDay `json:"days,omitempty"`
 }
 

@@ -140,7 +140,7 @@ func facts() []fact {
 		at(key, KeyExpired{ExpiredAt: 1_826_776_000_000_000}),
 		at(RevokedSubject(acme, id[KeyID]("02")), KeyRevoked{}),
 		at(ErasureSubject(acme, "user-4711"), SubjectErased{Keys: []string{"000102030405060708090a0b0c0d0e0f"}}),
-		at(RetentionSubject(acme), UsesDropped{Before: 1_795_132_800_000_000, Days: []UsesDay{
+		at(RetentionSubject(acme), UsesDropped{Before: 1_795_132_800_000_000, Through: 1204, Days: []UsesDay{
 			{Day: 1_795_046_400_000_000, Code: "EXPIRED", Uses: 2}, {Day: 1_795_046_400_000_000, Code: "VALID", Uses: 1201},
 		}}),
 	)
@@ -187,7 +187,7 @@ func variants() []fact {
 		{"least", key, least, bareMeta()},
 		{"personal", key, personal, ticketed},
 		{"private", OrganizationSubject(acme), OrganizationPolicyChanged{Policy: Policy{Sealing: SwitchOn, UsesRetention: "90d"}}, plainMeta()},
-		{"stream", RetentionSubject(System), UsesDropped{Before: 1_795_132_800_000_000, Through: 1204, Blocks: 1204}, bareMeta()},
+		{"stream", StreamRetentionSubject(), UsesDropped{Before: 1_795_132_800_000_000, Through: 1204, Blocks: 1204}, bareMeta()},
 		{"batch", key, KeyRotated{Successor: id[KeyID]("03"), GraceEndsAt: 1_795_240_000_000_001}, batch},
 		{"quoted", key, KeyRenamed{Name: ClearText("tab\t \"line\"\n \\ \b\f\r\x01 \x7f \u2028 \U0001F511")}, quoted},
 		{"caused", key, KeyExpired{ExpiredAt: 1}, caused},

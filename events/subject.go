@@ -41,9 +41,10 @@ const (
 	CatalogPermissions = "permissions"
 	// QuotaKeys is the guard of an organization's limit on active keys.
 	QuotaKeys = "keys"
-	// RetentionUses is the retention of an organization's uses, and of the
-	// installation's stream of them.
-	RetentionUses = "uses"
+	// RetentionUses is the retention of an organization's uses, RetentionStream
+	// that of the whole stream of them, which is the installation's.
+	RetentionUses   = "uses"
+	RetentionStream = "stream"
 	// RevokedAll on the revoked aggregate is the end of the organization, and
 	// with it of all its keys.
 	RevokedAll = "_all"
@@ -120,9 +121,14 @@ func ErasureSubject(org OrgID, id DataSubject) Subject {
 }
 
 // RetentionSubject is the subject of what retention drops of an organization's
-// uses; that of _system is what it drops of the whole stream.
+// uses.
 func RetentionSubject(org OrgID) Subject {
 	return Subject{Org: org, Aggregate: AggregateRetention, ID: RetentionUses}
+}
+
+// StreamRetentionSubject is the subject of what it drops of the stream itself.
+func StreamRetentionSubject() Subject {
+	return Subject{Org: System, Aggregate: AggregateRetention, ID: RetentionStream}
 }
 
 // EndSubject is the subject of an organization's end.
@@ -209,7 +215,7 @@ func (s Subject) checkID() error {
 	case AggregateQuota:
 		ok = s.ID == QuotaKeys
 	case AggregateRetention:
-		ok = s.ID == RetentionUses
+		ok = s.ID == RetentionUses || s.ID == RetentionStream && s.Org == System
 	case AggregateKey:
 		_, err := ParseKeyID(s.ID)
 		ok = err == nil
