@@ -30,7 +30,7 @@ const schemaAsOf = `CREATE INDEX event_configuring ON event (org, position) WHER
 func (l *Log) Bearing(ctx context.Context, org events.OrgID, keys []events.KeyID, until events.Position) iter.Seq2[events.Recorded, error] {
 	const columns = `SELECT position, stored, aggregate, id, body FROM event `
 	const query = columns + `INDEXED BY event_configuring WHERE org = ?1 AND position <= ?3 AND ` + configuring + `
-		UNION ALL ` + columns + `WHERE org = ?1 AND id IN (SELECT value FROM json_each(?2))
+		UNION ALL ` + columns + `INDEXED BY event_subject WHERE org = ?1 AND id IN (SELECT value FROM json_each(?2))
 			AND aggregate IN ('` + string(events.AggregateKey) + `', '` + string(events.AggregateRevoked) + `') AND position <= ?3
 		ORDER BY position`
 	return func(yield func(events.Recorded, error) bool) {
@@ -99,10 +99,11 @@ func scanCreated(row sqlview.Scanner) (k CreatedKey, err error) {
 }
 
 // Clock returns when a position was stored, by the broker's clock: the time of
-// the last change up to it, and 0 when there was none yet.
+// the last change up to it, and 0 when there was none yet. Like [Log.At] it takes
+// what was stored while that clock was back for stored when it had been ahead.
 func (l *Log) Clock(ctx context.Context, pos events.Position) (events.Time, error) {
 	var t events.Time
-	err := l.db.QueryRow(ctx, `SELECT stored FROM event WHERE position <= ? ORDER BY position DESC LIMIT 1`, int64(pos)).Scan(&t)
+	err := l.db.QueryRow(ctx, `SELECT clock FROM event WHERE position <= ? ORDER BY position DESC LIMIT 1`, int64(pos)).Scan(&t)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("audit: %w", err)
 	}

@@ -126,8 +126,12 @@ func TestTheClockOfAPosition(t *testing.T) {
 			}
 			want = r.Stored
 		}
-		if got, err := l.Clock(t.Context(), pos); err != nil || got != want {
+		got, err := l.Clock(t.Context(), pos)
+		if err != nil || got != want {
 			t.Errorf("%d: %s, not %s: %v", pos, got, want, err)
+		}
+		if at, err := l.At(t.Context(), got); err != nil || at != min(pos, 2) {
+			t.Errorf("%d: at %s it is %d: %v", pos, got, at, err)
 		}
 		if e, found, err := l.Event(t.Context(), pos); err != nil || found != (pos == 1 || pos == 2) || found && e.Position != pos {
 			t.Errorf("%d: %v %v", pos, found, err)
