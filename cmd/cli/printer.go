@@ -165,11 +165,13 @@ func formatsOf(cmd *cobra.Command) string {
 }
 
 // csv writes records under a head, as RFC 4180 has them. What a spreadsheet would
-// take for a formula is written as a text.
+// take for a formula is written as a text. Records that follow others have no head.
 func (p *printer) csv(head []string, rows [][]string) error {
 	w := csv.NewWriter(p.out)
-	if err := w.Write(head); err != nil {
-		return err
+	if len(head) > 0 {
+		if err := w.Write(head); err != nil {
+			return err
+		}
 	}
 	for _, row := range rows {
 		if err := w.Write(noFormulas(row)); err != nil {
