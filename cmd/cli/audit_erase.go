@@ -22,10 +22,12 @@ It erases what was stored sealed, which begins with orgs update --sealing on.`,
 		Example: `  keyledger audit erase --org acme --subject user-4711 --reason "request of 3 November"`,
 	}
 	c.Flags().StringVar(&subject, "subject", "", "`pseudonym` of the data subject")
-	_ = c.MarkFlagRequired("subject")
 	a.yesFlag(c)
 	w := a.wishFlags(c, false)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if subject == "" {
+			return usage("--subject says whom to erase; it is needed", "keyledger keys get shows the data subject of a key.")
+		}
 		s, org, err := a.openOrg(cmd)
 		if err != nil {
 			return err

@@ -122,6 +122,9 @@ func (a *app) keyFieldsAt(k wire.Key, now time.Time, revision string) []field {
 	if k.GraceEndsAt != nil {
 		fields = append(fields, field{"grace ends", expiryText(k.GraceEndsAt, now)})
 	}
+	if k.DataSubject != k.ID {
+		fields = append(fields, field{"data subject", k.DataSubject})
+	}
 	fields = append(fields, field{"external id", k.ExternalID})
 	for _, name := range slices.Sorted(maps.Keys(k.Metadata)) {
 		fields = append(fields, field{"metadata", name + "=" + k.Metadata[name]})
