@@ -1,8 +1,8 @@
 // Package embedded runs a NATS broker inside the program, for a ledger on one
 // machine: JetStream on files in one folder, every answer on disk, and nobody in it
 // without credentials of package credentials. The working connection may append,
-// read and follow, and cannot create, change, purge, delete or restore a stream;
-// the operator's, which may, exists only for the time of a call to [Broker.Setup].
+// read and follow, and cannot create, change, delete or restore a stream, nor purge
+// the ledger; the operator's, which may, exists only for the time of a call to [Broker.Setup].
 package embedded
 
 import (

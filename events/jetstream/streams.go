@@ -46,7 +46,8 @@ func wanted(stream string, replicas int) natsjs.StreamConfig {
 	case StreamLedger:
 		config.Subjects = []string{"ledger.>"}
 	case StreamUses:
-		config.Subjects = []string{"uses.>"}
+		// What retention has dropped goes by purging its beginning.
+		config.Subjects, config.DenyPurge = []string{"uses.>"}, false
 	case StreamAccess:
 		accessConfig(&config)
 	case StreamSeals:
@@ -63,8 +64,9 @@ func wanted(stream string, replicas int) natsjs.StreamConfig {
 var operators = map[string][]string{
 	StreamLedger: {"description", "metadata", "placement", "max_consumers"},
 	// Uses may expire, after their tree's frontier became a fact of the ledger.
-	// To make room the oldest go: hence the discard policy too.
-	StreamUses:  {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "discard"},
+	// To make room the oldest go: hence the discard policy too. Nothing can be
+	// purged where it is denied, and nothing else suffers.
+	StreamUses:  {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "discard", "deny_purge"},
 	StreamSeals: {"description", "metadata", "placement", "max_consumers"},
 	// How much of the accesses is kept is the operator's to say.
 	StreamAccess: {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "max_msgs_per_subject"},

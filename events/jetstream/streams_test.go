@@ -178,7 +178,7 @@ func TestOperatorsChoices(t *testing.T) {
 	for stream, change := range map[string]func(*natsjs.StreamConfig){
 		jetstream.StreamLedger: func(c *natsjs.StreamConfig) { c.Description = "ours" },
 		jetstream.StreamUses: func(c *natsjs.StreamConfig) {
-			c.MaxAge, c.MaxBytes, c.Discard = 30*24*time.Hour, 1<<30, natsjs.DiscardOld
+			c.MaxAge, c.MaxBytes, c.Discard, c.DenyPurge = 30*24*time.Hour, 1<<30, natsjs.DiscardOld, true
 		},
 		jetstream.StreamAccess: func(c *natsjs.StreamConfig) {
 			c.MaxAge, c.MaxBytes, c.MaxMsgsPerSubject = 30*24*time.Hour, 1<<34, 10
@@ -265,7 +265,7 @@ func TestPermissions(t *testing.T) {
 		"$JS.API.STREAM.PEER.REMOVE.LEDGER", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.INFO",
 		"$JS.API.DIRECT.GET.LEDGER", "$JS.API.CONSUMER.DURABLE.CREATE.LEDGER.x", "$JS.API.META.LEADER.STEPDOWN",
 		"$JS.API.ACCOUNT.PURGE.LEDGER", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.LEDGER.CONNZ", "anything",
-		"$JS.API.STREAM.UPDATE.USES", "$JS.API.STREAM.DELETE.USES", "$JS.API.STREAM.PURGE.USES",
+		"$JS.API.STREAM.UPDATE.USES", "$JS.API.STREAM.DELETE.USES", "$JS.API.STREAM.PURGE.ACCESS",
 		"$JS.API.STREAM.UPDATE.SEALS", "$JS.API.STREAM.DELETE.SEALS", "$JS.API.STREAM.PURGE.SEALS", "$JS.API.STREAM.MSG.DELETE.USES",
 		"$JS.API.STREAM.RESTORE.SEALS", "$JS.API.CONSUMER.CREATE.SEALS.x",
 	} {

@@ -1,15 +1,16 @@
 package jetstream
 
 // Subjects returns what a connection has to be allowed to publish to do all that
-// a [Ledger] does, and nothing beyond: no stream is created, changed, purged,
-// deleted, restored or moved with it, and no message is deleted but of the seals,
-// whose keys are there to be destroyed. Beside these a connection subscribes to its
-// own inbox only.
+// a [Ledger] does, and nothing beyond: no stream is created, changed, deleted,
+// restored or moved with it, none is purged but that of the uses, which retention
+// shortens, and no message is deleted but of the seals, whose keys are there to be
+// destroyed. Beside these a connection subscribes to its own inbox only.
 func Subjects() []string {
 	subjects := []string{
 		"ledger.>", "uses.>", "seals.>", "access.>",
 		"$JS.API.STREAM.INFO." + StreamSeals, "$JS.API.STREAM.MSG.GET." + StreamSeals,
 		"$JS.API.STREAM.MSG.DELETE." + StreamSeals,
+		"$JS.API.STREAM.PURGE." + StreamUses,
 	}
 	for _, stream := range []string{StreamLedger, StreamUses, StreamAccess} {
 		subjects = append(subjects,

@@ -114,3 +114,45 @@ func (l *Ledger) UsesAt(ctx context.Context, pos events.Position) (events.UsesMe
 	}
 	return events.UsesMessage{Position: events.Position(m.seq), Subject: m.subject, Body: m.body, Stored: m.stored}, nil
 }
+
+// FirstUses returns the position that the stream of uses begins with, or will if
+// it holds none.
+func (l *Ledger) FirstUses(ctx context.Context) (events.Position, error) {
+	info, err := l.info(ctx, StreamUses)
+	// A stream that never held any begins with 1, and says 0.
+	return events.Position(max(info.State.First, 1)), err
+}
+
+// DropUses removes the blocks of uses up to a position. It wraps
+// [events.ErrInvalidPosition] if the stream does not reach that far. It can be
+// repeated, and after [events.ErrUnavailable] has to be: they may have been removed
+// or not. That they go must be a fact of the ledger before.
+func (l *Ledger) DropUses(ctx context.Context, through events.Position) error {
+	info, err := l.info(ctx, StreamUses)
+	switch {
+	case err != nil:
+		return err
+	case uint64(through) > info.State.Last:
+		return fmt.Errorf("%w: no block of uses stands at position %d", events.ErrInvalidPosition, through)
+	case uint64(through) < info.State.First:
+		return nil
+	}
+	var answer struct {
+		Error   *apiError `json:"error"`
+		Success bool      `json:"success"`
+	}
+	// The broker keeps what stands at Seq. Without one it would keep nothing.
+	request := struct {
+		Seq uint64 `json:"seq"`
+	}{uint64(through) + 1}
+	if err := l.ask(ctx, "$JS.API.STREAM.PURGE."+StreamUses, request, &answer); err != nil {
+		return err
+	}
+	if answer.Error != nil {
+		return fmt.Errorf("%w: %w", events.ErrUnavailable, answer.Error)
+	}
+	if !answer.Success {
+		return fmt.Errorf("%w: the broker did not remove the blocks of uses", events.ErrUnavailable)
+	}
+	return nil
+}

@@ -40,6 +40,8 @@ type Uses interface {
 	FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error
 	LastUses(ctx context.Context) (events.Position, error)
 	UsesAt(ctx context.Context, pos events.Position) (events.UsesMessage, error)
+	FirstUses(ctx context.Context) (events.Position, error)
+	DropUses(ctx context.Context, through events.Position) error
 }
 
 // Seals are wrapped keys beside the facts, which can be destroyed.
@@ -112,6 +114,7 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"uses are stored in order", usesOrder},
 		{"uses are stored once", usesOnce},
 		{"uses that are none are refused", usesRefused},
+		{"the oldest uses are dropped", usesDropped},
 		{"a seal is stored once and destroyed", sealsDestroyed},
 		{"of many who destroy a seal and store the next", sealsRacing},
 	} {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -431,6 +432,62 @@ func usesOnce(t *testing.T, b *bench) {
 	b.publish(t, blocks(1, 9))
 	b.publish(t, blocks(5, 20))
 	b.uses(t, 20)
+}
+
+// usesDropped: what is dropped is gone, everything behind it stays, and positions go
+// on.
+func usesDropped(t *testing.T, b *bench) {
+	first := func(want events.Position) {
+		t.Helper()
+		if first, err := b.Ledger.FirstUses(b.ctx); err != nil || first != want {
+			t.Fatalf("it begins with %d instead of %d, %v", first, want, err)
+		}
+	}
+	first(1)
+	if err := b.Ledger.DropUses(b.ctx, 1); !errors.Is(err, events.ErrInvalidPosition) {
+		t.Errorf("what is not there was dropped: %v", err)
+	}
+	b.publish(t, blocks(0, 9))
+	for _, through := range []events.Position{0, 3, 3, 1, 9, 4} {
+		if err := b.Ledger.DropUses(b.ctx, through); err != nil {
+			t.Fatal(err)
+		}
+		if through == 3 {
+			first(4)
+		}
+	}
+	first(10)
+	if err := b.Ledger.DropUses(b.ctx, 10); !errors.Is(err, events.ErrInvalidPosition) {
+		t.Errorf("what is not there was dropped: %v", err)
+	}
+	b.publish(t, blocks(9, 12))
+	if last, err := b.Ledger.LastUses(b.ctx); err != nil || last != 12 {
+		t.Fatalf("it ends at %d, %v", last, err)
+	}
+	if err := b.Ledger.DropUses(b.ctx, 10); err != nil {
+		t.Fatal(err)
+	}
+	for _, pos := range []events.Position{1, 9, 10} {
+		if m, err := b.Ledger.UsesAt(b.ctx, pos); !errors.Is(err, events.ErrInvalidPosition) {
+			t.Errorf("block %d is %q, %v", pos, m.Body, err)
+		}
+	}
+	var seen []events.Position
+	err := b.Ledger.FollowUses(b.ctx, 2, func(blocks []events.UsesMessage) error {
+		for _, m := range blocks {
+			if want := block(int(m.Position) - 1); !bytes.Equal(m.Body, want.Body) {
+				t.Errorf("position %d holds %q", m.Position, m.Body)
+			}
+			seen = append(seen, m.Position)
+		}
+		if len(seen) >= 2 {
+			return errEnough
+		}
+		return nil
+	})
+	if !errors.Is(err, errEnough) || !slices.Equal(seen, []events.Position{11, 12}) {
+		t.Errorf("what is left is %v, %v", seen, err)
+	}
 }
 
 func usesRefused(t *testing.T, b *bench) {

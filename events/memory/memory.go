@@ -27,6 +27,7 @@ type Ledger struct {
 	last    map[string]events.Position
 	ids     map[string]struct{}
 	uses    []events.UsesMessage
+	dropped events.Position // of the blocks of uses, the last that is gone
 	useIDs  map[string]struct{}
 	seals   map[string][]byte
 	changed chan struct{} // closed and replaced whenever something was stored
@@ -178,7 +179,7 @@ func (l *Ledger) Last(ctx context.Context) (events.Position, error) {
 // until the context ends or apply fails. A batch is never split.
 func (l *Ledger) Follow(ctx context.Context, after events.Position, apply func([]events.Recorded) error) error {
 	var holder batch.Holder
-	return follow(ctx, l, after, func() []events.Recorded { return l.facts }, func(facts []events.Recorded) error {
+	return follow(ctx, l, after, func() ([]events.Recorded, events.Position) { return l.facts, 0 }, func(facts []events.Recorded) error {
 		whole, err := holder.Add(facts)
 		if err != nil {
 			return err
@@ -187,19 +188,22 @@ func (l *Ledger) Follow(ctx context.Context, after events.Position, apply func([
 	})
 }
 
-// FollowUses hands every block of uses after a position to apply.
+// FollowUses hands every block of uses after a position to apply, from the first
+// that is still there.
 func (l *Ledger) FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error {
-	return follow(ctx, l, after, func() []events.UsesMessage { return l.uses }, apply)
+	return follow(ctx, l, after, func() ([]events.UsesMessage, events.Position) { return l.uses, l.dropped }, apply)
 }
 
-func follow[T any](ctx context.Context, l *Ledger, after events.Position, all func() []T, hand func([]T) error) error {
+func follow[T any](ctx context.Context, l *Ledger, after events.Position, all func() ([]T, events.Position), hand func([]T) error) error {
 	for first := true; ; first = false {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		l.mu.Lock()
-		held, changed := all(), l.changed
+		held, gone := all()
+		changed := l.changed
 		l.mu.Unlock()
+		after = max(after, gone)
 		if first && after > events.Position(len(held)) {
 			return fmt.Errorf("%w: it ends at position %d, and %d was seen", events.ErrCorrupt, len(held), after)
 		}
@@ -264,8 +268,32 @@ func (l *Ledger) UsesAt(ctx context.Context, pos events.Position) (events.UsesMe
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if pos == 0 || pos > events.Position(len(l.uses)) {
+	if pos <= l.dropped || pos > events.Position(len(l.uses)) {
 		return events.UsesMessage{}, fmt.Errorf("%w: no block of uses stands at position %d", events.ErrInvalidPosition, pos)
 	}
 	return l.uses[pos-1], nil
+}
+
+// FirstUses returns the position that the blocks of uses begin with.
+func (l *Ledger) FirstUses(ctx context.Context) (events.Position, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dropped + 1, nil
+}
+
+// DropUses removes the blocks of uses up to a position.
+func (l *Ledger) DropUses(ctx context.Context, through events.Position) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if through > events.Position(len(l.uses)) {
+		return fmt.Errorf("%w: no block of uses stands at position %d", events.ErrInvalidPosition, through)
+	}
+	l.dropped = max(l.dropped, through)
+	return nil
 }
