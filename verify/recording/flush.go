@@ -218,9 +218,8 @@ func (f *flusher) pack(ctx context.Context, h uses.Header, list []ref, sealing *
 // read reads a use as it is written in clear.
 func (f *flusher) read(r ref, u *uses.Use) {
 	f.chunks[r.chunk].rows[r.row].use(f.texts[r.chunk], u)
-	for _, text := range sealable(u) {
-		*text = uses.Plain(*text)
-	}
+	u.RequestID, u.Path = uses.Plain(u.RequestID), uses.Plain(u.Path)
+	u.ClientIP, u.UserAgent = uses.Plain(u.ClientIP), uses.Plain(u.UserAgent)
 }
 
 // marks ends the boot: a mark for every organization, and when these are stored
