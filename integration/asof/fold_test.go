@@ -101,6 +101,17 @@ func fold(past []stored) *world {
 	return w
 }
 
+// folds folds every length of one past, each once and from its beginning.
+func folds() func(past []stored) *world {
+	known := map[int]*world{}
+	return func(past []stored) *world {
+		if known[len(past)] == nil {
+			known[len(past)] = fold(past)
+		}
+		return known[len(past)]
+	}
+}
+
 func (w *world) org(id string) *naiveOrg {
 	if w.orgs[id] == nil {
 		// The installation's own was there before the first event.
