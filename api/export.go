@@ -15,6 +15,7 @@ import (
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/projections/audit"
 )
 
@@ -38,7 +39,8 @@ func (s *Server) exportEndpoint() endpoint {
 			{name: "after", description: "Changes after this position, to go on with an earlier export.", of: ""},
 			{name: "all", description: "true for those of every organization; of _system alone.", of: false},
 		},
-		answers: wire.ExportedEvent{}, only: []string{linesType, "text/csv"}, status: 200, codes: []string{"invalid_position", "invalid_value"}, handle: s.export,
+		answers: wire.ExportedEvent{}, only: []string{linesType, "text/csv"}, status: 200, codes: []string{"invalid_position", "invalid_value"},
+		reads: access.AuditExported, handle: s.export,
 	}
 }
 
@@ -79,10 +81,10 @@ func (s *Server) exported(ctx context.Context, c *call) (f audit.Filter, err err
 	if f.AllOrganizations && f.Org != events.System {
 		return f, refuse(errRequest, "all", "is of the organization %s alone", events.System)
 	}
-	if f.From, err = c.instant("from"); err != nil {
+	if f.From, err = c.time("from"); err != nil {
 		return f, err
 	}
-	if f.To, err = c.instant("to"); err != nil {
+	if f.To, err = c.time("to"); err != nil {
 		return f, err
 	}
 	if f.To != 0 && f.From >= f.To {

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -138,10 +141,24 @@ func pageCellOf(column string, v any) pageCell {
 	return c
 }
 
-// changeText shows what a field was or is.
+// changeText shows what a field was or is: a text as it is, and anything else as its
+// JSON.
 func changeText(v any) string {
-	if v == nil {
-		return "none"
+	raw, ok := v.(jsontext.Value)
+	if !ok {
+		if v == nil {
+			return "none"
+		}
+		return cellText(v)
 	}
-	return cellText(v)
+	switch raw.Kind() {
+	case 'n':
+		return "none"
+	case '"':
+		var text string
+		if json.Unmarshal(raw, &text) == nil {
+			return text
+		}
+	}
+	return string(raw)
 }

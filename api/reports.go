@@ -13,6 +13,7 @@ import (
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/access"
+	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/reports"
 	"github.com/keyledger/keyledger/projections/sqlview"
@@ -39,7 +40,7 @@ func (s *Server) reportEndpoint() endpoint {
 	return endpoint{
 		method: "GET", path: "/v1/organizations/{org}/audit/reports/{report}", id: "get-report", tag: "Audit", summary: "Get a report",
 		description: "One of " + strings.Join(names, ", ") + ". As JSON it comes page by page; as CSV and as a page to print it comes whole, and is cut off visibly when it breaks. Each tells the position of the ledger, and of the uses, that it stands at.\n\n" + aboutReports(),
-		who:         "Role owner, admin, member or auditor. A key that is limited to workspaces gets rows of keys within them, and no report of a whole organization.",
+		who:         "Role owner, admin, member or auditor. A key that is limited to workspaces gets rows of keys and of changes within them.",
 		query: append([]parameter{
 			{name: "format", description: "json, csv or html; json unless given.", of: "", example: formatCSV},
 			{name: "days", description: "Of dormant, over-wide and rotation-age: how long a key or permission was not used, or how old a key is, at least. Of reports of a period: how many days it is long, in the place of from.", of: 0, example: 90},
@@ -128,9 +129,6 @@ func (s *Server) asking(_ context.Context, c *call) (a asking, err error) {
 		return a, missing("report")
 	}
 	d := a.definition
-	if d.Whole && !c.principal.Scope.AllWorkspaces {
-		return a, domain.Refuse(domain.ErrForbidden, "", "the report %s is of a whole organization; the key's scope is limited to workspaces", d.Name)
-	}
 	a.question = reports.Question{
 		Report: d.Name, Org: org, Within: c.principal.Scope, Now: events.TimeOf(time.Now()),
 	}
@@ -170,10 +168,10 @@ func (a *asking) parameters(c *call) error {
 		q.Days = n
 	}
 	var err error
-	if q.From, err = c.instant("from"); err != nil {
+	if q.From, err = c.time("from"); err != nil {
 		return err
 	}
-	if q.To, err = c.instant("to"); err != nil {
+	if q.To, err = c.time("to"); err != nil {
 		return err
 	}
 	switch {
@@ -187,19 +185,6 @@ func (a *asking) parameters(c *call) error {
 		return domain.Refuse(domain.ErrInvalid, "from", "must lie before to")
 	}
 	return nil
-}
-
-// instant reads a parameter that is a time, 0 when it is left out.
-func (c *call) instant(name string) (events.Time, error) {
-	text := c.query(name)
-	if text == "" {
-		return 0, nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil || at.UTC().Year() < 1970 || at.UTC().Year() > 9999 {
-		return 0, refuse(errRequest, name, "%s", "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z")
-	}
-	return events.TimeOf(at), nil
 }
 
 // filename names a report's file: report, organization and day.
@@ -230,7 +215,11 @@ func (s *Server) reportHead(a asking, position, usesPosition events.Position) wi
 // rows reads a report, a page of it or without one all of it, as its caller may
 // see it.
 func (s *Server) rows(ctx context.Context, a asking, page *sqlview.Page, begin func(wire.Report) error, each func([]any) error) (string, error) {
+	changes := s.changes(ctx, a.call.principal, false)
 	cells := func(r reports.Row) []any {
+		if e, ok := r[0].(audit.Event); ok {
+			return a.event(changes.show(e), s.about(ctx, a, r[1:]))
+		}
 		out := make([]any, len(r))
 		for i, c := range r {
 			out[i] = s.cell(ctx, a, c)
@@ -253,6 +242,61 @@ func (s *Server) rows(ctx context.Context, a asking, page *sqlview.Page, begin f
 	return found.Next, err
 }
 
+// about shows the name and role of the key that a change is about, where the report
+// tells it.
+func (s *Server) about(ctx context.Context, a asking, cells []any) map[string]any {
+	if len(cells) == 0 {
+		return nil
+	}
+	k, ok := cells[0].(catalog.Key)
+	if !ok {
+		return nil
+	}
+	return map[string]any{"name": s.text(ctx, a.call.principal, a.question.Org, k.Name), "key_role": string(k.Role)}
+}
+
+// event lays a change out under the columns of the report.
+func (a asking) event(c wire.Change, about map[string]any) []any {
+	out := make([]any, len(a.definition.Columns))
+	for i, column := range a.definition.Columns {
+		switch column {
+		case "position":
+			out[i] = c.Position
+		case "stored_at":
+			out[i] = &c.StoredAt
+		case "claimed_at":
+			out[i] = &c.ClaimedAt
+		case "type":
+			out[i] = c.Type
+		case "aggregate":
+			out[i] = c.Aggregate
+		case "id":
+			out[i] = c.ID
+		case "revision":
+			out[i] = c.Revision
+		case "actor":
+			out[i] = c.Actor
+		case "actor_name":
+			out[i] = c.ActorName
+		case "role":
+			out[i] = c.Role
+		case "scope":
+			out[i] = c.Scope
+		case "reason":
+			out[i] = c.Reason
+		case "ticket":
+			out[i] = c.Ticket
+		case "request_id":
+			out[i] = c.RequestID
+		case "changes":
+			out[i] = c.Changes
+		default:
+			out[i] = about[column]
+		}
+	}
+	return out
+}
+
 // cell shows a cell to the caller.
 func (s *Server) cell(ctx context.Context, a asking, v any) any {
 	switch v := v.(type) {
@@ -261,12 +305,12 @@ func (s *Server) cell(ctx context.Context, a asking, v any) any {
 	case reports.KeyName:
 		// Who acts in an organization may be of the installation, whose keys are
 		// not for everybody to see.
-		if !a.call.principal.MayLook(v.Org) {
+		if p := a.call.principal; !p.MayLook(v.Org) || !p.Covers(v.Scope) {
 			return ""
 		}
 		return s.text(ctx, a.call.principal, v.Org, v.Text)
 	case reports.Source:
-		return s.useText(ctx, a.call.principal, a.question.Org, string(v))
+		return s.useText(ctx, a.call.principal, v.Org, v.Text)
 	case events.Time:
 		return instant(v)
 	case []string:

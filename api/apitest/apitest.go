@@ -163,8 +163,6 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	must(t, err)
 	audits, err := audit.Open(ctx, audit.Config{Path: file("audit"), Of: s.Positions})
 	must(t, err)
-	review, err := reports.Open(ctx, reports.Config{CatalogPath: file("catalog"), UsagePath: file("usage"), AuditPath: file("audit")})
-	must(t, err)
 	var wait sync.WaitGroup
 	runners := follow(ctx, t, &wait, projections.Config{Source: ledger, Logger: log}, projections.Together("index", idx, configuration), browse, audits)
 	memory, catalogs, audited := runners[0], runners[1], runners[2]
@@ -176,6 +174,10 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	must(t, recorder.Start(ctx))
 	s.Recorder = recorder
 	s.Accesses = newAccesses(t, s.Positions, file("access"), name)
+	review, err := reports.Open(ctx, reports.Config{
+		CatalogPath: file("catalog"), UsagePath: file("usage"), AuditPath: file("audit"), AccessPath: file("access"), Audit: audits,
+	})
+	must(t, err)
 	verifier, err := verify.New(verify.Config{
 		Index: idx, Recorder: recorder, Fresh: memory.Fresh, WaitFor: memory.WaitFor, Missed: api.Missed(s.Accesses.gatherer),
 	})

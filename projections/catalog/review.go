@@ -48,7 +48,25 @@ func Living(ctx context.Context, tx *sql.Tx, r Review, now events.Time, after ev
 	if r.CreatedUntil != 0 {
 		w.AndBind(`k.created_at <= `, int64(r.CreatedUntil))
 	}
-	rows, err := tx.QueryContext(ctx, keyColumns+w.String()+` ORDER BY k.created_position LIMIT `+w.Bind(most), w.Args()...)
+	return keysOf(ctx, tx, keyColumns+w.String()+` ORDER BY k.created_position LIMIT `+w.Bind(most), w.Args()...)
+}
+
+// Some reads those of some keys that the catalog knows, whatever their status, in
+// such a transaction.
+func Some(ctx context.Context, tx *sql.Tx, org events.OrgID, ids []events.KeyID, now events.Time) ([]Key, error) {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = id.String()
+	}
+	list, err := encodeList(texts)
+	if err != nil {
+		return nil, err
+	}
+	return keysOf(ctx, tx, keyColumns+`WHERE k.org = ?2 AND k.id IN (SELECT value FROM json_each(?3))`, int64(now), string(org), list)
+}
+
+func keysOf(ctx context.Context, tx *sql.Tx, query string, args ...any) ([]Key, error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}

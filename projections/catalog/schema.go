@@ -108,6 +108,7 @@ CREATE UNIQUE INDEX key_id ON key (org, id);
 CREATE INDEX key_newest ON key (org, created_position);
 CREATE INDEX key_unrevoked ON key (org, created_position) WHERE revoked = 0;
 CREATE INDEX key_rotation ON key (org, created_position, rotation_due_at) WHERE rotation_due_at <> 0;
+CREATE INDEX key_management ON key (org, created_position) WHERE kind = 'management';
 CREATE INDEX key_profile ON key (org, profile) WHERE profile <> '';
 CREATE INDEX key_external ON key (org, external_id) WHERE external_id <> '';
 

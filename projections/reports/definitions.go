@@ -21,7 +21,7 @@ const (
 // it: what PCI DSS 8.2.6 takes for an inactive account.
 const DefaultDays = 90
 
-// DefaultPeriod is how many days a report of what happened reaches back, unless it
+// DefaultPeriod is how many days a report of what happened reaches back unless it
 // is told.
 const DefaultPeriod = 30
 
@@ -43,9 +43,6 @@ type Definition struct {
 	// TakesPeriod says that it is asked with a beginning and an end. Without a
 	// beginning, the days up to the end are.
 	TakesPeriod bool
-	// Whole says that it is of a whole organization, and not for who sees some
-	// workspaces alone.
-	Whole bool
 }
 
 // Definitions are the reports there are, in the order in which people read them.
@@ -96,6 +93,41 @@ var definitions = [...]Definition{
 		Columns: []string{
 			"key_id", "name", "kind", "role", "masked", "owner", "created_by", "created_by_name", "status", "created_at", "age_days",
 			"imported", "rotated_from", "rotated_to", "rotation_due_at", "overdue_days", "expires_at", "last_used_at",
+		},
+	},
+	{
+		Name: OverWide, Title: "Over-wide keys", TakesDays: true, Days: DefaultDays,
+		About: "Keys that are ACTIVE or INACTIVE, are older than the days asked for, and have permissions that no VALID use asked for within them. granted counts the permissions of today's catalog that the key has.",
+		Not:   "A verification that asks for no permission tells nothing of what was used. A permission that the key was given lately shows as unused like one that it has had for long.",
+		Columns: []string{
+			"key_id", "name", "masked", "owner", "created_by", "created_by_name", "status", "level", "grants", "workspaces",
+			"created_at", "last_used_at", "granted", "used", "unused",
+		},
+	},
+	{
+		Name: Changes, Title: "Changes", TakesDays: true, Days: DefaultPeriod, TakesPeriod: true,
+		About: "Every change that was recorded in the period: who, what, from what to what, why. Times are those at which the ledger stored it.",
+		Not:   "What was decided outside this ledger, and who stood behind an actor's key.",
+		Columns: []string{
+			"position", "stored_at", "claimed_at", "type", "aggregate", "id", "revision", "actor", "actor_name", "role", "scope", "reason", "ticket",
+			"request_id", "changes",
+		},
+	},
+	{
+		Name: FailedVerifications, Title: "Failed verifications", TakesDays: true, Days: DefaultPeriod, TakesPeriod: true,
+		About: "Verifications that were not VALID: by key, verdict and source, counted by the day (UTC), from the day on in which the period begins; then, by minute and source, verifications and logins that no key is known of.",
+		Not:   "Sources are known where a verifier is told them, and of each key some are told apart. What matches no key belongs to no organization, unless one of its keys asked: most of it stands in the report of _system.",
+		Columns: []string{
+			"what", "key_id", "name", "masked", "code", "source_kind", "source", "count", "first_at", "last_at",
+		},
+	},
+	{
+		Name: ManagementChanges, Title: "Changes of management keys", TakesDays: true, TakesPeriod: true,
+		About: "Everything that was ever done to a management key: who created, changed, rotated or revoked it, and why.",
+		Not:   "What a management key was used for: the changes it made stand in the report of changes under its id as the actor.",
+		Columns: []string{
+			"position", "stored_at", "claimed_at", "type", "id", "name", "key_role", "revision", "actor", "actor_name", "role", "scope", "reason", "ticket",
+			"request_id", "changes",
 		},
 	},
 }

@@ -23,7 +23,16 @@ func (v *reading) keys(ctx context.Context, after events.Position) error {
 		review.NeverEnds = true
 	case RotationAge:
 		review.CreatedUntil = v.q.since()
+	case OverWide:
+		review.Kind, review.CreatedUntil = events.KindAPI, v.q.since()
 	default:
+	}
+	var granted *permissions
+	if v.q.Report == OverWide {
+		var err error
+		if granted, err = v.permissions(ctx); err != nil {
+			return err
+		}
 	}
 	for {
 		list, err := catalog.Living(ctx, v.tx, review, v.q.Now, after, v.bound.most())
@@ -34,6 +43,11 @@ func (v *reading) keys(ctx context.Context, after events.Position) error {
 		if err != nil {
 			return err
 		}
+		if granted != nil {
+			if err := granted.load(ctx, v, list); err != nil {
+				return err
+			}
+		}
 		for i := range list {
 			k := &list[i]
 			// There is one key more, this one, behind a page that is full.
@@ -41,7 +55,7 @@ func (v *reading) keys(ctx context.Context, after events.Position) error {
 				v.stop(after)
 				return nil
 			}
-			row, err := v.keyRow(ctx, k, seen[k.ID])
+			row, err := v.keyRow(ctx, k, seen[k.ID], granted)
 			if err != nil {
 				return err
 			}
@@ -103,7 +117,7 @@ func (v *reading) lastSeen(ctx context.Context, list []catalog.Key) (map[events.
 }
 
 // keyRow makes the row of a key, none when the report does not show it.
-func (v *reading) keyRow(ctx context.Context, k *catalog.Key, seen lastSeen) (Row, error) {
+func (v *reading) keyRow(ctx context.Context, k *catalog.Key, seen lastSeen, granted *permissions) (Row, error) {
 	now := v.q.Now
 	createdByName, err := v.nameOf(ctx, k.CreatedBy)
 	if err != nil {
@@ -135,7 +149,14 @@ func (v *reading) keyRow(ctx context.Context, k *catalog.Key, seen lastSeen) (Ro
 		return append(common, k.CreatedAt, age, k.Imported, keyText(k.RotatedFrom), keyText(k.RotatedTo), k.RotationDueAt, overdue,
 			k.EndsAt(), k.LastUsedAt), nil
 	default:
-		return nil, ErrUnknown
+		all, used, unused := granted.of(k)
+		if len(unused) == 0 {
+			return nil, nil
+		}
+		return Row{
+			k.ID.String(), k.Name, masked, owner, k.CreatedBy.String(), createdByName, string(k.Status), string(k.Permissions.Level),
+			k.Permissions.Grants, workspacesOf(k.Scope), k.CreatedAt, k.LastUsedAt, int64(all), used, unused,
+		}, nil
 	}
 }
 

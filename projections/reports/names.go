@@ -2,19 +2,17 @@ package reports
 
 import (
 	"context"
-	"database/sql"
-	"errors"
-	"fmt"
 
 	"github.com/keyledger/keyledger/events"
-	"github.com/keyledger/keyledger/projections/sqlview"
+	"github.com/keyledger/keyledger/projections/catalog"
 )
 
-// KeyName is the name of a key that acted, and whose it is: a key of the
-// installation acts in every organization.
+// KeyName is the name of a key that acted, and whose and where it is: a key of the
+// installation acts in every organization, and not everybody may see it.
 type KeyName struct {
-	Org  events.OrgID
-	Text events.Text
+	Org   events.OrgID
+	Scope events.Scope
+	Text  events.Text
 }
 
 // names bounds how many names of actors are remembered while a report is read.
@@ -26,21 +24,19 @@ func (v *reading) nameOf(ctx context.Context, actor events.Actor) (KeyName, erro
 		return KeyName{}, nil
 	}
 	if name, ok := v.names[actor]; ok {
-		return KeyName{actor.Org, name}, nil
+		return name, nil
 	}
-	var t sqlview.Text
-	err := v.tx.QueryRowContext(ctx, `SELECT name, name_sealed FROM main.key WHERE org = ? AND id = ?`, string(actor.Org), actor.Key.String()).
-		Scan(&t.Clear, &t.Sealed)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return KeyName{}, fmt.Errorf("reports: name of an actor: %w", err)
-	}
-	name, err := t.Text()
+	found, err := catalog.Some(ctx, v.tx, actor.Org, []events.KeyID{actor.Key}, v.q.Now)
 	if err != nil {
 		return KeyName{}, err
+	}
+	name := KeyName{Org: actor.Org}
+	for _, k := range found {
+		name.Scope, name.Text = k.Scope, k.Name
 	}
 	if len(v.names) == names {
 		clear(v.names)
 	}
 	v.names[actor] = name
-	return KeyName{actor.Org, name}, nil
+	return name, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/sqlview"
 )
 
@@ -35,6 +36,11 @@ const scanned = 20 * part
 type Config struct {
 	// CatalogPath, UsagePath and AuditPath are the files of those views. Required.
 	CatalogPath, UsagePath, AuditPath string
+	// AccessPath is the file of the access records. Without one nothing is known of
+	// secrets that match no key.
+	AccessPath string
+	// Audit is the audit log of AuditPath, which reads its own rows. Required.
+	Audit *audit.Log
 	// Readers bounds the reports that are read beside each other. 0 is
 	// [DefaultReaders].
 	Readers int
@@ -48,6 +54,9 @@ func (c Config) Validate() error {
 			faults = append(faults, fmt.Errorf("reports: no path of the %s", f.name))
 		}
 	}
+	if c.Audit == nil {
+		faults = append(faults, errors.New("reports: no audit log"))
+	}
 	if c.Readers < 0 {
 		faults = append(faults, fmt.Errorf("reports: %d readers", c.Readers))
 	}
@@ -55,7 +64,12 @@ func (c Config) Validate() error {
 }
 
 // Reports answers reports. It may be asked by many goroutines.
-type Reports struct{ db *sqlview.Joined }
+type Reports struct {
+	db    *sqlview.Joined
+	audit *audit.Log
+	// strangers says that there are access records.
+	strangers bool
+}
 
 // Open opens the views' files for reading.
 func Open(ctx context.Context, c Config) (*Reports, error) {
@@ -65,12 +79,15 @@ func Open(ctx context.Context, c Config) (*Reports, error) {
 	if c.Readers == 0 {
 		c.Readers = DefaultReaders
 	}
-	db, err := sqlview.Join(ctx, c.CatalogPath, c.Readers,
-		sqlview.Beside{Schema: "usage", Path: c.UsagePath}, sqlview.Beside{Schema: "audit", Path: c.AuditPath})
+	beside := []sqlview.Beside{{Schema: "usage", Path: c.UsagePath}, {Schema: "audit", Path: c.AuditPath}}
+	if c.AccessPath != "" {
+		beside = append(beside, sqlview.Beside{Schema: "access", Path: c.AccessPath})
+	}
+	db, err := sqlview.Join(ctx, c.CatalogPath, c.Readers, beside...)
 	if err != nil {
 		return nil, fmt.Errorf("reports: %w", err)
 	}
-	return &Reports{db: db}, nil
+	return &Reports{db: db, audit: c.Audit, strangers: c.AccessPath != ""}, nil
 }
 
 // Close closes the files. Stop asking first.
@@ -130,17 +147,25 @@ func daysBetween(from, to events.Time) int64 {
 // Head is where a report stands.
 type Head struct {
 	// Position is how much of the ledger it is made of, UsesPosition how much of
-	// the stream of uses.
+	// the stream of uses, 0 where it is made of none.
 	Position, UsesPosition events.Position
 }
 
 // Row is a row's cells, in the order of the report's columns. A cell is a string,
 // an [events.Text], a [KeyName], a [Source], an [events.Time] (0 is none), an int64,
 // a bool, or a []string.
+//
+// A row of [Changes] is an [audit.Event] and nothing else, one of
+// [ManagementChanges] an [audit.Event] and the [catalog.Key] that it is about: how an
+// event is told is the affair of who shows the audit log.
 type Row []any
 
-// Source is where uses came from, in clear or sealed as it stands in their blocks.
-type Source string
+// Source is where uses came from, in clear or sealed as it stands in their blocks,
+// and of which organization they were.
+type Source struct {
+	Org  events.OrgID
+	Text string
+}
 
 // Answer is a page of a report.
 type Answer struct {
@@ -198,11 +223,14 @@ func (b *bound) most() int {
 
 // reading is a report while it is read.
 type reading struct {
-	tx    *sql.Tx
-	q     Question
-	head  Head
+	of   *Reports
+	tx   *sql.Tx
+	q    Question
+	head Head
+	// log is where the audit log stands.
+	log   events.Position
 	bound *bound
-	names map[events.Actor]events.Text
+	names map[events.Actor]KeyName
 	each  func(Row) error
 	// stop is told the place after which the next page begins.
 	stop func(events.Position)
@@ -215,7 +243,7 @@ func (r *Reports) walk(ctx context.Context, q Question, after events.Position, b
 		return ErrUnknown
 	}
 	return r.db.Snapshot(ctx, func(tx *sql.Tx) error {
-		v := &reading{tx: tx, q: q, bound: b, each: each, stop: stop, names: map[events.Actor]events.Text{}}
+		v := &reading{of: r, tx: tx, q: q, bound: b, each: each, stop: stop, names: map[events.Actor]KeyName{}}
 		if err := v.stand(ctx); err != nil {
 			return err
 		}
@@ -239,11 +267,12 @@ func (v *reading) stand(ctx context.Context) error {
 	if v.head.UsesPosition, err = sqlview.PositionIn(ctx, v.tx, "usage"); err != nil {
 		return err
 	}
+	v.log = log
 	switch v.q.Report {
 	case Changes:
-		v.head.Position = log
+		v.head.Position, v.head.UsesPosition = log, 0
 	case ManagementChanges:
-		v.head.Position = min(log, catalog)
+		v.head.Position, v.head.UsesPosition = min(log, catalog), 0
 	default:
 		v.head.Position = catalog
 	}
@@ -252,8 +281,12 @@ func (v *reading) stand(ctx context.Context) error {
 
 func (v *reading) read(ctx context.Context, after events.Position) error {
 	switch v.q.Report {
-	case AccessReview, Dormant, NeverExpires, RotationAge:
+	case AccessReview, Dormant, NeverExpires, RotationAge, OverWide:
 		return v.keys(ctx, after)
+	case FailedVerifications:
+		return v.failures(ctx, after)
+	case Changes, ManagementChanges:
+		return v.changes(ctx, after)
 	default:
 		return ErrUnknown
 	}
