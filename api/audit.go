@@ -26,7 +26,7 @@ func (s *Server) auditEndpoints() []endpoint {
 			who: "Role owner, admin, member or auditor; all=true takes one of the installation. A key that is limited to workspaces sees what concerns those workspaces and no other. " +
 				"Texts that are sealed are shown to owner, admin and auditor.",
 			query:   append(changeFilters(), pageParameters()...),
-			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor"}, reads: access.AuditRead, handle: s.listChanges,
+			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor", "invalid_position"}, reads: access.AuditRead, handle: s.listChanges,
 		},
 		s.whoCouldEndpoint(), s.eraseEndpoint(),
 	}
@@ -38,6 +38,7 @@ func changeFilters() []parameter {
 		{name: "ticket", description: "Only what was done for exactly this ticket.", of: "", example: "SEC-42"},
 		{name: "from", description: "Stored then or later, by the broker's clock; an RFC 3339 time.", of: "", example: "2026-01-01T00:00:00Z"},
 		{name: "to", description: "Stored before then; an RFC 3339 time.", of: "", example: "2027-01-01T00:00:00Z"},
+		{name: "after", description: "Only events after this position; 0 is the beginning.", of: "", example: "0"},
 		{name: "order", description: "desc, from the newest on, or asc. desc unless given.", of: "", example: "desc"},
 		{name: "all", description: "true for the events of every organization; asked of _system.", of: false},
 		rawParameter,
@@ -122,6 +123,11 @@ func (s *Server) changeFilter(ctx context.Context, c *call, org events.OrgID) (f
 	}
 	if f.From != 0 && f.To != 0 && f.From >= f.To {
 		return f, refuse(errRequest, "to", "must be later than from")
+	}
+	if text := c.query("after"); text != "" && text != "0" {
+		if f.After, err = s.cfg.Positions.Parse(events.StreamLedger, text); err != nil {
+			return f, refuse(err, "after", "%s", plainDetail(err, kindOf(err)))
+		}
 	}
 	switch c.query("order") {
 	case "", "desc":

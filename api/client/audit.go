@@ -25,6 +25,8 @@ type ChangeFilter struct {
 	Ticket string
 	// From and To want what was stored within [From, To).
 	From, To time.Time
+	// After wants what came after a position.
+	After string
 	// Query wants this text in reason, ticket, a name or an id.
 	Query string
 	// OldestFirst turns the list around.
@@ -49,6 +51,7 @@ func (f ChangeFilter) ask(q url.Values) {
 	set(q, "ticket", f.Ticket)
 	set(q, "from", instant(f.From))
 	set(q, "to", instant(f.To))
+	set(q, "after", f.After)
 	set(q, "q", f.Query)
 	flag(q, "raw", f.Raw)
 	flag(q, "all", f.AllOrganizations)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -26,6 +25,8 @@ type Follow struct {
 	After string
 	// Organization is one organization's; empty is all that the key may see.
 	Organization string
+	// Key, Actor, Workspace and Query narrow it as in [ChangeFilter].
+	Key, Actor, Workspace, Query string
 	// Interrupted is told why a connection ended before the next one is made,
 	// if there is to be a next one. Optional.
 	Interrupted func(why error)
@@ -95,10 +96,11 @@ func (c *Client) follow(ctx context.Context, f *Follow, handle func(wire.Event) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &request{method: http.MethodGet, path: path("events"), query: url.Values{}, header: http.Header{"Accept": {"text/event-stream"}}}
-	for name, value := range map[string]string{"types": strings.Join(f.Types, ","), "after": f.After, "organization": f.Organization} {
-		if value != "" {
-			r.query.Set(name, value)
-		}
+	for name, value := range map[string]string{
+		"types": joined(f.Types), "after": f.After, "organization": f.Organization,
+		"key": f.Key, "actor": f.Actor, "workspace": f.Workspace, "q": f.Query,
+	} {
+		set(r.query, name, value)
 	}
 	// A stream has no end that a timeout could wait for.
 	endless := *c.http

@@ -106,7 +106,11 @@ func (a *app) showEvent(e wire.Event) error {
 	case formatID:
 		return a.out.say("%s", e.Position)
 	}
-	t := tell(e)
+	return a.storyLine(tell(e))
+}
+
+// storyLine prints a story on one line.
+func (a *app) storyLine(t story) error {
 	line := fmt.Sprintf("%s  %-10s  %-20s  %s", t.at.UTC().Format(time.RFC3339), t.org, t.on, t.what)
 	tail := "by " + t.who
 	if t.why != "" {

@@ -288,30 +288,3 @@ func (a *app) keysGetCommand() *cobra.Command {
 		},
 	}
 }
-
-func (a *app) keysHistoryCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "history ID", Short: "Show all that was ever done to a key", Args: takes("ID"),
-		Long: "Show all that was ever done to a key: when, what, by whom and why.",
-	}
-	page := pageFlags(c)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		s, org, err := a.openOrg(cmd)
-		if err != nil {
-			return err
-		}
-		list, err := collect(page, func(p client.Page) (wire.List[wire.Change], error) {
-			return s.KeyHistory(cmd.Context(), org, args[0], p)
-		})
-		if err != nil {
-			return err
-		}
-		g := grid{head: []string{"WHEN (UTC)", "WHAT", "BY", "WHY"}, none: "No history.", whole: map[string]bool{"WHEN (UTC)": true}, folded: map[string]bool{"WHAT": true, "WHY": true}}
-		for _, e := range list.Items {
-			t := tellChange(e)
-			g.add(e.Position, t.at.UTC().Format(time.DateTime), t.what, t.who, t.why)
-		}
-		return a.listed(list, list.NextCursor, g)
-	}
-	return c
-}

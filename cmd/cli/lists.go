@@ -53,8 +53,15 @@ func (a *app) listed(document any, next string, g grid) error {
 	if err := a.out.list(document, g); err != nil {
 		return err
 	}
-	if next != "" && a.out.format != formatJSON {
-		fmt.Fprintf(a.env.Stderr, "\nThere are more: --limit 0 shows all, --cursor %s goes on.\n", next)
+	if a.out.format != formatJSON {
+		a.tellMore(next)
 	}
 	return nil
+}
+
+// tellMore says where a list goes on.
+func (a *app) tellMore(next string) {
+	if next != "" {
+		fmt.Fprintf(a.env.Stderr, "\nThere are more: --limit 0 shows all, --cursor %s goes on.\n", next)
+	}
 }

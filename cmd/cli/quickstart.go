@@ -354,7 +354,7 @@ ask interview:start
 curl -si -H @<(echo "Authorization: Bearer $secret") "$api/authorize?permission=interview:start" | head -1
 
 # what the ledger keeps of it
-kl $api/organizations/acme/keys/$id/history | jq -r '.items[].event | [.time,.type,.actor,.reason] | @tsv'
+kl $api/organizations/acme/keys/$id/history | jq -r '.items[] | [.claimed_at,.type,.actor,.reason] | @tsv'
 `
 
 func indented(text string) string {
