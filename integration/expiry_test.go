@@ -268,8 +268,8 @@ func (s *server) toldOf(owner, id string, want ...string) {
 		got = nil
 		items, _ := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+id+"/history", "").get("items").([]any)
 		for _, item := range items {
-			kind, _ := item.(map[string]any)["kind"].(string)
-			got = append([]string{strings.TrimSuffix(kind, ".v1")}, got...)
+			kind, _ := item.(map[string]any)["type"].(string)
+			got = append([]string{kind}, got...)
 		}
 	}
 	if !slices.Equal(got, want) {

@@ -332,7 +332,7 @@ func (p *poisoner) shownRaw(kind string) func(t *testing.T, s *server, owner str
 	return func(t *testing.T, s *server, owner string) {
 		t.Helper()
 		key := "/v1/organizations/acme/keys/" + p.ids["first"].String()
-		history := string(s.must(200, owner, "GET", key+"/history", "").body)
+		history := string(s.must(200, owner, "GET", key+"/history?raw=true", "").body)
 		if strings.Count(history, `"keyledger.`+kind+`"`) != 1 || !strings.Contains(history, `system/intruder`) {
 			t.Errorf("the history is %s", history)
 		}

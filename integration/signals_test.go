@@ -13,7 +13,7 @@ import (
 func (s *server) signals(owner, id string) (sources, spikes int) {
 	s.t.Helper()
 	history := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+id+"/history?limit=200", "").String()
-	return strings.Count(history, `"keyledger.key.new_source.v1"`), strings.Count(history, `"keyledger.key.denials_spike.v1"`)
+	return strings.Count(history, `"key.new_source"`), strings.Count(history, `"key.denials_spike"`)
 }
 
 // awaitSignals waits until as much was told of a key, and looks whether it stays so.
@@ -92,7 +92,7 @@ func TestNoAddressUnlessAsked(t *testing.T) {
 	}
 	s.awaitSignals(owner, made.text("key.id"), 1, 0)
 	history := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+made.text("key.id")+"/history", "")
-	if !strings.Contains(history.String(), `"by":"user_agent"`) || strings.Contains(history.String(), "two") {
+	if !strings.Contains(history.String(), `"after":"user_agent"`) || strings.Contains(history.String(), "two") {
 		t.Errorf("told as %s", history)
 	}
 	s.stop()

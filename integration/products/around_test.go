@@ -362,7 +362,7 @@ func TestAroundSelfService(t *testing.T) {
 			t.Errorf("once more: %s", again)
 		}
 		history := c.must(200, "GET", "/keys/"+made.text("key.id")+"/history", nil)
-		says(t, history.String(), "keyledger.key.revoked.v1", "pushed to a repository")
+		says(t, history.String(), `"key.revoked"`, "pushed to a repository")
 		holder.must(401, "GET", "/v1/whoami", nil)
 
 		// Switched off, it is ended all the same; at the shell it is asked first.

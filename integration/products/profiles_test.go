@@ -223,9 +223,9 @@ func (c caller) racedSwitches(w *world, id, secret string) {
 	for cursor := ""; ; {
 		page := c.must(200, "GET", "/keys/"+id+"/history?limit=200"+cursor, nil)
 		for i := range page.list("items") {
-			switch kind := page.text(fmt.Sprint("items.", i, ".event.type")); kind {
-			case "keyledger.key.disabled.v1", "keyledger.key.enabled.v1":
-				on := kind == "keyledger.key.enabled.v1"
+			switch kind := page.text(fmt.Sprint("items.", i, ".type")); kind {
+			case "key.disabled", "key.enabled":
+				on := kind == "key.enabled"
 				if switches > 0 && on == (status == "ACTIVE") {
 					c.t.Errorf("switched to %s twice in a row", status)
 				}
@@ -299,9 +299,9 @@ func (c caller) recordedOnce(id string, servers ...*server) {
 		var history answer
 		c.until("the end to be recorded", func() bool {
 			history = c.must(200, "GET", "/keys/"+id+"/history", nil)
-			return strings.Contains(history.String(), "keyledger.key.expired.v1")
+			return strings.Contains(history.String(), `"key.expired"`)
 		})
-		if n := strings.Count(history.String(), "keyledger.key.expired.v1"); n != 1 {
+		if n := strings.Count(history.String(), `"key.expired"`); n != 1 {
 			c.t.Errorf("the end is recorded %d times: %s", n, history)
 		}
 	}
@@ -433,7 +433,7 @@ func TestS07ProfileInUseIsNotDeletedSilently(t *testing.T) {
 		if k := c.must(200, "GET", "/keys/"+u.text("key.id"), nil); k.get("profile") != nil {
 			t.Errorf("the profile is still on %s", k)
 		}
-		says(t, c.must(200, "GET", "/keys/"+u.text("key.id")+"/history", nil).text("items.0.event.type"), "keyledger.key.profile_changed.v1")
+		says(t, c.must(200, "GET", "/keys/"+u.text("key.id")+"/history", nil).text("items.0.type"), "key.profile_changed")
 	}
 	c.refused(404, "not_found", "GET", "/profiles/strict", nil)
 

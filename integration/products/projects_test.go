@@ -464,7 +464,7 @@ func (c caller) imported(created string) string {
 // events are those of a kind that a key's history tells of, from the newest on.
 func (c caller) events(id, kind string) (found []answer) {
 	c.t.Helper()
-	history := c.must(200, "GET", "/keys/"+id+"/history?limit=200", nil)
+	history := c.must(200, "GET", "/keys/"+id+"/history?limit=200&raw=true", nil)
 	for i := range history.list("items") {
 		if e, _ := history.get(fmt.Sprint("items.", i, ".event")).(obj); e["type"] == "keyledger."+kind+".v1" {
 			body, err := json.Marshal(e)

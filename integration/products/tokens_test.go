@@ -625,7 +625,7 @@ func TestT11ReadOnlyAndRestrictedAreToldFromManagementKeys(t *testing.T) {
 		case k.kind == "api" && (v.text("code") != "VALID" || v.get("kind") != nil || v.get("role") != nil || v.text("permissions.level") != k.level):
 			t.Errorf("the verdict on a %s key: %s", name, v)
 		}
-		created := c.must(200, "GET", "/keys/"+id+"/history", nil)
+		created := c.must(200, "GET", "/keys/"+id+"/history?raw=true", nil)
 		if got := created.text("items.0.event.data.kind"); got != k.kind {
 			t.Errorf("the history of a %s key says kind %q: %s", name, got, created)
 		}
