@@ -114,7 +114,7 @@ func TestReportInEveryFormat(t *testing.T) {
 	}
 
 	a = s.Must(200, s.Owner, "GET", reportsBase+"access-review?format=html", "")
-	for _, want := range []string{"<title>Access review · acme</title>", second.Position, "<td>Zapier", "2 rows. This is all of it.", "</html>"} {
+	for _, want := range []string{"<title>Access review · acme</title>", second.Position, `<div class="name">Zapier</div>`, "2 rows. This is all of it.", "</html>"} {
 		if !strings.Contains(a.Body, want) {
 			t.Errorf("no %q in %s", want, a.Body)
 		}
@@ -172,7 +172,7 @@ func TestReportsOfChanges(t *testing.T) {
 	if len(rows) != 8 || rows[6]["reason"] != "'=why" || rows[6]["changes"] != `[{"field":"name","before":"Zapier","after":"Zapier 2"}]` {
 		t.Errorf("%v", rows)
 	}
-	if page := s.Must(200, s.Owner, "GET", reportsBase+"changes?format=html", "").Body; !strings.Contains(page, "<li>name: Zapier → Zapier 2") {
+	if page := s.Must(200, s.Owner, "GET", reportsBase+"changes?format=html", "").Body; !strings.Contains(page, `<div class="change">name: Zapier → Zapier 2</div>`) {
 		t.Error(page)
 	}
 	if got := as[wire.Report](t, s.Must(200, s.Owner, "GET", reportsBase+"changes?to="+got.Parameters.From.Format("2006-01-02T15:04:05Z"), "")); len(got.Rows) != 0 {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"github.com/keyledger/keyledger/api/client"
@@ -154,6 +155,12 @@ var reportTables = map[reports.Name][]string{
 	reports.Dormant:      {"key_id", "name", "owner", "status", "created_at", "last_used_at", "unused_days", "last_seen_code"},
 	reports.NeverExpires: {"key_id", "name", "owner", "status", "level", "grants", "workspaces", "age_days", "last_used_at"},
 	reports.RotationAge:  {"key_id", "name", "owner", "status", "age_days", "rotation_due_at", "overdue_days", "last_used_at"},
+	reports.OverWide:     {"key_id", "name", "owner", "level", "granted", "used", "unused", "last_used_at"},
+	reports.Changes:      {"stored_at", "type", "id", "actor_name", "role", "changes", "reason", "ticket"},
+	reports.FailedVerifications: {
+		"what", "key_id", "name", "code", "source", "count", "first_at", "last_at",
+	},
+	reports.ManagementChanges: {"stored_at", "type", "id", "name", "key_role", "actor_name", "changes", "reason", "ticket"},
 }
 
 // showReport prints a report.
@@ -215,10 +222,17 @@ func reportCell(v any) string {
 	}
 }
 
-// changedCell is what a field was or is.
+// changedCell is what a field was or is: a text as it is, anything else as JSON.
 func changedCell(v any) string {
-	if text := reportCell(v); text != "" {
-		return text
+	switch v := v.(type) {
+	case nil:
+		return "none"
+	case string:
+		return v
 	}
-	return "none"
+	body, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		return ""
+	}
+	return string(body)
 }

@@ -61,7 +61,7 @@ func Find(name Name) (Definition, bool) {
 var definitions = [...]Definition{
 	{
 		Name: AccessReview, Title: "Access review",
-		About: "Every key that is ACTIVE or INACTIVE: whose it is, what it may do and where, when it was last used, how old it is and when it ends. The owner is the member owner of the key's metadata.",
+		About: "Every key that is ACTIVE or INACTIVE: whose it is, what it may do and where, when it was last used, how old it is and when it ends. The owner is what the member \"owner\" of the key's metadata says.",
 		Not:   "It does not show who holds a key's secret, nor what the services do that a key is good for. Keys that are EXPIRED or REVOKED are left out.",
 		Columns: []string{
 			"key_id", "name", "kind", "role", "masked", "owner", "created_by", "created_by_name", "status", "level", "grants", "workspaces", "profile",
@@ -107,7 +107,7 @@ var definitions = [...]Definition{
 	{
 		Name: Changes, Title: "Changes", TakesDays: true, Days: DefaultPeriod, TakesPeriod: true,
 		About: "Every change that was recorded in the period: who, what, from what to what, why. Times are those at which the ledger stored it.",
-		Not:   "What was decided outside this ledger, and who stood behind an actor's key.",
+		Not:   "It does not show what was decided outside this ledger, nor who stood behind an actor's key.",
 		Columns: []string{
 			"position", "stored_at", "claimed_at", "type", "aggregate", "id", "revision", "actor", "actor_name", "role", "scope", "reason", "ticket",
 			"request_id", "changes",
@@ -124,7 +124,7 @@ var definitions = [...]Definition{
 	{
 		Name: ManagementChanges, Title: "Changes of management keys", TakesDays: true, TakesPeriod: true,
 		About: "Everything that was ever done to a management key: who created, changed, rotated or revoked it, and why.",
-		Not:   "What a management key was used for: the changes it made stand in the report of changes under its id as the actor.",
+		Not:   "It does not show what a management key was used for: the changes it made stand in the report of changes, with the key as the actor.",
 		Columns: []string{
 			"position", "stored_at", "claimed_at", "type", "id", "name", "key_role", "revision", "actor", "actor_name", "role", "scope", "reason", "ticket",
 			"request_id", "changes",
