@@ -66,6 +66,8 @@ type changes struct {
 	findings []Finding
 	boots    map[bootName]events.Position // with the position of its first block
 	series   map[seriesName]struct{}
+	// dropped is what retention has dropped before it was read here.
+	dropped map[events.OrgID]DroppedUses
 	// clock is the minute until which blocks were stored, clockWas what it was
 	// before these.
 	clock, clockWas events.Time
@@ -125,7 +127,7 @@ func (v *View) read(blocks []uses.Message) (*changes, error) {
 	c := &changes{
 		seen: v.seen, clock: v.clock, clockWas: v.clock, orgs: make(map[events.OrgID]*orgUse),
 		sources: make(map[sourceName]*sourceUse), denied: make(map[minuteName]denied), refused: make(map[refusalName]int64),
-		boots: make(map[bootName]events.Position), series: make(map[seriesName]struct{}),
+		boots: make(map[bootName]events.Position), series: make(map[seriesName]struct{}), dropped: v.dropped,
 	}
 	at := v.at
 	said := v.cfg.Logger == nil
@@ -203,6 +205,7 @@ func (c *changes) add(r uses.Message, b uses.Block) {
 	}
 	// A block that comes again moves nothing: the latest time wins, a source is as
 	// well known as before, and only what is new is counted.
+	dropped := c.dropped[b.Org]
 	for i := range b.Uses {
 		u := &b.Uses[i]
 		k := o.keys[u.Key]
@@ -215,7 +218,10 @@ func (c *changes) add(r uses.Message, b uses.Block) {
 		k.add(u, at)
 		s := c.source(k, u, at, b.Verifier, r)
 		if fresh != 0 && b.First+uint64(i) >= fresh {
-			o.spans.add(at, u.Code, r.Position)
+			// What was dropped is counted by what says so.
+			if !dropped.holds(at, r.Position) {
+				o.spans.add(at, u.Code, r.Position)
+			}
 			k.spans.add(at, u.Code, r.Position)
 			if u.Code != events.CodeValid {
 				c.deny(k.name, u, at, r)
@@ -347,6 +353,7 @@ func (v *View) load(ctx context.Context) error {
 	seen, k := &uses.Continuity{}, newKnown()
 	var at int64
 	var clock events.Time
+	var dropped map[events.OrgID]DroppedUses
 	err := v.db.Snapshot(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `SELECT position, EXISTS (SELECT 1 FROM beginning WHERE trimmed) FROM view`).Scan(&at, &seen.Trimmed)
 		if err != nil {
@@ -362,6 +369,9 @@ func (v *View) load(ctx context.Context) error {
 		if err := k.load(ctx, tx); err != nil {
 			return err
 		}
+		if dropped, err = loadDropped(ctx, tx); err != nil {
+			return err
+		}
 		return loadBoots(ctx, tx, func(b uses.Boot, place events.Position) {
 			k.places[bootName{b.Verifier, b.ID}] = place
 			if b.Series = series[bootName{b.Verifier, b.ID}]; b.Series == nil {
@@ -373,7 +383,7 @@ func (v *View) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("usage: load: %w", err)
 	}
-	v.seen, v.at, v.clock, v.known = seen, events.Position(at), clock, k
+	v.seen, v.at, v.clock, v.known, v.dropped = seen, events.Position(at), clock, k, dropped
 	return nil
 }
 

@@ -59,6 +59,9 @@ func (v *View) LastUsed(ctx context.Context, org events.OrgID, keys []events.Key
 type Finding struct {
 	Position events.Position
 	uses.Finding
+	// Explained says that retention dropped what was not there to be read, after its
+	// uses were counted.
+	Explained bool
 }
 
 // Findings returns what was found after a position, in order, at no more than
@@ -142,7 +145,7 @@ func (v *View) Incomplete(ctx context.Context, f FindingFilter) ([]Finding, stri
 		var f Finding
 		var p place
 		var boot string
-		err := row.Scan(&f.Position, &p.n, &f.Kind, &f.Verifier, &boot, &f.Org, &f.First, &f.Last, &f.Count, &f.From, &f.To, &f.Superseded)
+		err := row.Scan(&f.Position, &p.n, &f.Kind, &f.Verifier, &boot, &f.Org, &f.First, &f.Last, &f.Count, &f.From, &f.To, &f.Superseded, &f.Explained)
 		if err != nil {
 			return f, err
 		}
@@ -150,9 +153,10 @@ func (v *View) Incomplete(ctx context.Context, f FindingFilter) ([]Finding, stri
 		places = append(places, p)
 		f.Boot, err = bootID(boot)
 		return f, err
-	}, `SELECT position, n, kind, verifier, boot, org, first, last, count, from_at, to_at, 0 FROM findings
+	}, `SELECT position, n, kind, verifier, boot, org, first, last, count, from_at, to_at, 0,
+			kind = 'gap' AND last <= ifnull((SELECT through FROM dropped WHERE org = ''), 0) FROM findings
 			WHERE (org = ?1 OR ?1 = '') AND (position, n) > (?2, ?3)
-		UNION ALL SELECT b.place, 0, 'unended', b.verifier, b.boot, '_system', 0, 0, b.bound, b.began, b.seen, u.superseded
+		UNION ALL SELECT b.place, 0, 'unended', b.verifier, b.boot, '_system', 0, 0, b.bound, b.began, b.seen, u.superseded, 0
 			FROM boots AS b JOIN unended AS u USING (verifier, boot)
 			WHERE b.place > ?2 AND (?1 IN ('', '_system') OR EXISTS (
 				SELECT 1 FROM series AS s WHERE s.verifier = b.verifier AND s.boot = b.boot AND s.org = ?1))

@@ -82,7 +82,6 @@ CREATE TABLE last_used (
 	no         INTEGER NOT NULL, -- names the key in other tables
 	-- The newest row of key_hours and of key_blocks for VALID uses, until a newer
 	-- one takes its place: most often that is the one to change.
-	hour       INTEGER NOT NULL,
 	hour_count INTEGER NOT NULL,
 	minute     INTEGER NOT NULL,
 	segment    INTEGER NOT NULL,
@@ -257,6 +256,13 @@ CREATE TABLE numbers (
 	last INTEGER NOT NULL -- the last number that a key got
 ) STRICT;
 
+-- What retention dropped: of organizations, and in the row without one of the stream.
+CREATE TABLE dropped (
+	org     TEXT PRIMARY KEY,
+	before  INTEGER NOT NULL,
+	through INTEGER NOT NULL -- a position
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE beginning (
 	trimmed INTEGER NOT NULL -- whether the stream's first blocks had expired
 ) STRICT;
@@ -274,7 +280,7 @@ CREATE VIEW block AS
 CREATE VIEW key_counts AS
 	SELECT org, key, hour * 3600000000 AS hour, code, count FROM (
 		SELECT org, key, h.hour, code, h.count FROM last_used AS l JOIN key_hours AS h ON h.no = l.no
-		UNION ALL SELECT org, key, hour, 1, hour_count FROM last_used WHERE hour_count > 0
+		UNION ALL SELECT org, key, minute / 60, 1, hour_count FROM last_used WHERE hour_count > 0
 	);
 
 CREATE VIEW org_counts AS
@@ -325,7 +331,9 @@ type View struct {
 	// As the file has it, nil when it must be read again.
 	seen  *uses.Continuity
 	known *known
-	clock events.Time
+	// dropped is what retention dropped of organizations.
+	dropped map[events.OrgID]DroppedUses
+	clock   events.Time
 	// news is how far there may be something that NewSources or Denials tells.
 	news atomic.Uint64
 }
@@ -386,6 +394,7 @@ func (v *View) Digest(ctx context.Context) (events.Position, [sha256.Size]byte, 
 		`SELECT * FROM boots ORDER BY verifier, boot`,
 		`SELECT * FROM series ORDER BY verifier, boot, org`,
 		`SELECT * FROM numbers`,
+		`SELECT * FROM dropped ORDER BY org`,
 		`SELECT * FROM beginning`,
 	)
 }

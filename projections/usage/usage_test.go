@@ -192,10 +192,10 @@ func TestFindings(t *testing.T) {
 	apply(t, v, busy(t))
 	boot := func(n byte) uses.BootID { return uses.BootID{6: 0x70, 15: n} }
 	want := []Finding{
-		{3, uses.Finding{Kind: uses.FindingMissing, Verifier: "edge-1", Boot: boot(1), Org: "acme", First: 3, Last: 4, Count: 2, From: 120, To: 130}},
-		{5, uses.Finding{Kind: uses.FindingRepeated, Verifier: "edge-1", Boot: boot(1), Org: "acme", First: 1, Last: 2, Count: 2, From: 110, To: 120}},
-		{8, uses.Finding{Kind: uses.FindingTotal, Verifier: "edge-1", Boot: boot(1), Org: events.System, Count: 3, From: 900, To: 900}},
-		{12, uses.Finding{Kind: uses.FindingMissing, Verifier: "edge-1", Boot: boot(3), Org: "acme", First: 1, Last: 1, Count: 1, From: 300, To: 310}},
+		{3, uses.Finding{Kind: uses.FindingMissing, Verifier: "edge-1", Boot: boot(1), Org: "acme", First: 3, Last: 4, Count: 2, From: 120, To: 130}, false},
+		{5, uses.Finding{Kind: uses.FindingRepeated, Verifier: "edge-1", Boot: boot(1), Org: "acme", First: 1, Last: 2, Count: 2, From: 110, To: 120}, false},
+		{8, uses.Finding{Kind: uses.FindingTotal, Verifier: "edge-1", Boot: boot(1), Org: events.System, Count: 3, From: 900, To: 900}, false},
+		{12, uses.Finding{Kind: uses.FindingMissing, Verifier: "edge-1", Boot: boot(3), Org: "acme", First: 1, Last: 1, Count: 1, From: 300, To: 310}, false},
 	}
 	if diff := cmp.Diff(want, findings(t, v)); diff != "" {
 		t.Error(diff)
