@@ -82,6 +82,7 @@ CREATE TABLE last_used (
 	no         INTEGER NOT NULL, -- names the key in other tables
 	-- The newest row of key_hours and of key_blocks for VALID uses, until a newer
 	-- one takes its place: most often that is the one to change.
+	hour       INTEGER NOT NULL,
 	hour_count INTEGER NOT NULL,
 	minute     INTEGER NOT NULL,
 	segment    INTEGER NOT NULL,
@@ -280,7 +281,7 @@ CREATE VIEW block AS
 CREATE VIEW key_counts AS
 	SELECT org, key, hour * 3600000000 AS hour, code, count FROM (
 		SELECT org, key, h.hour, code, h.count FROM last_used AS l JOIN key_hours AS h ON h.no = l.no
-		UNION ALL SELECT org, key, minute / 60, 1, hour_count FROM last_used WHERE hour_count > 0
+		UNION ALL SELECT org, key, hour, 1, hour_count FROM last_used WHERE hour_count > 0
 	);
 
 CREATE VIEW org_counts AS
