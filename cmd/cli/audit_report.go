@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"github.com/keyledger/keyledger/api/client"
@@ -30,7 +29,8 @@ a page to print and to sign. With csv and html a report comes whole, however lon
 it is.`,
 		Example: `  keyledger audit report access-review -o csv > review.csv
   keyledger audit report dormant --days 30
-  keyledger audit report changes --from 2026-10-01 --to 2026-11-01 -o html > october.html`,
+  keyledger audit report changes --from 2026-10-01 --to 2026-11-01 \
+    -o html > october.html`,
 		Annotations: map[string]string{showsPages: ""},
 	}
 	f := c.Flags()
@@ -189,6 +189,9 @@ func (a *app) showReport(d reports.Definition, r wire.Report) error {
 		cells := make([]string, len(columns))
 		for i, c := range columns {
 			cells[i] = reportCell(row[c])
+			if c == "changes" {
+				cells[i] = rowChangeText(row)
+			}
 			if t, err := time.Parse(time.RFC3339Nano, cells[i]); err == nil && strings.HasSuffix(c, "_at") {
 				cells[i] = t.UTC().Format(time.DateTime)
 			}
@@ -215,24 +218,23 @@ func reportCell(v any) string {
 			words[i] = reportCell(w)
 		}
 		return strings.Join(words, ", ")
-	case map[string]any:
-		return fmt.Sprintf("%s: %s → %s", reportCell(v["field"]), changedCell(v["before"]), changedCell(v["after"]))
 	default:
-		return fmt.Sprint(v)
+		return valueText("", v)
 	}
 }
 
-// changedCell is what a field was or is: a text as it is, anything else as JSON.
-func changedCell(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "none"
-	case string:
-		return v
+// rowChangeText says what a row of a report tells of a change, as the audit log does.
+func rowChangeText(row map[string]any) string {
+	c := wire.Change{Type: reportCell(row["type"])}
+	list, _ := row["changes"].([]any)
+	for _, item := range list {
+		if f, ok := item.(map[string]any); ok {
+			c.Changes = append(c.Changes, wire.FieldChange{Field: reportCell(f["field"]), Before: f["before"], After: f["after"]})
+		}
 	}
-	body, err := json.Marshal(v, json.Deterministic(true))
-	if err != nil {
-		return ""
+	text := headline(c)
+	if moved := movedText(c); moved != "" {
+		text += " (" + moved + ")"
 	}
-	return string(body)
+	return text
 }

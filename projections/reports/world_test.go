@@ -52,9 +52,12 @@ func ago(days int) events.Time { return now - events.Time(days)*day - 60*minute 
 
 // world holds the views that reports are made of, and what they were told.
 type world struct {
-	t         testing.TB
-	dir       string
-	facts     []events.Recorded
+	t     testing.TB
+	dir   string
+	facts []events.Recorded
+	// from is how many facts were there before these, and are kept by the views
+	// alone.
+	from      events.Position
 	revisions map[events.Subject]events.Revision
 	catalog   *catalog.Catalog
 	audit     *audit.Log
@@ -106,7 +109,7 @@ func (w *world) must(err error) {
 func (w *world) add(at events.Time, s events.Subject, e events.Event, change ...func(*events.Meta)) {
 	w.t.Helper()
 	w.revisions[s]++
-	n := len(w.facts) + 1
+	n := int(w.from) + len(w.facts) + 1
 	m := events.Meta{
 		ID: id(3, n), Ledger: of.Ledger, Time: at, RecordedTime: at, Revision: w.revisions[s], Actor: system, Command: id(4, n), RequestID: fmt.Sprintf("req-%d", n),
 	}
