@@ -169,7 +169,7 @@ func policyFrom(p wire.Policy) events.Policy {
 			NewSource: events.Switch(p.Signals.NewSource), DenialsSpike: events.Switch(p.Signals.DenialsSpike),
 			DenialsPerMinute: p.Signals.DenialsPerMinute,
 		},
-		Sealing: events.Switch(p.Sealing),
+		Sealing: events.Switch(p.Sealing), UsesRetention: events.Period(p.UsesRetention),
 	}
 }
 
@@ -192,6 +192,7 @@ func patchPolicy(change *organization.Update, patch wire.Optional[wire.UpdatePol
 	change.DenialsSpike = givenAs[events.Switch](p.Signals.Value.DenialsSpike)
 	change.DenialsPerMinute = given(p.Signals.Value.DenialsPerMinute)
 	change.Sealing = givenAs[events.Switch](p.Sealing)
+	change.UsesRetention = givenAs[events.Period](p.UsesRetention)
 }
 
 func givenPeriods(o wire.Optional[[]string]) domain.Optional[[]events.Period] {

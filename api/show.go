@@ -174,7 +174,7 @@ func showPolicy(p events.Policy) wire.Policy {
 		Signals: wire.Signals{
 			NewSource: string(p.Signals.NewSource), DenialsSpike: string(p.Signals.DenialsSpike), DenialsPerMinute: p.Signals.DenialsPerMinute,
 		},
-		Sealing: string(p.Sealing),
+		Sealing: string(p.Sealing), UsesRetention: string(p.UsesRetention),
 	}
 }
 

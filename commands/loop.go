@@ -134,6 +134,9 @@ type Config struct {
 	// subjects. Without it nothing that would have to be sealed is appended, and
 	// nothing erased. Optional.
 	Subjects *seals.Subjects
+	// UsesRetention is how long the installation keeps single uses at most. No
+	// organization's policy may ask for longer. Never unless set.
+	UsesRetention events.Period
 	// Now is the clock; time.Now unless set.
 	Now func() time.Time
 	// Logger takes what operators should know.

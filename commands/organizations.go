@@ -115,6 +115,9 @@ func (s *Service) CreateOrganization(ctx context.Context, w Wish, c organization
 	if _, err := events.ParseOrgID(string(c.ID)); err != nil {
 		return Outcome{}, domain.RefuseID("id")
 	}
+	if err := s.retain(c.Policy.UsesRetention); err != nil {
+		return Outcome{}, err
+	}
 	return single(ctx, s, w, events.OrganizationSubject(c.ID), organization.Evolve, organization.Decide, organization.Command(c))
 }
 
@@ -128,6 +131,9 @@ func (s *Service) UpdateOrganization(ctx context.Context, w Wish, org events.Org
 		if err := w.Principal.authorizeInstallation("changing plan or limits"); err != nil {
 			return Outcome{}, err
 		}
+	}
+	if err := s.retain(c.UsesRetention.Or(c.Policy.Value.UsesRetention)); err != nil {
+		return Outcome{}, err
 	}
 	c.Insist = w.insists()
 	o, err := s.order(w, events.OrganizationSubject(org).String())

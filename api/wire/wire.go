@@ -34,6 +34,7 @@ type Policy struct {
 	ExpiryNotices    []string `json:"expiry_notices,omitempty" maxItems:"5" example:"[\"14d\",\"1d\"]" doc:"How long before a key ends a key.expiring event tells of it: <n>d, <n>mo or <n>y, the longest first."`
 	Signals          Signals  `json:"signals,omitzero" doc:"What is told of how keys are used."`
 	Sealing          string   `json:"sealing,omitzero" enum:"on,off" doc:"on has every text that may name a person or a place stored sealed, so that it can be erased: names, external ids, metadata and reasons of keys, and what comes with their uses. It cannot be switched off again, and what was stored before stays in clear."`
+	UsesRetention    string   `json:"uses_retention,omitzero" maxLength:"16" example:"90d" doc:"How long single uses are kept: <n>d, <n>mo, <n>y or never, and at most as long as the installation keeps them, which is what holds unless this is set. Counts by hour and day, last uses and sources outlive them, and what is dropped is recorded as an event with its counts."`
 }
 
 // Signals say what is told of how keys are used.
@@ -93,12 +94,13 @@ type UpdatePolicy struct {
 	ExpiryNotices    Optional[[]string]      `json:"expiry_notices,omitzero" maxItems:"5" doc:"Takes the place of the whole list."`
 	Signals          Optional[UpdateSignals] `json:"signals,omitzero" doc:"Members that are given change, null clears one."`
 	Sealing          Optional[string]        `json:"sealing,omitzero" enum:"on,off" doc:"on stays on."`
+	UsesRetention    Optional[string]        `json:"uses_retention,omitzero" maxLength:"16" doc:"What was dropped by a shorter one does not come back with a longer."`
 }
 
 // IsZero reports whether nothing is patched.
 func (p UpdatePolicy) IsZero() bool {
 	return p.DefaultPrefix.IsZero() && p.DefaultExpiresIn.IsZero() && p.MaxKeyLifetime.IsZero() && p.ExpiryRequired.IsZero() &&
-		p.ExpiryChoices.IsZero() && p.NameRequired.IsZero() && p.RotationDueAfter.IsZero() && p.ExpiryNotices.IsZero() && p.Signals.IsZero() && p.Sealing.IsZero()
+		p.ExpiryChoices.IsZero() && p.NameRequired.IsZero() && p.RotationDueAfter.IsZero() && p.ExpiryNotices.IsZero() && p.Signals.IsZero() && p.Sealing.IsZero() && p.UsesRetention.IsZero()
 }
 
 // UpdateSignals is a merge patch of signals.

@@ -29,7 +29,7 @@ type orgSettings struct {
 	choices                                 []string
 	expiryRequired, nameRequired            bool
 	denialsPerMinute                        int
-	sealing                                 string
+	sealing, usesRetention                  string
 }
 
 func (o *orgSettings) flags(f *pflag.FlagSet) {
@@ -49,6 +49,7 @@ func (o *orgSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.denialsSpike, "signal-denials-spike", "", "`on` or off: whether key.denials_spike tells of a burst of denials")
 	f.IntVar(&o.denialsPerMinute, "denials-per-minute", 0, "how many `denials` of a key within a minute are a burst")
 	f.StringVar(&o.sealing, "sealing", "", "`on` has texts that may name a person stored sealed, so that they can be erased; it stays on")
+	f.StringVar(&o.usesRetention, "uses-retention", "", "`period` for which single uses are kept, such as 90d, 1y or never; counts outlive them")
 }
 
 // policy is what the flags say of a new organization's policy.
@@ -57,7 +58,7 @@ func (o *orgSettings) policy() wire.Policy {
 		DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, MaxKeyLifetime: o.policyLifetime, ExpiryRequired: o.expiryRequired,
 		ExpiryChoices: o.choices, NameRequired: o.nameRequired, RotationDueAfter: o.rotation, ExpiryNotices: o.notices,
 		Signals: wire.Signals{NewSource: o.newSource, DenialsSpike: o.denialsSpike, DenialsPerMinute: o.denialsPerMinute},
-		Sealing: o.sealing,
+		Sealing: o.sealing, UsesRetention: o.usesRetention,
 	}
 }
 
@@ -228,6 +229,7 @@ func (o *orgSettings) patchPolicy(f *pflag.FlagSet) wire.UpdatePolicy {
 		RotationDueAfter: given(f, "rotation-due-after", o.rotation),
 		ExpiryNotices:    givenValue(f, "expiry-notices", o.notices, len(o.notices) == 0),
 		Sealing:          given(f, "sealing", o.sealing),
+		UsesRetention:    given(f, "uses-retention", o.usesRetention),
 	}
 	signals := wire.UpdateSignals{
 		NewSource:        given(f, "signal-new-source", o.newSource),

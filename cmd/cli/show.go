@@ -219,6 +219,7 @@ func (a *app) orgFields(o wire.Organization, revision string) []field {
 		{"notices of expiry", strings.Join(o.Policy.ExpiryNotices, ", ")},
 		{"signals", signalsText(o.Policy.Signals)},
 		{"sealing", o.Policy.Sealing},
+		{"uses kept for", o.Policy.UsesRetention},
 		{"created", at(o.CreatedAt)},
 		{"changed", changedText(o.CreatedAt, o.UpdatedAt)},
 		{"revision", revision},

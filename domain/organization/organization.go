@@ -63,6 +63,9 @@ type Update struct {
 	DenialsPerMinute domain.Optional[int]
 	// Sealing has texts that may name a person sealed, from then on.
 	Sealing domain.Optional[events.Switch]
+	// UsesRetention is how long single uses are kept. What was dropped by a shorter
+	// one does not come back with a longer.
+	UsesRetention domain.Optional[events.Period]
 	// Insist gives a fact for whatever is set, though it is so already: a wish
 	// that shall be met again has to be recorded.
 	Insist bool

@@ -13,7 +13,7 @@ import (
 func (c Update) changesPolicy() bool {
 	return c.Policy.Set || c.DefaultPrefix.Set || c.DefaultExpiresIn.Set || c.RotationDueAfter.Set || c.ExpiryNotices.Set ||
 		c.ExpiryChoices.Set || c.LongestLifetime.Set || c.ExpiryRequired.Set || c.NameRequired.Set ||
-		c.Signals.Set || c.NewSource.Set || c.DenialsSpike.Set || c.DenialsPerMinute.Set || c.Sealing.Set
+		c.Signals.Set || c.NewSource.Set || c.DenialsSpike.Set || c.DenialsPerMinute.Set || c.Sealing.Set || c.UsesRetention.Set
 }
 
 func (c Update) policy(p events.Policy) events.Policy {
@@ -34,6 +34,7 @@ func (c Update) policy(p events.Policy) events.Policy {
 	p.Signals.NewSource = c.NewSource.Or(p.Signals.NewSource)
 	p.Signals.DenialsSpike = c.DenialsSpike.Or(p.Signals.DenialsSpike)
 	p.Signals.DenialsPerMinute = c.DenialsPerMinute.Or(p.Signals.DenialsPerMinute)
+	p.UsesRetention = c.UsesRetention.Or(p.UsesRetention)
 	return settled(p)
 }
 
@@ -70,6 +71,7 @@ func checkPolicy(p events.Policy) error {
 		{"policy.default_expires_in", p.DefaultExpiresIn},
 		{"policy.rotation_due_after", p.RotationDueAfter},
 		{"policy.max_key_lifetime", p.MaxKeyLifetime},
+		{"policy.uses_retention", p.UsesRetention},
 	} {
 		if err := period.Check(one.field, one.value); err != nil {
 			return err
