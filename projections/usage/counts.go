@@ -57,7 +57,7 @@ var countsOf = map[Unit][2]struct {
 	ByHour: {
 		{`SELECT hour AS at, code, count FROM org_hours WHERE no = ?1`, hour},
 		{`SELECT hour AS at, code, count FROM key_hours WHERE no = ?1
-			UNION ALL SELECT hour, 1, hour_count FROM last_used WHERE org = ?2 AND key = ?3 AND hour_count > 0`, hour},
+			UNION ALL SELECT minute / 60, 1, hour_count FROM last_used WHERE org = ?2 AND key = ?3 AND hour_count > 0`, hour},
 	},
 }
 

@@ -102,7 +102,7 @@ func wantTables(t *testing.T, v *View, list []Use) {
 		for _, name := range []string{"a:read", "a:write", "b:read"} {
 			if u.Permission == name || u.Permission == "a:read AND (b:read OR a:read)" && name != "a:write" {
 				row := fmt.Sprintf("%s %s %s", u.Org, u.Key, name)
-				want["permission_use"][row] = max(want["permission_use"][row], int64(wholeMinute(u.At)))
+				want["permission_use"][row] = max(want["permission_use"][row], at)
 			}
 		}
 	}

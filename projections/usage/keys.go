@@ -41,28 +41,31 @@ func (c *changes) writeOrgs(tx *sqlview.Tx, m *known) error {
 
 // writeKeys writes the row of each key, and what its new place pushes out of it.
 func (c *changes) writeKeys(tx *sqlview.Tx, m *known) error {
-	numbered := false
-	for _, k := range c.met {
-		if known := m.keys[k.name]; known.no == 0 {
+	type metKey struct {
+		*keyUse
+		known *keyMemory
+		no    int64
+	}
+	met, before := make([]metKey, len(c.met)), m.lastKey
+	for i, k := range c.met {
+		met[i] = metKey{k, m.keys[k.name], m.keys[k.name].no}
+		if met[i].no == 0 {
 			m.lastKey++
-			numbered, known.no = true, -m.lastKey // not in the file yet
+			met[i].no = m.lastKey
 		}
 	}
-	if numbered {
+	if m.lastKey != before {
 		if _, err := tx.Exec(`INSERT INTO numbers VALUES (1, ?) ON CONFLICT DO UPDATE SET last = excluded.last`, m.lastKey); err != nil {
 			return err
 		}
 	}
 	// In the order of the table: neighbours share pages.
-	byName := slices.Clone(c.met)
-	slices.SortFunc(byName, func(a, b *keyUse) int { return inOrder(a.name, b.name) })
+	slices.SortFunc(met, func(a, b metKey) int { return cmp.Compare(a.no, b.no) })
 	var out rows
-	for _, k := range byName {
-		known := m.keys[k.name]
-		fresh := known.no < 0
-		if fresh {
-			known.no = -known.no
-		}
+	for _, k := range met {
+		known := k.known
+		fresh := known.no == 0
+		known.no = k.no
 		for i := range k.spans {
 			known.head.add(known.no, &k.spans[i], &out)
 		}
@@ -76,7 +79,18 @@ func (c *changes) writeKeys(tx *sqlview.Tx, m *known) error {
 	return writeCounts(tx, keyHoursSQL, out.hours)
 }
 
+// The row of a key changes by what is new of it. Statements without numbers bind
+// their parameters faster.
+const (
+	usedSQL = `UPDATE last_used SET at = ?, permission = ?, workspace = ?, seen_at = ?, seen_code = ?, ` + headSQL
+	seenSQL = `UPDATE last_used SET seen_at = ?, seen_code = ?, ` + headSQL
+	lateSQL = `UPDATE last_used SET ` + headSQL
+	headSQL = `hour_count = ?, minute = ?, segment = ?, bits = ?, count = ?, from_us = ?, to_us = ? WHERE no = ?`
+)
+
 func (k *keyUse) write(tx *sqlview.Tx, known *keyMemory, fresh bool) error {
+	h := &known.head
+	from, to := h.us()
 	used, seen := k.At != 0 && k.At >= known.at, k.SeenAt >= known.seenAt
 	if used {
 		known.at = k.At
@@ -84,21 +98,27 @@ func (k *keyUse) write(tx *sqlview.Tx, known *keyMemory, fresh bool) error {
 	if seen {
 		known.seenAt = k.SeenAt
 	}
-	h := &known.head
-	from, to := h.us()
-	if fresh {
-		_, err := tx.Exec(`INSERT INTO last_used VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			string(k.name.org), k.name.key.String(), int64(k.At), k.Permission, k.Workspace, int64(k.SeenAt), int(k.SeenCode),
-			known.no, h.hour, h.hourCount, h.minute, h.segment, int64(h.bits), h.count, from, to)
+	switch {
+	case fresh:
+		_, err := tx.Exec(`INSERT INTO last_used VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			string(k.name.org), k.name.key.String(), int64(k.At), k.Permission, k.Workspace, int64(k.SeenAt), int64(k.SeenCode),
+			known.no, h.hourCount, h.minute, h.segment, int64(h.bits), h.count, from, to)
+		return err
+	case used && seen:
+		_, err := tx.Exec(usedSQL, int64(k.At), k.Permission, k.Workspace, int64(k.SeenAt), int64(k.SeenCode),
+			h.hourCount, h.minute, h.segment, int64(h.bits), h.count, from, to, known.no)
+		return err
+	case used:
+		if _, err := tx.Exec(`UPDATE last_used SET at = ?, permission = ?, workspace = ? WHERE no = ?`,
+			int64(k.At), k.Permission, k.Workspace, known.no); err != nil {
+			return err
+		}
+	case seen:
+		_, err := tx.Exec(seenSQL, int64(k.SeenAt), int64(k.SeenCode),
+			h.hourCount, h.minute, h.segment, int64(h.bits), h.count, from, to, known.no)
 		return err
 	}
-	_, err := tx.Exec(`UPDATE last_used SET
-		at = iif(?1, ?2, at), permission = iif(?1, ?3, permission), workspace = iif(?1, ?4, workspace),
-		seen_at = iif(?5, ?6, seen_at), seen_code = iif(?5, ?7, seen_code),
-		hour = ?8, hour_count = ?9, minute = ?10, segment = ?11, bits = ?12, count = ?13, from_us = ?14, to_us = ?15
-		WHERE org = ?16 AND key = ?17`,
-		used, int64(k.At), k.Permission, k.Workspace, seen, int64(k.SeenAt), int(k.SeenCode),
-		h.hour, h.hourCount, h.minute, h.segment, int64(h.bits), h.count, from, to, string(k.name.org), k.name.key.String())
+	_, err := tx.Exec(lateSQL, h.hourCount, h.minute, h.segment, int64(h.bits), h.count, from, to, known.no)
 	return err
 }
 
@@ -109,13 +129,13 @@ const maxPermissions = 2 * events.MaxCatalogPermissions
 // maxNames bounds how many queries are remembered by their names.
 const maxNames = 4096
 
-// writePermissions writes when a key's permissions were last used, by the minute,
-// so that a key in use does not write them again and again.
+// writePermissions writes when a key's permissions were last used, by the hour, so
+// that a key in use does not write them again and again.
 func (c *changes) writePermissions(tx *sqlview.Tx, m *known) error {
 	for _, k := range c.met {
 		known := m.keys[k.name]
 		for _, p := range k.permissions {
-			at := int64(p.at / minute)
+			at := int64(p.at / hour)
 			for _, name := range m.namesOf(p.text) {
 				if err := known.use(tx, m, name, at); err != nil {
 					return err
@@ -129,15 +149,15 @@ func (c *changes) writePermissions(tx *sqlview.Tx, m *known) error {
 func (k *keyMemory) use(tx *sqlview.Tx, m *known, name string, at int64) error {
 	i := slices.IndexFunc(k.permissions, func(p permissionUse) bool { return p.name == name })
 	switch {
-	case i >= 0 && k.permissions[i].minute >= at, i < 0 && len(k.permissions) >= maxPermissions:
+	case i >= 0 && k.permissions[i].hour >= at, i < 0 && len(k.permissions) >= maxPermissions:
 		return nil
 	case i >= 0:
-		k.permissions[i].minute = at
+		k.permissions[i].hour = at
 	default:
 		k.permissions = append(k.permissions, permissionUse{name, at})
 		m.size++
 	}
-	_, err := tx.Exec(`INSERT INTO key_permission VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET minute = excluded.minute`, k.no, name, at)
+	_, err := tx.Exec(`INSERT INTO key_permission VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET hour = excluded.hour`, k.no, name, at)
 	return err
 }
 

@@ -40,10 +40,10 @@ type keyMemory struct {
 	permissions []permissionUse
 }
 
-// permissionUse is a permission and the minute of its last use.
+// permissionUse is a permission and the hour of its last use.
 type permissionUse struct {
-	name   string
-	minute int64
+	name string
+	hour int64
 }
 
 func (k *keyMemory) size() int { return 1 + len(k.sources) + len(k.permissions) }
@@ -96,7 +96,7 @@ func (v *View) recall(ctx context.Context, c *changes) error {
 	for _, k := range c.met {
 		if _, ok := v.known.keys[k.name]; !ok {
 			missing[k.name.org] = append(missing[k.name.org], k.name.key)
-			v.known.keys[k.name] = &keyMemory{}
+			v.known.keys[k.name] = &keyMemory{head: head{span: span{code: events.CodeValid}}}
 			v.known.size++
 		}
 	}
@@ -130,13 +130,13 @@ func (m *known) read(ctx context.Context, tx *sql.Tx, org events.OrgID, keys str
 		}
 		return rows.Err()
 	}
-	err := each(`SELECT l.key, no, ifnull(at, 0), seen_at, hour, hour_count, minute, segment, bits, count, from_us, to_us`+wanted,
+	err := each(`SELECT l.key, no, ifnull(at, 0), seen_at, hour_count, minute, segment, bits, count, from_us, to_us`+wanted,
 		func(scan func(...any) error) error {
 			var text string
 			var k keyMemory
 			h := head{span: span{code: events.CodeValid}}
 			var bits int64
-			err := scan(&text, &k.no, &k.at, &k.seenAt, &h.hour, &h.hourCount, &h.minute, &h.segment, &bits, &h.count, &h.from, &h.to)
+			err := scan(&text, &k.no, &k.at, &k.seenAt, &h.hourCount, &h.minute, &h.segment, &bits, &h.count, &h.from, &h.to)
 			if err != nil {
 				return err
 			}
@@ -169,11 +169,11 @@ func (m *known) read(ctx context.Context, tx *sql.Tx, org events.OrgID, keys str
 	if err != nil {
 		return err
 	}
-	return each(`SELECT l.no, p.permission, p.minute`+wanted+` CROSS JOIN key_permission AS p ON p.no = l.no`,
+	return each(`SELECT l.no, p.permission, p.hour`+wanted+` CROSS JOIN key_permission AS p ON p.no = l.no`,
 		func(scan func(...any) error) error {
 			var no int64
 			var p permissionUse
-			if err := scan(&no, &p.name, &p.minute); err != nil {
+			if err := scan(&no, &p.name, &p.hour); err != nil {
 				return err
 			}
 			k := byNumber[no]

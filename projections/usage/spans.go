@@ -132,7 +132,7 @@ func (r *rows) writeSpans(tx *sqlview.Tx, query string) error {
 	for i := range r.spans {
 		s := &r.spans[i]
 		from, to := s.us()
-		if _, err := tx.Exec(query, s.no, s.minute, int(s.code), s.segment, int64(s.bits), s.count, from, to); err != nil {
+		if _, err := tx.Exec(query, s.no, s.minute, int64(s.code), s.segment, int64(s.bits), s.count, from, to); err != nil {
 			return err
 		}
 	}
@@ -148,7 +148,7 @@ func writeCounts(tx *sqlview.Tx, query string, counts map[row]int64) error {
 		return cmp.Or(cmp.Compare(a.no, b.no), cmp.Compare(a.at, b.at), cmp.Compare(a.code, b.code))
 	})
 	for _, r := range list {
-		if _, err := tx.Exec(query, r.no, r.at, int(r.code), counts[r]); err != nil {
+		if _, err := tx.Exec(query, r.no, r.at, int64(r.code), counts[r]); err != nil {
 			return err
 		}
 	}
@@ -160,34 +160,38 @@ func writeCounts(tx *sqlview.Tx, query string, counts map[row]int64) error {
 // push them out to their tables: where the newest belongs is known without looking.
 type head struct {
 	span
-	hour, hourCount int64
+	hourCount int64
 }
 
 // add takes a span of the key, and gives on what does not stand in its row.
 func (h *head) add(no int64, s *span, out *rows) {
-	at := int64(s.minute / 60)
-	switch {
-	case s.code != events.CodeValid:
+	of := s.minute / 60
+	if s.code != events.CodeValid {
 		out.addSpan(no, s)
-		out.addHour(no, at, s.code, s.count)
+		out.addHour(no, of, s.code, s.count)
 		return
-	case h.count == 0 && h.minute <= s.minute, h.same(s):
-		h.span.join(s)
-	case s.newer(&h.span):
-		out.addSpan(no, &h.span)
-		h.span = *s
+	}
+	// The newest hour is that of the newest minute.
+	switch newest := h.minute / 60; {
+	case of == newest:
+		h.hourCount += s.count
+	case of < newest:
+		out.addHour(no, of, s.code, s.count)
 	default:
-		out.addSpan(no, s)
+		if h.hourCount > 0 {
+			out.addHour(no, newest, s.code, h.hourCount)
+		}
+		h.hourCount = s.count
 	}
 	switch {
-	case at == h.hour:
-		h.hourCount += s.count
-	case at > h.hour:
-		if h.hourCount > 0 {
-			out.addHour(no, h.hour, events.CodeValid, h.hourCount)
-		}
-		h.hour, h.hourCount = at, s.count
+	case h.same(s):
+		h.join(s)
+	case !s.newer(&h.span):
+		out.addSpan(no, s)
 	default:
-		out.addHour(no, at, events.CodeValid, s.count)
+		if h.count > 0 {
+			out.addSpan(no, &h.span)
+		}
+		h.span = *s
 	}
 }

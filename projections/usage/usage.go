@@ -79,10 +79,9 @@ CREATE TABLE last_used (
 	workspace  TEXT NOT NULL,
 	seen_at    INTEGER NOT NULL,
 	seen_code  INTEGER NOT NULL,
-	no         INTEGER NOT NULL, -- names the key in other tables
+	no         INTEGER PRIMARY KEY, -- names the key in other tables; those in use since long stand together
 	-- The newest row of key_hours and of key_blocks for VALID uses, until a newer
 	-- one takes its place: most often that is the one to change.
-	hour       INTEGER NOT NULL,
 	hour_count INTEGER NOT NULL,
 	minute     INTEGER NOT NULL,
 	segment    INTEGER NOT NULL,
@@ -90,8 +89,8 @@ CREATE TABLE last_used (
 	count      INTEGER NOT NULL,
 	from_us    INTEGER NOT NULL,
 	to_us      INTEGER NOT NULL,
-	PRIMARY KEY (org, key)
-) STRICT, WITHOUT ROWID;
+	UNIQUE (org, key)
+) STRICT;
 
 CREATE TABLE orgs (
 	no             INTEGER PRIMARY KEY,
@@ -176,7 +175,7 @@ CREATE TABLE key_denied (
 CREATE TABLE key_permission (
 	no         INTEGER NOT NULL,
 	permission TEXT NOT NULL,
-	minute     INTEGER NOT NULL, -- of the last VALID use
+	hour       INTEGER NOT NULL, -- of the last VALID use
 	PRIMARY KEY (no, permission)
 ) STRICT, WITHOUT ROWID;
 
@@ -281,14 +280,14 @@ CREATE VIEW block AS
 CREATE VIEW key_counts AS
 	SELECT org, key, hour * 3600000000 AS hour, code, count FROM (
 		SELECT org, key, h.hour, code, h.count FROM last_used AS l JOIN key_hours AS h ON h.no = l.no
-		UNION ALL SELECT org, key, hour, 1, hour_count FROM last_used WHERE hour_count > 0
+		UNION ALL SELECT org, key, minute / 60, 1, hour_count FROM last_used WHERE hour_count > 0
 	);
 
 CREATE VIEW org_counts AS
 	SELECT org, hour * 3600000000 AS hour, code, count FROM orgs JOIN org_hours USING (no);
 
 CREATE VIEW permission_use AS
-	SELECT org, key, p.permission, p.minute * 60000000 AS at FROM last_used AS l JOIN key_permission AS p ON p.no = l.no;
+	SELECT org, key, p.permission, p.hour * 3600000000 AS at FROM last_used AS l JOIN key_permission AS p ON p.no = l.no;
 
 CREATE VIEW denied_source AS
 	SELECT org, key, day * 86400000000 AS day, code, kind, source, d.count FROM last_used AS l JOIN key_denied AS d ON d.no = l.no;
