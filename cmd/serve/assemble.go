@@ -62,9 +62,9 @@ type parts struct {
 	ticks                    *ticks.Ticker
 	expiry                   *expiry.Keeper
 	signals                  *signals.Keeper
+	erasure                  *erasure.Keeper
 
 	sealer   *useSealer
-	erasure  *erasure.Keeper
 	recorder *recording.Recorder
 	verifier *verify.Verifier
 	front    *api.Server
@@ -373,12 +373,12 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	views.Go(func() { p.keepExpiry(running) })
 	views.Go(func() { p.signals.Run(running) })
 	views.Go(func() { p.access.follow(running) })
+	views.Go(func() { p.erasure.Run(running) })
 	defer func() {
 		stopViews()
 		views.Wait()
 		if err := p.close(); err != nil {
 			p.log.Error("close views", "error", err)
-			views.Go(func() { p.erasure.Run(running) })
 		}
 	}()
 	if err := p.recorder.Start(ctx); err != nil {
