@@ -24,6 +24,7 @@ func furnish(s *apitest.Server, org string) {
 	s.Must(201, s.Owner, "POST", base+"/workspaces", `{"id":"support","name":"Support"}`)
 	s.Must(200, s.Owner, "PUT", base+"/permissions", catalogBody)
 	s.Must(201, s.Owner, "POST", base+"/profiles", `{"id":"gold","name":"Gold","settings":{"model":"large","limits":{"minutes":60}}}`)
+	s.Seals(org, "user-4711")
 }
 
 func as[T any](t testing.TB, a apitest.Answer) T {

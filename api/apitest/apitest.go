@@ -285,6 +285,13 @@ func (s *Server) Do(key, method, path, body string, headers ...string) Answer {
 	return Answer{Status: res.StatusCode, Header: res.Header, Body: string(out)}
 }
 
+// Seals has something sealed of a data subject, so that it can be erased.
+func (s *Server) Seals(org, subject string) {
+	s.t.Helper()
+	_, err := s.Subjects.Sealer(s.t.Context(), events.OrgID(org), events.DataSubject(subject))
+	must(s.t, err)
+}
+
 // Must sends a request and expects a status.
 func (s *Server) Must(want int, key, method, path, body string, headers ...string) Answer {
 	s.t.Helper()

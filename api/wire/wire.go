@@ -236,10 +236,10 @@ type CreateKey struct {
 	ExpiresIn   string            `json:"expires_in,omitzero" maxLength:"16" example:"90d" doc:"<n>d, <n>mo, <n>y or never; the organization's default unless given."`
 	Metadata    map[string]string `json:"metadata,omitempty" maxProperties:"32"`
 	ExternalID  string            `json:"external_id,omitzero" maxLength:"200"`
+	DataSubject string            `json:"data_subject,omitzero" maxLength:"63" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" example:"user-4711" doc:"Pseudonym of whom the key's texts tell of, for all of its life and that of its successors: what POST …/audit/erase takes. It is stored in clear and never erased, so that a name or an address is none. The key's own id unless given."`
 	Kind        string            `json:"kind,omitzero" enum:"api,management" doc:"api unless given."`
 	Role        string            `json:"role,omitzero" enum:"owner,admin,member,auditor,verifier,resolver" doc:"Of a key of kind management."`
 	Reason      string            `json:"reason,omitzero" maxLength:"1000" doc:"Why, for the audit log."`
-	DataSubject string            `json:"data_subject,omitzero" maxLength:"63" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" example:"user-4711" doc:"Pseudonym of whom the key's texts tell of, for all of its life and that of its successors: what POST …/audit/erase takes. It is stored in clear and never erased, so that a name or an address is none. The key's own id unless given."`
 }
 
 // UpdateKey is a merge patch of a key. Permissions and scope are values and are
