@@ -22,6 +22,7 @@ import (
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/sqlview"
+	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/asof"
 )
@@ -205,7 +206,12 @@ func (s *Server) keyThen(ctx context.Context, c *call, now catalog.Key) (reply, 
 	case !c.principal.Covers(then.key.Scope):
 		return reply{}, missing("key")
 	}
-	shown := s.showThen(ctx, c.principal, then, config, now)
+	used, err := s.lastUsedThen(ctx, now, m.at)
+	if err != nil {
+		return reply{}, err
+	}
+	s.access(c, access.AuditRead, now.Org, "key-as-of")
+	shown := s.showThen(ctx, c.principal, then, config, used)
 	at := s.showMoment(m)
 	shown.AsOf = &at
 	changes := s.changes(ctx, c.principal, false)
@@ -245,15 +251,24 @@ func (s *Server) judgePast(past iter.Seq2[events.Recorded, error], asked bool, q
 }
 
 // showThen shows a key as it was, under what its organization was configured as.
-func (s *Server) showThen(ctx context.Context, p commands.Principal, then *pastKey, config configuration.State, now catalog.Key) wire.Key {
-	used := now.LastUsedAt
-	if used > then.at {
-		// It was used since; of uses before that the catalog does not tell.
-		used = 0
-	}
+func (s *Server) showThen(ctx context.Context, p commands.Principal, then *pastKey, config configuration.State, used events.Time) wire.Key {
 	shown := s.showKey(ctx, p, rowOf(then.key, config, then.at, used))
 	shown.EffectivePermissions, shown.GoneWorkspaces = effectiveUnder(config, then.key.Permissions), goneUnder(config, then.key.Scope)
 	return shown
+}
+
+// lastUsedThen is when a key was last used up to an instant. That is looked up
+// among its single uses if it was used since; 0 also when those are not kept any
+// more.
+func (s *Server) lastUsedThen(ctx context.Context, now catalog.Key, at events.Time) (events.Time, error) {
+	if now.LastUsedAt <= at {
+		return now.LastUsedAt, nil
+	}
+	found, _, err := s.cfg.Usage.Uses(ctx, usage.Filter{Org: now.Org, Key: now.ID, To: at + 1, Code: events.CodeValid, Page: sqlview.Page{Limit: 1}})
+	if err != nil || len(found) == 0 {
+		return 0, err
+	}
+	return found[0].At, nil
 }
 
 // madeSoBy shows the event at a position, nil for none. Who is limited to
@@ -285,10 +300,7 @@ func (s *Server) whoCould(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	s.settle(ctx)
-	if _, err := s.cfg.Catalog.Organization(ctx, org); err != nil {
-		if errors.Is(err, catalog.ErrNotFound) {
-			err = missing("organization")
-		}
+	if err := s.wasOrganization(ctx, org); err != nil {
 		return reply{}, err
 	}
 	q, err := c.pastQuestion()

@@ -245,6 +245,38 @@ func TestWhoCouldPageByPage(t *testing.T) {
 	}
 }
 
+// When a key was last used is told of then, and not of now.
+func TestTheLastUseOfThePast(t *testing.T) {
+	s := apitest.Start(t)
+	furnish(s, "acme")
+	made := as[wire.Created](t, s.Must(201, s.Owner, "POST", acmeKeys, keyBody))
+	path := acmeKeys + "/" + made.Key.ID
+	use := func(after time.Time) time.Time {
+		t.Helper()
+		// The verifier's clock goes by milliseconds.
+		time.Sleep(5 * time.Millisecond)
+		s.Must(200, s.Owner, "POST", "/v1/verify", `{"secret":"`+made.Secret+`"}`)
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+			if k := as[wire.Key](t, s.Must(200, s.Owner, "GET", path, "")); k.LastUsedAt != nil && k.LastUsedAt.After(after) {
+				return *k.LastUsedAt
+			}
+		}
+		t.Fatal("the use is not known")
+		return after
+	}
+	first := use(time.Time{})
+	second := use(first)
+	for when, want := range map[string]*time.Time{
+		made.Position: nil, first.Add(-time.Microsecond).Format(time.RFC3339Nano): nil, first.Format(time.RFC3339Nano): &first,
+		second.Add(-time.Microsecond).Format(time.RFC3339Nano): &first, time.Now().UTC().Format(time.RFC3339Nano): &second,
+	} {
+		k := as[wire.Key](t, s.Must(200, s.Owner, "GET", asOf(path, "as_of", when), ""))
+		if (k.LastUsedAt == nil) != (want == nil) || want != nil && !k.LastUsedAt.Equal(*want) {
+			t.Errorf("as of %s it was last used %v, not %v", when, k.LastUsedAt, want)
+		}
+	}
+}
+
 // Texts of the past are shown like those of today: to those who may see them, and
 // not once they were erased.
 func TestTextsOfThePast(t *testing.T) {

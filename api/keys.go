@@ -49,7 +49,7 @@ func (s *Server) keyEndpoints() []endpoint {
 		},
 		{
 			method: "GET", path: one, id: "get-key", tag: tag, summary: "Get a key, as it is or as it was",
-			description: "With as_of the key as its events tell it up to there, under the configuration of then, with the event that made it so. It is 404 when there was no such key yet; last_used_at is then null, unless it was not used since.",
+			description: "With as_of the key as its events tell it up to there, under the configuration of then, with the event that made it so. It is 404 when there was no such key yet. last_used_at is of then, too, as long as its single uses are kept.",
 			who:         looks, query: asOfParameters(), answers: wire.Key{}, status: 200, codes: []string{"invalid_value"}, handle: s.getKey,
 		},
 		{

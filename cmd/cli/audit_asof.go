@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -162,14 +161,17 @@ func madeSoText(c *wire.Change) string {
 		return ""
 	}
 	t := tellChange(*c)
-	line := fmt.Sprintf("%s, %s of %s", at(c.StoredAt), c.Type, t.on)
+	line := at(c.StoredAt) + ", " + t.on + ": " + t.what
+	if moved := movedText(*c); moved != "" {
+		line += " (" + moved + ")"
+	}
 	if c.Actor != "" {
 		line += ", by " + t.who
 	}
 	if t.why != "" {
-		line += ": " + t.why
+		line += ", because: " + t.why
 	}
-	return line + " (" + c.Position + ")"
+	return line + " [" + c.Position + "]"
 }
 
 func (a *app) whoCould(cmd *cobra.Command, s *session, org string, q asOf) error {
