@@ -137,7 +137,7 @@ func TestRolesAndWallsOnEveryRoute(t *testing.T) {
 			case op.OperationID == "import-keys":
 				// Each key of an import is refused, or not, by itself.
 				check("confined", confined, 200)
-			case op.change(), op.OperationID == "stream-events", whole, strings.HasPrefix(op.OperationID, "verify"):
+			case op.change(), op.OperationID == "stream-events", whole, op.OperationID == "count-uses", op.OperationID == "list-uses-findings", strings.HasPrefix(op.OperationID, "verify"):
 				check("confined", confined, 403)
 			default:
 				check("confined", confined, 200)
