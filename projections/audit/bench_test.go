@@ -14,8 +14,8 @@ var words = strings.Fields(`leaked rotation offboarding quarterly review zapier 
 	asked for removal of access to reports partner migration cleanup load monthly audit incident response billing export`)
 
 // history makes facts as a busy product appends them, one after another: of ten,
-// six keys are created, two changed, one rotated away by a revocation, and one
-// gets another name. They are encoded as they are stored.
+// six keys are created, one of those before is given other permissions, another scope
+// and another name, and one is revoked. They are encoded as they are stored.
 type history struct {
 	n         int
 	born      int
@@ -53,9 +53,12 @@ func (h *history) next(tb testing.TB) events.Recorded {
 	case 6:
 		subject, e = h.of(org, old), events.KeyPermissionsChanged{Permissions: events.Permissions{Level: events.LevelReadOnly}}
 	case 7:
-		subject, e = h.of(org, old+1), events.KeyScopeChanged{Scope: events.Scope{AllWorkspaces: true}}
+		subject, e = h.of(org, old), events.KeyScopeChanged{Scope: events.Scope{AllWorkspaces: true}}
+		if n/10%3 > 0 {
+			e = events.KeyScopeChanged{Scope: events.Scope{Workspaces: []events.WorkspaceID{"w-1", "w-2", events.WorkspaceID(fmt.Sprintf("w-%d", 3+n/10%40))}}}
+		}
 	case 8:
-		subject, e = h.of(org, old+2), events.KeyRenamed{Name: events.ClearText(h.phrase(3, 3))}
+		subject, e = h.of(org, old), events.KeyRenamed{Name: events.ClearText(h.phrase(3, 3))}
 	case 9:
 		subject, e = h.of(org, old+3), events.KeyRevoked{}
 		subject.Aggregate = events.AggregateRevoked

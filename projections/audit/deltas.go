@@ -190,7 +190,10 @@ func (s *saying) settings(doc events.Document) {
 	var members map[string]jsontext.Value
 	s.fail(json.Unmarshal(doc, &members))
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		s.set("settings."+name, members[name])
+		// A null is told like none.
+		if v := members[name]; v.Kind() != 'n' {
+			s.set("settings."+name, v)
+		}
 	}
 	s.whole = append(s.whole, "settings.")
 }
@@ -211,8 +214,8 @@ type catalogEntry struct {
 
 func (s *saying) dropped(e events.UsesDropped) {
 	s.note("before", s.instant(e.Before))
-	if e.Through != 0 {
-		s.note("through", strconv.AppendUint(nil, uint64(e.Through), 10))
+	s.note("through", strconv.AppendUint(nil, uint64(e.Through), 10))
+	if e.Blocks != 0 {
 		s.note("blocks", strconv.AppendUint(nil, e.Blocks, 10))
 	}
 	if len(e.Days) > 0 {
