@@ -190,6 +190,9 @@ func TestAKeyThatNoSecretLeadsTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Config.WaitForCatalog(t.Context(), stored[0].Position); err != nil {
+		t.Fatal(err)
+	}
 	at := s.Positions.Format(events.StreamLedger, stored[0].Position)
 	for id, want := range map[events.KeyID]string{r.Event.(events.KeyCreated).ID: "VALID", second.ID: "NOT_FOUND"} {
 		k := as[wire.Key](t, s.Must(200, s.Owner, "GET", asOf(acmeKeys+"/"+id.String(), "as_of", at, "verdict", "true"), ""))
