@@ -291,6 +291,7 @@ func changeText(v any) string {
 		if json.Unmarshal(raw, &text) == nil {
 			return text
 		}
+	default:
 	}
 	return string(raw)
 }

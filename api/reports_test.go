@@ -212,6 +212,37 @@ func TestReportOfFailures(t *testing.T) {
 	}
 }
 
+// What is sealed is shown to those who may see it, and taken away by nobody.
+func TestReportsOfWhatIsSealed(t *testing.T) {
+	s := apitest.Start(t)
+	furnish(s, "acme")
+	s.Must(200, s.Owner, "PATCH", "/v1/organizations/acme", `{"policy":{"sealing":"on"}}`)
+	k := named(t, s, "Alice's script", `,"metadata":{"owner":"Alice"},"data_subject":"user-1"`)
+	s.Must(200, s.Owner, "PATCH", "/v1/organizations/acme/keys/"+k.Key.ID, `{"name":"Alice's other script","reason":"Alice asked"}`)
+	member := managementKey(t, s, "acme", "member", everywhere)
+	auditor := managementKey(t, s, "acme", "auditor", everywhere)
+	said := func(key, query string) string { return s.Must(200, key, "GET", reportsBase+query, "").Body }
+	for _, query := range []string{"access-review", "access-review?format=csv", "access-review?format=html", "changes", "changes?format=csv", "changes?format=html"} {
+		if got := said(auditor, query); !strings.Contains(got, "Alice") || strings.Contains(got, "(sealed)") {
+			t.Errorf("an auditor does not see what is sealed in %s: %s", query, got)
+		}
+		if got := said(member, query); strings.Contains(got, "Alice") || !strings.Contains(got, "(sealed)") {
+			t.Errorf("a member sees what is sealed in %s: %s", query, got)
+		}
+	}
+	for _, query := range []string{"", "?format=csv"} {
+		if got := s.Must(200, auditor, "GET", exportPath+query, "").Body; strings.Contains(got, "Alice") || !strings.Contains(got, "sealed") {
+			t.Errorf("an export holds what is sealed: %s", got)
+		}
+	}
+	s.Must(200, s.Owner, "POST", "/v1/organizations/acme/audit/erase", `{"subject":"user-1"}`)
+	for _, query := range []string{"access-review", "changes", "changes?format=html"} {
+		if got := said(auditor, query); strings.Contains(got, "Alice") || !strings.Contains(got, "(erased)") {
+			t.Errorf("what was erased is in %s: %s", query, got)
+		}
+	}
+}
+
 // What stands in a name must run neither in a spreadsheet nor in a browser.
 func TestReportsRunNothing(t *testing.T) {
 	s := apitest.Start(t)

@@ -31,7 +31,6 @@ import (
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/index"
-	"github.com/keyledger/keyledger/projections/reports"
 	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -174,10 +173,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	must(t, recorder.Start(ctx))
 	s.Recorder = recorder
 	s.Accesses = newAccesses(t, s.Positions, file("access"), name)
-	review, err := reports.Open(ctx, reports.Config{
-		CatalogPath: file("catalog"), UsagePath: file("usage"), AuditPath: file("audit"), AccessPath: file("access"), Audit: audits,
-	})
-	must(t, err)
+	review := openReports(ctx, t, file, audits)
 	verifier, err := verify.New(verify.Config{
 		Index: idx, Recorder: recorder, Fresh: memory.Fresh, WaitFor: memory.WaitFor, Missed: api.Missed(s.Accesses.gatherer),
 	})

@@ -44,7 +44,7 @@ func (p *permissions) load(ctx context.Context, v *reading, list []catalog.Key) 
 	if err != nil {
 		return fmt.Errorf("reports: %w", err)
 	}
-	rows, err := v.tx.QueryContext(ctx, permissionsUsed, string(v.q.Org), ids, int64(wholeMinute(v.q.since())))
+	rows, err := v.tx.QueryContext(ctx, permissionsUsed, string(v.q.Org), ids, int64(wholeHour(v.q.since())))
 	if err != nil {
 		return fmt.Errorf("reports: permissions used: %w", err)
 	}
@@ -95,6 +95,10 @@ func (p *permissions) asked(key events.KeyID, name permission.Name) bool {
 	_, all := p.used[key][name.Resource()+":*"]
 	return one || all
 }
+
+// wholeHour is the beginning of an hour: by hours the usage view knows when a
+// permission was asked for last.
+func wholeHour(t events.Time) events.Time { return t - t%(3600*1_000_000) }
 
 // permissionsUsed are the permissions that keys' VALID uses asked for since an
 // instant.
