@@ -82,7 +82,7 @@ func TestMissingStreamIsNeverMadeAgain(t *testing.T) {
 	// The broker's folder of an account is named after the account's key.
 	streams := "broker/jetstream/*/streams/"
 	for name, lost := range map[string]string{
-		"the ledger": streams + "LEDGER", "the uses": streams + "USES", "the seals": streams + "SEALS", "all": "broker",
+		"the ledger": streams + "LEDGER", "the uses": streams + "USES", "the seals": streams + "SEALS", "the access records": streams + "ACCESS", "all": "broker",
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := t.TempDir()

@@ -61,7 +61,10 @@ func (l *Ledger) LastAccess(ctx context.Context) (events.Position, error) {
 // slices of what has arrived. Records end, so that positions are missing anywhere,
 // and nothing tells why. Errors are those of [Ledger.Follow].
 func (l *Ledger) FollowAccess(ctx context.Context, after events.Position, apply func([]access.Message) error) error {
-	t := l.tail(StreamAccess, after)
+	return followAccess(ctx, l.tail(StreamAccess, after), apply)
+}
+
+func followAccess(ctx context.Context, t *tail, apply func([]access.Message) error) error {
 	t.hand = func(msgs []message) error {
 		records := make([]access.Message, len(msgs))
 		for i, m := range msgs {

@@ -162,6 +162,7 @@ func TestEnsureReader(t *testing.T) {
 		spec("everything"), spec("one", "ledger.0001.acme.>"), spec("some", "ledger.0002.b.>", "ledger.0001.acme.>"),
 		{Ledger: ledgerID, Stream: jetstream.StreamLedger, Name: "subscriber", Subjects: []string{"ledger.*.*.revoked.>"}, Acknowledged: true},
 		{Ledger: ledgerID, Stream: jetstream.StreamUses, Name: "auditor"},
+		{Ledger: ledgerID, Stream: jetstream.StreamAccess, Name: "auditor", Subjects: []string{"access.0001.acme.>"}},
 	} {
 		for range 2 {
 			if err := jetstream.EnsureReader(t.Context(), conn, s); err != nil {
@@ -175,7 +176,7 @@ func TestEnsureReader(t *testing.T) {
 		}
 		for member, change := range map[string]func(*jetstream.ReaderSpec){
 			"filter_subjects": func(s *jetstream.ReaderSpec) {
-				s.Subjects = []string{map[string]string{jetstream.StreamLedger: "ledger.0003.>", jetstream.StreamUses: "uses.0003.>"}[s.Stream]}
+				s.Subjects = []string{map[string]string{jetstream.StreamLedger: "ledger.0003.>", jetstream.StreamUses: "uses.0003.>", jetstream.StreamAccess: "access.0003.>"}[s.Stream]}
 			},
 			"ack_policy":       func(s *jetstream.ReaderSpec) { s.Acknowledged = !s.Acknowledged },
 			"keyledger_scope":  func(s *jetstream.ReaderSpec) { s.Scope += "x" },

@@ -35,15 +35,13 @@ const Name = "access"
 // projection is raised whenever the same records come to mean other rows.
 const projection = 1
 
-// maxOfKind is how many rows are kept of a kind and an organization, and slack how
-// many more there may be until they are let go together.
+// The defaults of a [Config].
 const (
-	maxOfKind = 500_000
-	slack     = 1000
+	DefaultKeep = 400 * 24 * time.Hour
+	// DefaultMaxOfKind is how many records the stream keeps of a kind and an
+	// organization.
+	DefaultMaxOfKind = 500_000
 )
-
-// DefaultKeep is how long rows are kept.
-const DefaultKeep = 400 * 24 * time.Hour
 
 const schema = `
 CREATE TABLE access (
@@ -97,6 +95,10 @@ type Config struct {
 	Of events.Positions
 	// Keep is how long rows are kept. 0 is [DefaultKeep].
 	Keep time.Duration
+	// MaxOfKind is how many rows are kept of a kind and an organization, and some
+	// more for a while, as they are let go a hundredth at a time. 0 is
+	// [DefaultMaxOfKind].
+	MaxOfKind int
 	// Logger takes rebuilds, and records that cannot be read.
 	Logger *slog.Logger
 }
@@ -112,6 +114,7 @@ func (c Config) Validate() error {
 	fault(c.Path == "", "no path")
 	fault(c.Of.Ledger.IsZero(), "no ledger")
 	fault(c.Keep < 0, "Keep is negative")
+	fault(c.MaxOfKind < 0, "MaxOfKind is negative")
 	return errors.Join(faults...)
 }
 
@@ -132,6 +135,9 @@ func Open(ctx context.Context, c Config) (*View, error) {
 	}
 	if c.Keep == 0 {
 		c.Keep = DefaultKeep
+	}
+	if c.MaxOfKind == 0 {
+		c.MaxOfKind = DefaultMaxOfKind
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -173,7 +179,6 @@ func (v *View) Apply(ctx context.Context, records []access.Message) error {
 		return nil
 	}
 	return v.db.Update(ctx, at, records[len(records)-1].Position, func(tx *sqlview.Tx) error {
-		touched := map[lane]struct{}{}
 		for _, m := range records {
 			r, err := access.Decode(v.cfg.Of.Ledger, m)
 			if err != nil {
@@ -181,12 +186,12 @@ func (v *View) Apply(ctx context.Context, records []access.Message) error {
 				v.log.Warn("no access record", "position", m.Position, "error", err)
 				continue
 			}
-			if err := v.add(tx, m, &r, touched); err != nil {
+			if err := v.add(tx, m, &r); err != nil {
 				return err
 			}
 			// Record by record, so that what is let go does not depend on how
 			// the records were sliced.
-			if err := v.forget(tx, m, lane{r.Org, r.Kind}, touched); err != nil {
+			if err := v.forget(tx, m.Stored); err != nil {
 				return err
 			}
 		}
@@ -194,13 +199,8 @@ func (v *View) Apply(ctx context.Context, records []access.Message) error {
 	})
 }
 
-type lane struct {
-	org  events.OrgID
-	kind access.Kind
-}
-
 // add counts a record, unless it was counted.
-func (v *View) add(tx *sqlview.Tx, m access.Message, r *access.Record, fresh map[lane]struct{}) error {
+func (v *View) add(tx *sqlview.Tx, m access.Message, r *access.Record) error {
 	n, err := tx.Exec(`INSERT INTO boots AS b VALUES (?, ?, ?)
 		ON CONFLICT DO UPDATE SET last = excluded.last, seen = max(b.seen, excluded.seen) WHERE excluded.last > b.last`,
 		r.Boot.String(), int64(r.Number), int64(m.Stored))
@@ -216,23 +216,18 @@ func (v *View) add(tx *sqlview.Tx, m access.Message, r *access.Record, fresh map
 	if err != nil || n > 0 {
 		return err
 	}
-	fresh[lane{r.Org, r.Kind}] = struct{}{}
-	_, err = tx.Exec(`INSERT INTO access (org, kind, minute, what, code, actor, role, source, source_kind, server, count, first_at, last_at, request_id, position)
+	if _, err := tx.Exec(`INSERT INTO access (org, kind, minute, what, code, actor, role, source, source_kind, server, count, first_at, last_at, request_id, position)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)`,
-		append(row, int64(r.Count), int64(r.FirstAt), int64(r.LastAt), r.RequestID, int64(m.Position))...)
-	return err
+		append(row, int64(r.Count), int64(r.FirstAt), int64(r.LastAt), r.RequestID, int64(m.Position))...); err != nil {
+		return err
+	}
+	return v.trim(tx, r.Org, r.Kind)
 }
 
-// forget lets go what is too old, and what is too much.
-func (v *View) forget(tx *sqlview.Tx, m access.Message, in lane, fresh map[lane]struct{}) error {
-	if _, ok := fresh[in]; ok {
-		delete(fresh, in)
-		if err := v.trim(tx, in); err != nil {
-			return err
-		}
-	}
+// forget lets go what is too old, once an hour of the stream's time.
+func (v *View) forget(tx *sqlview.Tx, stored events.Time) error {
 	const hour = events.Time(time.Hour / time.Microsecond)
-	now := m.Stored - m.Stored%hour
+	now := stored - stored%hour
 	if n, err := tx.Exec(`UPDATE clock SET at = ?1 WHERE at < ?1`, int64(now)); err != nil || n == 0 {
 		return err
 	}
@@ -250,20 +245,20 @@ func (v *View) forget(tx *sqlview.Tx, m access.Message, in lane, fresh map[lane]
 }
 
 // trim counts a new row, and lets the oldest of its kind go when there are too many.
-func (v *View) trim(tx *sqlview.Tx, in lane) error {
-	org, kind := string(in.org), string(in.kind)
+func (v *View) trim(tx *sqlview.Tx, of events.OrgID, what access.Kind) error {
+	org, kind, most := string(of), string(what), int64(v.cfg.MaxOfKind)
 	if _, err := tx.Exec(`INSERT INTO lane AS l VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET rows = l.rows + 1`, org, kind); err != nil {
 		return err
 	}
 	var rows int64
-	if _, err := tx.QueryRow(`SELECT rows FROM lane WHERE org = ? AND kind = ?`, []any{org, kind}, &rows); err != nil || rows <= maxOfKind+slack {
+	if _, err := tx.QueryRow(`SELECT rows FROM lane WHERE org = ? AND kind = ?`, []any{org, kind}, &rows); err != nil || rows <= most+most/100 {
 		return err
 	}
 	if _, err := tx.Exec(`DELETE FROM access WHERE position IN (
-		SELECT position FROM access WHERE org = ? AND kind = ? ORDER BY position LIMIT ?)`, org, kind, rows-maxOfKind); err != nil {
+		SELECT position FROM access WHERE org = ? AND kind = ? ORDER BY position LIMIT ?)`, org, kind, rows-most); err != nil {
 		return err
 	}
-	_, err := tx.Exec(`UPDATE lane SET rows = ? WHERE org = ? AND kind = ?`, maxOfKind, org, kind)
+	_, err := tx.Exec(`UPDATE lane SET rows = ? WHERE org = ? AND kind = ?`, most, org, kind)
 	return err
 }
 

@@ -45,7 +45,8 @@ func (f Filter) list() sqlview.List {
 
 // Rows lists rows from the newest on, and returns the cursor of the next page.
 func (v *View) Rows(ctx context.Context, f Filter) ([]Row, string, error) {
-	before, err := f.list().Before(f.Cursor)
+	list := f.list()
+	before, err := list.Before(f.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
@@ -77,7 +78,7 @@ func (v *View) Rows(ctx context.Context, f Filter) ([]Row, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("access: %w", err)
 	}
-	rows, next := sqlview.Cut(f.list(), f.Page, rows, func(r Row) events.Position { return r.Position })
+	rows, next := sqlview.Cut(list, f.Page, rows, func(r Row) events.Position { return r.Position })
 	return rows, next, nil
 }
 
