@@ -46,6 +46,11 @@ const explicit = "keyledger/explicit"
 // emptyFlag marks flags that mean something by being empty, and not by default.
 const emptyFlag = "keyledger/empty"
 
+// ofOneCommand is the flag that names the key a command is about. Its variable holds
+// the key that a command is run with, which is a secret and nothing to filter by, and
+// so would be a member of the config file that is called so.
+const ofOneCommand = "key"
+
 // envName is the variable of the environment that stands for a flag.
 func envName(flag string) string {
 	return "KEYLEDGER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -73,6 +78,7 @@ func (a *app) settle(cmd *cobra.Command) error {
 		case f.Name == "help" || f.Name == "version":
 		case f.Changed:
 			a.settings.levels[f.Name] = fromFlag
+		case f.Name == ofOneCommand:
 		case flagsOnly && f.Annotations[generalFlag] == nil && cmd.LocalFlags().Lookup(f.Name) != nil:
 		case a.inEnvironment(f):
 			a.settings.levels[f.Name] = fromEnvironment
@@ -179,7 +185,7 @@ func (a *app) readConfig(cmd *cobra.Command) (layer, error) {
 // checkMembers refuses members that are no flag of any command: a misspelled
 // setting must not be one that quietly does nothing.
 func (a *app) checkMembers(path string, content layer) error {
-	known := flagNames(a.root, nil)
+	known := slices.DeleteFunc(flagNames(a.root, nil), func(name string) bool { return name == ofOneCommand })
 	for name := range content {
 		if slices.Contains(known, name) && name != "config" && name != "help" {
 			continue
