@@ -1,6 +1,13 @@
-// Package usage tells when each key was last used and from where, how often it was
-// denied, and whether any recorded use is missing: a view of the stream of uses, in
-// one SQLite file.
+// Package usage finds every single use of a key, by key and by time, and tells when
+// each key was last used and from where, how often and with what verdicts, and
+// whether any recorded use is missing: a view of the stream of uses, in one SQLite
+// file.
+//
+// The file holds no single use. It is an index of the blocks that do: of each key,
+// and of each organization, and for each minute and verdict, which blocks hold uses,
+// 64 blocks to a row, one bit each. A list fetches just the blocks that its page is
+// in, and the same blocks give the same rows, however they came. Counts and last
+// uses are rows of their own, so that they outlive the blocks.
 //
 // A key's last use is its last VALID one: an attempt that was denied is no use
 // of what the key gives access to, and a key that is only ever denied must look
@@ -22,6 +29,11 @@
 //	denials(minute, org, key, count, position)
 //	findings(position, n, kind, verifier, boot, org, first, last, count, from_at, to_at)
 //	unended(verifier, boot, bound, began, seen, superseded)
+//	key_counts(org, key, hour, code, count)
+//	org_counts(org, hour, code, count)
+//	permission_use(org, key, permission, at)
+//	denied_source(org, key, day, code, kind, source, count)
+//	block(position, org, verifier, boot, first, last, count, from_at, to_at, stored)
 //
 // In last_used, at is NULL for a key that never had a VALID use; permission and
 // workspace are those of the VALID use at that time; seen_code is the number of
@@ -33,6 +45,13 @@
 // came first; news marks what [View.NewSources] tells. In denials, minute is the
 // beginning of one, and position that of the last block that told of a denial in
 // it; see [View.Denials] for how long they are kept.
+//
+// Counts are of uses that came for the first time; code is the number of an
+// [events.Code], hour and day are the beginning of one. In permission_use are the
+// permissions that VALID uses asked for, each name of a query, and the hour of the
+// last one. In denied_source are uses that were not VALID, by where they came from;
+// kind and source are empty for uses that do not tell, and for sources that are not
+// kept. A block tells which numbers of the verifier's run it holds.
 package usage
 
 import (
