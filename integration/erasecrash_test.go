@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -254,4 +255,53 @@ func sealingKeys(t *testing.T, data string) map[string]bool {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// TestRestoredSealsAreClearedAgain brings the keys of before an erasure back, as a
+// backup does: the ledger knows better, and so does the next server.
+func TestRestoredSealsAreClearedAgain(t *testing.T) {
+	data := t.TempDir()
+	s := start(t, data)
+	owner := s.owner()
+	s.organization(owner, "acme", `,"policy":{"sealing":"on"}`)
+	erased, kept := s.person(owner, "person-one"), s.person(owner, "person-two")
+	s.stop()
+	before := sealingKeys(t, data)
+	stream, backup := sealsFolder(t, data), t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(stream)); err != nil {
+		t.Fatal(err)
+	}
+
+	s = start(t, data)
+	s.must(200, owner, "POST", "/v1/organizations/acme/audit/erase", `{"subject":"person-one"}`)
+	s.stop()
+	after := sealingKeys(t, data)
+	if len(after) != len(before)-1 {
+		t.Fatalf("%d of %d keys are left", len(after), len(before))
+	}
+	if err := errors.Join(os.RemoveAll(stream), os.CopyFS(stream, os.DirFS(backup))); err != nil {
+		t.Fatal(err)
+	}
+	if restored := sealingKeys(t, data); len(restored) != len(before) {
+		t.Fatalf("%d of %d keys are restored", len(restored), len(before))
+	}
+
+	s = start(t, data)
+	s.called(owner, erased, "(erased)")
+	s.called(owner, kept, "Person of person-two")
+	s.finished(1)
+	s.stop()
+	if again := sealingKeys(t, data); !maps.Equal(again, after) {
+		t.Errorf("%d of %d keys are left", len(again), len(before))
+	}
+}
+
+// sealsFolder is the folder in which a data folder keeps the stream of seals.
+func sealsFolder(t *testing.T, data string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(data, "broker", "jetstream", "*", "streams", jetstream.StreamSeals))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	return found[0]
 }
