@@ -90,6 +90,21 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// What was recorded outlives the organization.
+func TestReportsOfAnEndedOrganization(t *testing.T) {
+	s := apitest.Start(t)
+	furnish(s, "acme")
+	s.Must(200, s.Owner, "DELETE", "/v1/organizations/acme", "")
+	lines := exportedLines(t, s.Must(200, s.Owner, "GET", exportPath, "").Body)
+	if last := lines[len(lines)-1]; last.Type != "organization.deleted" {
+		t.Errorf("the last event is %+v", last)
+	}
+	got := as[wire.Report](t, s.Must(200, s.Owner, "GET", reportsBase+"changes", ""))
+	if len(got.Rows) != len(lines) {
+		t.Errorf("%d changes, %d exported", len(got.Rows), len(lines))
+	}
+}
+
 func TestExportRefuses(t *testing.T) {
 	s := apitest.Start(t)
 	furnish(s, "acme")

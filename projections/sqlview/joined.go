@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"modernc.org/sqlite"
 
@@ -49,11 +50,23 @@ func Join(ctx context.Context, path string, readers int, beside ...Beside) (*Joi
 	return j, nil
 }
 
+// joinWait bounds how long a snapshot waits for one of the readers: whoever gets
+// none is better told to ask again.
+const joinWait = 10 * time.Second
+
 // Snapshot runs queries over one state of each file. It is that of the first
 // query that reads the file: ask for the positions first ([PositionIn]), and all
-// that follows stands there.
+// that follows stands there. While it lasts, the files' write-ahead logs are not
+// cut back.
 func (j *Joined) Snapshot(ctx context.Context, read func(*sql.Tx) error) error {
-	tx, err := j.pool.BeginTx(ctx, nil)
+	waiting, cancel := context.WithTimeout(ctx, joinWait)
+	conn, err := j.pool.Conn(waiting)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("sqlview: all readers are busy: %w", err)
+	}
+	defer conn.Close()
+	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}

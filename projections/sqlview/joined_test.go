@@ -1,9 +1,12 @@
 package sqlview
 
 import (
+	"context"
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 
 	"github.com/keyledger/keyledger/events"
 )
@@ -66,6 +69,33 @@ func TestJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantState(t, a, 5, 5)
+}
+
+// TestJoinedReadersAreBounded lets whoever comes when all readers are busy wait, and
+// then go.
+func TestJoinedReadersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x.db")
+		open(t, config(path))
+		j, err := Join(t.Context(), path, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := j.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		err = j.Snapshot(t.Context(), func(*sql.Tx) error {
+			if err := j.Snapshot(t.Context(), func(*sql.Tx) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the second of one reader: %v", err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestJoinNeedsTheFiles(t *testing.T) {
