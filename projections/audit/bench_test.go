@@ -1,12 +1,18 @@
 package audit_test
 
 import (
+	"encoding/binary"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/audit"
 )
 
 // words are what reasons and names are made of.
@@ -21,6 +27,14 @@ type history struct {
 	born      int
 	orgs      int
 	revisions map[events.Subject]events.Revision
+}
+
+// busyID is a key's id with a random end, as they have it.
+func busyID(n int) events.KeyID {
+	id := keyID(n)
+	binary.BigEndian.PutUint64(id[8:], uint64(n+1)*0x9e3779b97f4a7c15)
+	id[8] = id[8]&0x3f | 0x80
+	return id
 }
 
 func (h *history) phrase(salt, length int) string {
@@ -42,9 +56,9 @@ func (h *history) next(tb testing.TB) events.Recorded {
 	var e events.Event
 	switch n % 10 {
 	default:
-		subject = events.KeySubject(org, keyID(h.born))
+		subject = events.KeySubject(org, busyID(h.born))
 		e = events.KeyCreated{
-			ID: keyID(h.born), KeyKind: events.KindAPI, Name: events.ClearText(fmt.Sprintf("%s %d", h.phrase(1, 2), h.born)), Prefix: "kl_live", LastFour: "a1B2",
+			ID: busyID(h.born), KeyKind: events.KindAPI, Name: events.ClearText(fmt.Sprintf("%s %d", h.phrase(1, 2), h.born)), Prefix: "kl_live", LastFour: "a1B2",
 			Digest: events.Digest{Alg: events.SHA256, Value: events.DigestValue{byte(n), byte(n >> 8), byte(n >> 16), 1}}, CreatedAt: t0 + events.Time(n),
 			Permissions: events.Permissions{Level: events.LevelRestricted, Grants: []string{"interview:read", "interview:start"}},
 			Scope:       events.Scope{Workspaces: []events.WorkspaceID{events.WorkspaceID(fmt.Sprintf("w-%d", n/10%40))}}, ExpiresAt: t0 + 90*86_400_000_000,
@@ -83,7 +97,7 @@ func (h *history) next(tb testing.TB) events.Recorded {
 // facts each.
 func (h *history) of(org events.OrgID, n int) events.Subject {
 	for ; n < h.born; n++ {
-		if s := events.KeySubject(org, keyID(n)); h.revisions[s] > 0 {
+		if s := events.KeySubject(org, busyID(n)); h.revisions[s] > 0 {
 			return s
 		}
 	}
@@ -118,4 +132,105 @@ func BenchmarkApply(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*each), "ns/fact")
+}
+
+// logged is how many events the log has that BenchmarkQueries asks.
+var logged = flag.Int("events", 100_000, "events in the log of BenchmarkQueries")
+
+// BenchmarkQueries asks a large log what people ask, each time about something
+// else, for the first page of 50 and from somewhere in it. It tells the median and
+// the 99th percentile.
+func BenchmarkQueries(b *testing.B) {
+	h := newBusy(20)
+	l := open(b, filepath.Join(b.TempDir(), "audit.db"))
+	began := time.Now()
+	for h.n < *logged {
+		if err := l.Apply(b.Context(), h.slice(b, 1000)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Logf("%d events in %s", h.n, time.Since(began).Round(time.Second))
+	org := func(r *rand.Rand) events.OrgID { return events.OrgID(fmt.Sprintf("org-%d", r.IntN(20))) }
+	keyOf := func(r *rand.Rand) events.Subject { return h.of(org(r), r.IntN(h.born*9/10)) }
+	at := func(r *rand.Rand) events.Time { return t0 + events.Time(r.IntN(h.n))*1000 }
+	actor := func(r *rand.Rand) events.Actor {
+		o := r.IntN(20)
+		return events.Actor{Type: events.ActorKey, Org: events.OrgID(fmt.Sprintf("org-%d", o)), Key: uuid(9, o*4+r.IntN(4))}
+	}
+	for _, ask := range []struct {
+		name   string
+		filter func(r *rand.Rand) audit.Filter
+	}{
+		{"all", func(*rand.Rand) audit.Filter { return audit.Filter{AllOrganizations: true} }},
+		{"organization", func(r *rand.Rand) audit.Filter { return audit.Filter{Org: org(r)} }},
+		{"key", func(r *rand.Rand) audit.Filter {
+			s := keyOf(r)
+			id, _ := s.Key()
+			return audit.Filter{Org: s.Org, Key: id}
+		}},
+		{"key/of_all", func(r *rand.Rand) audit.Filter {
+			id, _ := keyOf(r).Key()
+			return audit.Filter{AllOrganizations: true, Key: id}
+		}},
+		{"time", func(r *rand.Rand) audit.Filter {
+			from := at(r)
+			return audit.Filter{Org: org(r), From: from, To: from + 60_000_000}
+		}},
+		{"actor", func(r *rand.Rand) audit.Filter {
+			a := actor(r)
+			return audit.Filter{Org: a.Org, Actor: a}
+		}},
+		{"actor/and_type", func(r *rand.Rand) audit.Filter {
+			a := actor(r)
+			return audit.Filter{Org: a.Org, Actor: a, Kinds: []events.Kind{"key.revoked"}}
+		}},
+		{"actor/of_another", func(r *rand.Rand) audit.Filter {
+			return audit.Filter{Org: "org-3", Actor: actor(r), Kinds: []events.Kind{"key.revoked"}}
+		}},
+		{"type", func(r *rand.Rand) audit.Filter { return audit.Filter{Org: org(r), Kinds: []events.Kind{"key.revoked"}} }},
+		{"type/of_all", func(*rand.Rand) audit.Filter {
+			return audit.Filter{AllOrganizations: true, Kinds: []events.Kind{"key.revoked", "key.renamed"}}
+		}},
+		{"workspace", func(r *rand.Rand) audit.Filter {
+			return audit.Filter{Org: org(r), Workspace: events.WorkspaceID(fmt.Sprintf("w-%d", r.IntN(40)))}
+		}},
+		{"text/common", func(r *rand.Rand) audit.Filter { return audit.Filter{Org: org(r), Query: words[r.IntN(len(words))]} }},
+		{"text/rare", func(r *rand.Rand) audit.Filter {
+			return audit.Filter{AllOrganizations: true, Query: fmt.Sprintf("req-%08x", r.IntN(h.n)*2654435761)}
+		}},
+		{"text/none", func(r *rand.Rand) audit.Filter {
+			return audit.Filter{Org: org(r), Query: fmt.Sprintf("nowhere %d", r.Int())}
+		}},
+		{"text/of_nobody_here", func(r *rand.Rand) audit.Filter { return audit.Filter{Org: "nobody", Query: words[r.IntN(len(words))]} }},
+		{"text/and_type", func(r *rand.Rand) audit.Filter {
+			return audit.Filter{Org: org(r), Query: "leaked", Kinds: []events.Kind{"key.revoked"}}
+		}},
+	} {
+		b.Run(ask.name, func(b *testing.B) {
+			r := rand.New(rand.NewPCG(1, 2))
+			took := make([]time.Duration, 0, 1000)
+			for b.Loop() {
+				f := ask.filter(r)
+				if r.IntN(2) == 0 && f.From == 0 {
+					f.Until = events.Position(1 + r.IntN(h.n))
+				}
+				began := time.Now()
+				if _, _, err := l.Events(b.Context(), f); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+		})
+	}
+	b.Run("position_at_a_time", func(b *testing.B) {
+		r := rand.New(rand.NewPCG(1, 2))
+		for b.Loop() {
+			if _, err := l.At(b.Context(), at(r)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

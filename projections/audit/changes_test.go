@@ -34,7 +34,8 @@ func TestWhatEachEventChanged(t *testing.T) {
 		want  []string
 	}{
 		"a key": {
-			nil, key, events.KeyCreated{
+			nil, key,
+			events.KeyCreated{
 				ID: keyID(1), KeyKind: events.KindAPI, Name: events.ClearText("Zapier"), Prefix: "kl_live", LastFour: "a1B2", CreatedAt: t0,
 				Digest:      events.Digest{Alg: events.SHA256, Value: events.DigestValue{1, 1}},
 				Permissions: events.Permissions{Level: events.LevelRestricted, Grants: []string{"interview:read"}},
@@ -54,11 +55,13 @@ func TestWhatEachEventChanged(t *testing.T) {
 		"a sealed name":  {nil, key, events.KeyRenamed{Name: sealedName}, []string{`name "Zapier" → {"sealed":{"subject":"s-1","key":"k-1","box":"Ym94"}}`}},
 		"the same again": {nil, key, events.KeyRenamed{Name: events.ClearText("Zapier")}, []string{}},
 		"permissions": {
-			nil, key, events.KeyPermissionsChanged{Permissions: events.Permissions{Level: events.LevelReadOnly}},
+			nil, key,
+			events.KeyPermissionsChanged{Permissions: events.Permissions{Level: events.LevelReadOnly}},
 			[]string{`permissions {"level":"all"} → {"level":"read_only"}`},
 		},
 		"scope": {
-			nil, key, events.KeyScopeChanged{Scope: events.Scope{Workspaces: []events.WorkspaceID{"b", "c"}}},
+			nil, key,
+			events.KeyScopeChanged{Scope: events.Scope{Workspaces: []events.WorkspaceID{"b", "c"}}},
 			[]string{`scope {"workspaces":["a"]} → {"workspaces":["b","c"]}`},
 		},
 		"a profile":         {nil, key, events.KeyProfileChanged{Profile: "gold"}, []string{`profile null → "gold"`}},
@@ -73,20 +76,23 @@ func TestWhatEachEventChanged(t *testing.T) {
 		"revoked":           {nil, revoked, events.KeyRevoked{}, []string{`status "ACTIVE" → "REVOKED"`}},
 		"off, then revoked": {[]events.Event{events.KeyDisabled{}}, revoked, events.KeyRevoked{}, []string{`status "INACTIVE" → "REVOKED"`}},
 		"metadata": {
-			[]events.Event{events.KeyMetadataChanged{Metadata: events.Metadata{"a": events.ClearText("1"), "b": events.ClearText("2"), "c": events.ClearText("3")}}}, key,
+			[]events.Event{events.KeyMetadataChanged{Metadata: events.Metadata{"a": events.ClearText("1"), "b": events.ClearText("2"), "c": events.ClearText("3")}}},
+			key,
 			events.KeyMetadataChanged{Metadata: events.Metadata{"b": events.ClearText("2"), "c": events.ClearText("4"), "d": sealedName}},
 			[]string{`metadata.c "3" → "4"`, `metadata.d null → {"sealed":{"subject":"s-1","key":"k-1","box":"Ym94"}}`, `metadata.a "1" → null`},
 		},
 		"a notice": {nil, key, events.KeyExpiring{ExpiresAt: t0, Notice: "7d"}, []string{`notice null → "7d"`, `ends_at null → "2026-11-21T05:46:40.000000Z"`}},
 		"a source": {
-			nil, key, events.KeyNewSource{At: t0, Code: events.CodeValid, Verifier: "edge", By: events.SourceClientIP, Source: "0123456789abcdef0123456789abcdef"},
+			nil, key,
+			events.KeyNewSource{At: t0, Code: events.CodeValid, Verifier: "edge", By: events.SourceClientIP, Source: "0123456789abcdef0123456789abcdef"},
 			[]string{
 				`used_at null → "2026-11-21T05:46:40.000000Z"`, `code null → "VALID"`, `verifier null → "edge"`, `by null → "client_ip"`,
 				`source null → "0123456789abcdef0123456789abcdef"`,
 			},
 		},
 		"an organization": {
-			nil, events.OrganizationSubject("new"), events.OrganizationCreated{
+			nil, events.OrganizationSubject("new"),
+			events.OrganizationCreated{
 				ID: "new", Name: events.ClearText("New"), Plan: events.PlanGrowth, Limits: events.Limits{MaxActiveKeys: 7},
 				Policy: events.Policy{Sealing: events.SwitchOn, ExpiryNotices: []events.Period{"7d", "1d"}, Signals: events.Signals{NewSource: events.SwitchOff}},
 			},
@@ -96,14 +102,16 @@ func TestWhatEachEventChanged(t *testing.T) {
 			},
 		},
 		"a policy": {
-			[]events.Event{events.OrganizationPolicyChanged{Policy: events.Policy{NameRequired: true, DefaultPrefix: "a"}}}, events.OrganizationSubject(acme),
+			[]events.Event{events.OrganizationPolicyChanged{Policy: events.Policy{NameRequired: true, DefaultPrefix: "a"}}},
+			events.OrganizationSubject(acme),
 			events.OrganizationPolicyChanged{Policy: events.Policy{DefaultPrefix: "b", UsesRetention: "90d"}},
 			[]string{`policy.default_prefix "a" → "b"`, `policy.name_required true → null`, `policy.uses_retention null → "90d"`},
 		},
 		"an organization's end": {nil, events.EndSubject(acme), events.OrganizationDeleted{}, []string{`deleted null → true`}},
 		"a workspace's end":     {nil, events.WorkspaceSubject(acme, "a"), events.WorkspaceDeleted{}, []string{`deleted null → true`}},
 		"settings": {
-			[]events.Event{events.ProfileSettingsChanged{Settings: []byte(`{"rps":10,"theme":{"dark":true},"x":null}`)}}, events.ProfileSubject(acme, "gold"),
+			[]events.Event{events.ProfileSettingsChanged{Settings: []byte(`{"rps":10,"theme":{"dark":true},"x":null}`)}},
+			events.ProfileSubject(acme, "gold"),
 			events.ProfileSettingsChanged{Settings: []byte(`{"rps":20,"theme":{"dark":true}}`)},
 			[]string{`settings.rps 10 → 20`},
 		},
@@ -117,13 +125,15 @@ func TestWhatEachEventChanged(t *testing.T) {
 			},
 		},
 		"places": {
-			[]events.Event{events.QuotaChanged{Limit: 5, Holders: []events.KeyID{keyID(1), keyID(3)}}}, events.QuotaSubject(acme),
+			[]events.Event{events.QuotaChanged{Limit: 5, Holders: []events.KeyID{keyID(1), keyID(3)}}},
+			events.QuotaSubject(acme),
 			events.QuotaChanged{Limit: 6, Holders: []events.KeyID{keyID(3), keyID(2)}},
 			[]string{`limit 5 → 6`, `holders.added null → [` + id2 + `]`, `holders.released ["` + keyID(1).String() + `"] → null`},
 		},
 		"an erasure": {nil, events.ErasureSubject(acme, "user-1"), events.SubjectErased{Keys: []string{"ab"}}, []string{`keys null → ["ab"]`}},
 		"what retention dropped": {
-			nil, events.RetentionSubject(acme), events.UsesDropped{Before: t0, Through: 9, Days: []events.UsesDay{{Day: t0, Code: "VALID", Uses: 3}}},
+			nil, events.RetentionSubject(acme),
+			events.UsesDropped{Before: t0, Through: 9, Days: []events.UsesDay{{Day: t0, Code: "VALID", Uses: 3}}},
 			[]string{
 				`before null → "2026-11-21T05:46:40.000000Z"`, `through null → 9`,
 				`days null → [{"day":"2026-11-21T05:46:40.000000Z","code":"VALID","uses":3}]`,
