@@ -97,6 +97,9 @@ func life(t testing.TB, r *rand.Rand, blocks int) []uses.Message {
 		if r.IntN(30) == 0 {
 			v.next[org] += 5 // lost
 		}
+		if r.IntN(20) == 0 && v.next[org] > 4 {
+			v.next[org] -= 3 // some of them came before
+		}
 		now = max(now, at-minute/2) // its clock may be ahead
 		s.uses(v.boot, org, v.next[org], list...)
 		s.messages[len(s.messages)-1].Stored = now
