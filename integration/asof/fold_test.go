@@ -135,7 +135,7 @@ func (w *world) apply(s stored) {
 			o.ended, o.over, o.why = true, text(s.body, "time"), text(s.body, "reason")
 			return
 		}
-		w.applyKey(o, org, id, s, data)
+		w.applyKey(org, id, s, data)
 		return
 	case "tick", "credential", "installation":
 		return
@@ -159,7 +159,7 @@ func (w *world) apply(s stored) {
 	}
 }
 
-func (w *world) applyKey(_ *naiveOrg, org, id string, s stored, data object) {
+func (w *world) applyKey(org, id string, s stored, data object) {
 	k := w.keys[id]
 	if k == nil {
 		switch s.kind() {

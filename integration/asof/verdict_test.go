@@ -35,7 +35,6 @@ type past struct {
 	facts     []events.Recorded
 	stored    []stored
 	revisions map[events.Subject]events.Revision
-	index     *index.Index
 }
 
 func (p *past) now() events.Time { return t0 + events.Time(len(p.facts))*10*second }
@@ -208,15 +207,11 @@ func (p *past) change() events.Event {
 		events.KeyRotated{Successor: keyID(9), GraceEndsAt: p.now() + 200*second})
 }
 
-// bears reports whether an event is one of those that as-of answers about an
-// organization's keys rest on.
-func bears(org events.OrgID, r events.Recorded) bool { return r.Subject.Org == org }
-
 // of are the events of an organization up to a position.
 func (p *past) of(org events.OrgID, until int) func(func(events.Recorded, error) bool) {
 	return func(yield func(events.Recorded, error) bool) {
 		for _, r := range p.facts[:until] {
-			if bears(org, r) && !yield(r, nil) {
+			if r.Subject.Org == org && !yield(r, nil) {
 				return
 			}
 		}
