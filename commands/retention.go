@@ -47,11 +47,10 @@ func (s *Service) drop(ctx context.Context, at events.Subject, command retention
 	})
 }
 
-// DroppedUses counts, by day and verdict, all that was dropped of an organization's
-// uses.
-func (s *Service) DroppedUses(ctx context.Context, org events.OrgID) ([]events.UsesDay, error) {
+// DroppedUses tells what was dropped of an organization's uses, and counts it.
+func (s *Service) DroppedUses(ctx context.Context, org events.OrgID) (retention.State, error) {
 	state, _, err := load(ctx, s, events.RetentionSubject(org), retention.State{}, retention.Evolve)
-	return state.Days(), err
+	return state, err
 }
 
 // retain refuses a retention that is longer than the installation's.

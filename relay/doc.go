@@ -9,6 +9,8 @@
 //
 // relay/erasure destroys the keys of data subjects that were erased.
 //
+// relay/retention drops recorded uses that are older than they are to be kept.
+//
 // relay/watermill lets programs that are built on Watermill follow the ledger,
 // and use topics of their own beside it. Events also leave through the API
 // (GET /v1/events) and through the ledger itself.

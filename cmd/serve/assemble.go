@@ -28,6 +28,7 @@ import (
 	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/relay/erasure"
 	"github.com/keyledger/keyledger/relay/expiry"
+	keeper "github.com/keyledger/keyledger/relay/retention"
 	"github.com/keyledger/keyledger/relay/signals"
 	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
@@ -63,6 +64,10 @@ type parts struct {
 	expiry                   *expiry.Keeper
 	signals                  *signals.Keeper
 	erasure                  *erasure.Keeper
+	retention                *keeper.Keeper
+	// caughtUp is closed when memory has caught up.
+	caughtUp chan struct{}
+	service  *commands.Service
 
 	sealer   *useSealer
 	recorder *recording.Recorder
@@ -76,7 +81,7 @@ type parts struct {
 // assemble opens the views and puts the parts together. Nothing runs yet.
 func assemble(ctx context.Context, cfg Config, ledger opened) (*parts, error) {
 	p := &parts{
-		ledger: ledger, configuration: commands.NewConfiguration(), log: cfg.Logger,
+		ledger: ledger, configuration: commands.NewConfiguration(), log: cfg.Logger, caughtUp: make(chan struct{}),
 		subjects: seals.NewSubjects(ledger.keys, ledger, ledger.positions.Ledger),
 	}
 	if err := p.openViews(ctx, cfg); err != nil {
@@ -118,7 +123,7 @@ func (p *parts) openViews(ctx context.Context, cfg Config) error {
 
 // connect makes what runs and what answers.
 func (p *parts) connect(cfg Config) error {
-	err := p.makeErasure(cfg)
+	err := errors.Join(p.makeErasure(cfg), p.makeRetention(cfg))
 	if err != nil {
 		return err
 	}
@@ -129,7 +134,7 @@ func (p *parts) connect(cfg Config) error {
 	}{
 		// What the index tells of, the configuration knows: whether a use's texts
 		// are sealed is read there.
-		{&p.memory, projections.Together("index", p.continuity, p.erasure, p.configuration, p.index), p.continuity.Proven},
+		{&p.memory, projections.Together("index", p.continuity, p.erasure, p.retention, p.configuration, p.index), p.continuity.Proven},
 		{&p.catalogs, p.catalog, nil},
 		{&p.audits, p.audit, nil},
 	} {
@@ -142,7 +147,7 @@ func (p *parts) connect(cfg Config) error {
 	if err := p.makeTicks(cfg); err != nil {
 		return err
 	}
-	p.uses = &usesRunner{ledger: p.ledger.views, view: p.usage, log: cfg.Logger}
+	p.uses = &usesRunner{ledger: p.ledger.views, view: p.usage, told: p.retention.Told(), log: cfg.Logger}
 	p.sealer = p.newUseSealer()
 	p.recorder, err = recording.New(recording.Config{
 		Ledger: p.ledger.positions.Ledger, Verifier: p.ledger.name, Sink: p.ledger, Sealer: p.sealer, Logger: cfg.Logger,
@@ -157,20 +162,21 @@ func (p *parts) connect(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	service, err := commands.New(commands.Config{
+	p.service, err = commands.New(commands.Config{
 		Log: p.ledger, Ledger: p.ledger.positions.Ledger, Configuration: p.configuration,
 		Label: p.ledger.keys.Label, Subjects: p.subjects, Holders: p.holders, Taken: p.index.Taken, Await: p.await, Logger: cfg.Logger,
+		UsesRetention: cfg.UsesRetention,
 	})
 	if err != nil {
 		return err
 	}
-	if err := p.makeExpiry(cfg, service); err != nil {
+	if err := p.makeExpiry(cfg, p.service); err != nil {
 		return err
 	}
-	if err := p.makeSignals(cfg, service); err != nil {
+	if err := p.makeSignals(cfg, p.service); err != nil {
 		return err
 	}
-	return p.offer(cfg, service)
+	return p.offer(cfg, p.service)
 }
 
 // offer makes the API.
@@ -285,6 +291,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		p.registerSignals(registry),
 		p.access.register(registry),
 		p.registerErasure(registry),
+		p.registerRetention(registry),
 	}
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
@@ -374,6 +381,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	views.Go(func() { p.signals.Run(running) })
 	views.Go(func() { p.access.follow(running) })
 	views.Go(func() { p.erasure.Run(running) })
+	views.Go(func() { p.keepRetention(running) })
 	defer func() {
 		stopViews()
 		views.Wait()

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/period"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/events/seals"
@@ -50,6 +51,10 @@ type Config struct {
 	// AccessRetention is how long access records are kept, a period or never; empty
 	// is 400d. On a cluster their stream says it: this only has a difference told.
 	AccessRetention events.Period
+	// UsesRetention is how long single uses are kept, a period or never; empty is
+	// never. An organization's policy may ask for less. All servers of an
+	// installation should say the same.
+	UsesRetention events.Period
 	// Out gets the one line that says `ready`.
 	Out io.Writer
 	// Ready is called with the server's URL when it answers.
@@ -91,6 +96,9 @@ func (c Config) Validate() error {
 	}
 	if err := checkRetention(c.AccessRetention); err != nil {
 		faults = append(faults, err)
+	}
+	if period.Check("", c.UsesRetention) != nil {
+		faults = append(faults, errors.New("serve: --uses-retention must be <n>d, <n>mo, <n>y or never, such as 400d"))
 	}
 	return errors.Join(faults...)
 }

@@ -20,14 +20,22 @@ import (
 type usesRunner struct {
 	ledger *jetstream.Ledger
 	view   *usage.View
-	log    *slog.Logger
-	err    atomic.Pointer[error]
+	// told is closed when the view knows what was dropped before it began.
+	told <-chan struct{}
+	log  *slog.Logger
+	err  atomic.Pointer[error]
 }
 
 // run follows until the context ends. A view that cannot go on stops, says so,
 // and keeps nobody else from going on.
 func (r *usesRunner) run(ctx context.Context) {
 	after, err := r.view.Position(ctx)
+	if err == nil && after == 0 {
+		select {
+		case <-r.told:
+		case <-ctx.Done():
+		}
+	}
 	if err == nil {
 		err = r.ledger.FollowUses(ctx, after, func(blocks []events.UsesMessage) error { return r.view.Apply(ctx, blocks) })
 	}

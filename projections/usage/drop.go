@@ -166,6 +166,17 @@ func (v *View) DroppedBefore(ctx context.Context, org events.OrgID) (events.Time
 	return found[0], nil
 }
 
+// DroppedThrough is the position up to which the stream has dropped its blocks, as
+// far as the view was told.
+func (v *View) DroppedThrough(ctx context.Context) (events.Position, error) {
+	var at events.Position
+	err := v.db.QueryRow(ctx, `SELECT ifnull(max(through), 0) FROM dropped WHERE org = ''`).Scan(&at)
+	if err != nil {
+		return 0, fmt.Errorf("usage: dropped blocks: %w", err)
+	}
+	return at, nil
+}
+
 // Kept is an organization that has uses here, and what was dropped of them.
 type Kept struct {
 	Org events.OrgID
@@ -234,25 +245,45 @@ type Past struct {
 	Days []events.UsesDay
 }
 
+// pastBlock is one of them.
+type pastBlock struct {
+	position events.Position
+	fresh    uint64
+}
+
+// PastThrough returns the position of the last of them, 0 when there is none. The
+// stream begins with first.
+func (v *View) PastThrough(ctx context.Context, first events.Position, limit int) (events.Position, error) {
+	list, err := v.past(ctx, first, limit)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return list[len(list)-1].position, nil
+}
+
+func (v *View) past(ctx context.Context, first events.Position, limit int) ([]pastBlock, error) {
+	list, err := sqlview.All(ctx, v.db, func(row sqlview.Scanner) (pastBlock, error) {
+		var b pastBlock
+		return b, row.Scan(&b.position, &b.fresh)
+	}, `SELECT position, fresh FROM blocks WHERE position >= ?1 AND position < ifnull((
+			SELECT position FROM blocks JOIN orgs AS o ON o.no = blocks.org LEFT JOIN dropped AS d ON d.org = o.org
+			WHERE position >= ?1 AND (to_at >= ifnull(d.before, 0) OR position > d.through) ORDER BY position LIMIT 1), ?2)
+		ORDER BY position LIMIT ?3`, int64(first), int64(math.MaxInt64), limit)
+	if err != nil {
+		return nil, fmt.Errorf("usage: past blocks: %w", err)
+	}
+	return list, nil
+}
+
 // Past reads those blocks, and no more of them than a limit.
-func (v *View) Past(ctx context.Context, limit int) (Past, error) {
+func (v *View) Past(ctx context.Context, first events.Position, limit int) (Past, error) {
 	var p Past
 	if v.blocks == nil {
 		return p, errNoBlocks
 	}
-	type past struct {
-		position events.Position
-		fresh    uint64
-	}
-	list, err := sqlview.All(ctx, v.db, func(row sqlview.Scanner) (past, error) {
-		var b past
-		return b, row.Scan(&b.position, &b.fresh)
-	}, `SELECT position, fresh FROM blocks WHERE position < ifnull((
-			SELECT position FROM blocks JOIN orgs AS o ON o.no = blocks.org LEFT JOIN dropped AS d ON d.org = o.org
-			WHERE to_at >= ifnull(d.before, 0) OR position > d.through ORDER BY position LIMIT 1), ?)
-		ORDER BY position LIMIT ?`, int64(math.MaxInt64), limit)
+	list, err := v.past(ctx, first, limit)
 	if err != nil {
-		return p, fmt.Errorf("usage: past blocks: %w", err)
+		return p, err
 	}
 	dec, err := uses.NewDecoder()
 	if err != nil {

@@ -107,7 +107,7 @@ func TestDrop(t *testing.T) {
 			t.Errorf("%d uses are told, %d are kept", len(found), len(kept))
 		}
 
-		past := must[Past](t)(v.Past(context.Background(), 1<<20))
+		past := must[Past](t)(v.Past(context.Background(), 1, 1<<20))
 		alive := slices.IndexFunc(messages, func(m events.UsesMessage) bool {
 			return m.Position > through && slices.ContainsFunc(list, func(u Use) bool { return u.Position == m.Position }) ||
 				slices.ContainsFunc(list, func(u Use) bool { return u.Position == m.Position && u.At >= midnight })
@@ -119,12 +119,12 @@ func TestDrop(t *testing.T) {
 		if diff := gocmp.Diff(want, sorted(past.Days)); diff != "" || past.Stored != messages[past.Through-1].Stored {
 			t.Error(diff)
 		}
-		if some := must[Past](t)(v.Past(context.Background(), 3)); some.Through == 0 || some.Through >= past.Through {
+		if some := must[Past](t)(v.Past(context.Background(), 1, 3)); some.Through == 0 || some.Through >= past.Through {
 			t.Errorf("three blocks end at %d", some.Through)
 		}
 		source.begins = past.Through + 1
 		drop(t, v, Dropped{Orgs: dropped, Through: past.Through})
-		if again := must[Past](t)(v.Past(context.Background(), 10)); again.Through != 0 {
+		if again := must[Past](t)(v.Past(context.Background(), 1, 10)); again.Through != 0 {
 			t.Errorf("dropped again: %+v", again)
 		}
 		if late := must[[]Kept](t)(v.Kept(context.Background())); len(late) != 2 || late[0].Before != midnight || late[0].Through != through {
@@ -155,7 +155,7 @@ func TestRebuiltAfterDrop(t *testing.T) {
 			dropped[org] = DroppedUses{Before: midnight, Through: through, Days: days}
 		}
 		drop(t, v, Dropped{Orgs: dropped})
-		past := must[Past](t)(v.Past(ctx, 1<<20))
+		past := must[Past](t)(v.Past(ctx, 1, 1<<20))
 		drop(t, v, Dropped{Orgs: dropped, Through: past.Through})
 		apply(t, v, messages[through:])
 		want := counts(t, v, ByDay)
