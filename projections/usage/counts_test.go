@@ -45,7 +45,7 @@ func counted(t testing.TB, v *View, f CountFilter) map[string]uint64 {
 // Breaking it: what a newer minute pushes out of a key's row is not written.
 func TestCountsAreThoseOfTheStream(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 9))
-	messages := life(t, r, 800)
+	messages := lives(t, r, 800, true)
 	v := open(t, filepath.Join(t.TempDir(), "usage.db"))
 	for at := 0; at < len(messages); {
 		next := min(len(messages), at+1+r.IntN(100))
@@ -178,7 +178,7 @@ func TestRefusalsBySource(t *testing.T) {
 // is remembered forgotten in between, gives the same rows.
 func TestRebuildOfALife(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 6))
-	messages := life(t, r, 600)
+	messages := lives(t, r, 600, true)
 	var want [32]byte
 	for round := range 5 {
 		path := filepath.Join(t.TempDir(), "usage.db")

@@ -50,7 +50,10 @@ func openWith(t testing.TB, path string, source BlockReader) *View {
 // life makes a stream of some hours in which several verifiers of several
 // organizations come and go, are late, fail for a while, repeat what they sent, and
 // have clocks that are ahead.
-func life(t testing.TB, r *rand.Rand, blocks int) []uses.Message {
+func life(t testing.TB, r *rand.Rand, blocks int) []uses.Message { return lives(t, r, blocks, false) }
+
+// lives is a life in which blocks may overlap, too.
+func lives(t testing.TB, r *rand.Rand, blocks int, overlap bool) []uses.Message {
 	s := newStream(t)
 	type verifier struct {
 		boot  byte
@@ -97,7 +100,7 @@ func life(t testing.TB, r *rand.Rand, blocks int) []uses.Message {
 		if r.IntN(30) == 0 {
 			v.next[org] += 5 // lost
 		}
-		if r.IntN(20) == 0 && v.next[org] > 4 {
+		if overlap && v.next[org] > 4 && r.IntN(20) == 0 {
 			v.next[org] -= 3 // some of them came before
 		}
 		now = max(now, at-minute/2) // its clock may be ahead
@@ -164,7 +167,7 @@ func listed(t testing.TB, v *View, f Filter) []Use {
 // before another one that begins earlier.
 func TestUsesAreThoseOfTheStream(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	messages := life(t, r, 1500)
+	messages := lives(t, r, 1500, true)
 	source := &held{messages: messages}
 	v := openWith(t, filepath.Join(t.TempDir(), "usage.db"), source)
 	for at := 0; at < len(messages); {
