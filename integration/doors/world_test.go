@@ -292,7 +292,7 @@ func (w *world) look() state {
 		}
 		w.ask("$JS.API.STREAM.INFO."+stream, "", &info)
 		s.configs = append(s.configs, stream+" "+string(info.Config))
-		for seq := info.State.First; seq <= info.State.Last; seq++ {
+		for seq := max(1, info.State.First); seq <= info.State.Last; seq++ {
 			var got struct {
 				Message struct {
 					Subject string `json:"subject"`
