@@ -167,7 +167,7 @@ func listed(t testing.TB, v *View, f Filter) []Use {
 // before another one that begins earlier.
 func TestUsesAreThoseOfTheStream(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	messages := lives(t, r, 1500, true)
+	messages := lives(t, r, 1000, true)
 	source := &held{messages: messages}
 	v := openWith(t, filepath.Join(t.TempDir(), "usage.db"), source)
 	for at := 0; at < len(messages); {
@@ -176,11 +176,11 @@ func TestUsesAreThoseOfTheStream(t *testing.T) {
 		at = next
 	}
 	want := all(t, messages)
-	if len(want) < 5000 {
+	if len(want) < 4000 {
 		t.Fatalf("%d uses prove little", len(want))
 	}
 	first, last := want[0].At, want[len(want)-1].At
-	for round := range 120 {
+	for round := range 80 {
 		f := Filter{Org: "acme", Ascending: r.IntN(2) == 0, Page: sqlview.Page{Limit: 1 + r.IntN(200)}}
 		if r.IntN(4) == 0 {
 			f.Org = "beta"
