@@ -188,6 +188,7 @@ func (s *Server) listKeys(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	rows, next, err := s.cfg.Catalog.Keys(ctx, f, events.TimeOf(time.Now()))
+	s.keysAhead(ctx, c.principal, org, rows)
 	return reply{body: list(rows, next, func(k catalog.Key) wire.Key { return s.showKey(ctx, c.principal, k) })}, err
 }
 

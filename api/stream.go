@@ -398,7 +398,7 @@ func (st *stream) catchUp(ctx context.Context, until events.Position) error {
 func (st *stream) event(ctx context.Context, e *audit.Event) error {
 	fmt.Fprintf(&st.buf, "id: %s\nevent: %s\ndata: ", st.server.position(e.Position), e.Kind.Name())
 	// A stored body has no line breaks; a planted one must not forge events.
-	raw := st.server.document(ctx, st.principal, e.Subject.Org, e.Raw)
+	raw := st.server.document(ctx, st.principal, e)
 	st.buf.Write(bytes.ReplaceAll(bytes.ReplaceAll(raw, []byte("\r"), nil), []byte("\n"), []byte("\ndata: ")))
 	st.buf.WriteString("\n\n")
 	if st.buf.Len() < streamChunk {

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +18,9 @@ import (
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/seals"
 	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/projections/audit"
+	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/usage"
 )
 
 // What stands in the place of a text that is not shown.
@@ -78,6 +85,59 @@ func (s *Server) metadata(ctx context.Context, p commands.Principal, org events.
 	return out
 }
 
+// opensAtOnce is how many keys that open texts are fetched at a time.
+const opensAtOnce = 16
+
+// ahead has ready what opens texts of an answer with many rows, each of which may be
+// of another data subject: one after another, a page of them would take as many
+// round trips to the broker.
+func (s *Server) ahead(ctx context.Context, p commands.Principal, org events.OrgID, what string, sealed iter.Seq[events.Sealed]) {
+	if s.cfg.Unseal == nil || !seesSealed(p, org) {
+		return
+	}
+	seen := map[string]bool{}
+	var all sync.WaitGroup
+	slots := make(chan struct{}, opensAtOnce)
+	for one := range sealed {
+		if seen[one.Key] {
+			continue
+		}
+		seen[one.Key] = true
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			s.opened(ctx, p, org, one, what)
+		})
+	}
+	all.Wait()
+}
+
+// keysAhead is ahead for keys.
+func (s *Server) keysAhead(ctx context.Context, p commands.Principal, org events.OrgID, rows []catalog.Key) {
+	s.ahead(ctx, p, org, seals.TextOfFact, func(yield func(events.Sealed) bool) {
+		for _, k := range rows {
+			for _, t := range append(slices.Collect(maps.Values(k.Metadata)), k.Name, k.ExternalID, k.RevocationReason) {
+				if !t.Sealed.IsZero() && !yield(t.Sealed) {
+					return
+				}
+			}
+		}
+	})
+}
+
+// usesAhead is ahead for uses.
+func (s *Server) usesAhead(ctx context.Context, p commands.Principal, org events.OrgID, rows []usage.Use) {
+	s.ahead(ctx, p, org, seals.TextOfUse, func(yield func(events.Sealed) bool) {
+		for _, u := range rows {
+			for _, text := range []string{u.ClientIP, u.UserAgent, u.Path, u.RequestID} {
+				if sealed, ok := uses.ParseSealed(text); ok && !yield(sealed) {
+					return
+				}
+			}
+		}
+	})
+}
+
 func (s *Server) opened(ctx context.Context, p commands.Principal, org events.OrgID, sealed events.Sealed, what string) string {
 	if s.cfg.Unseal == nil || !seesSealed(p, org) || time.Now().UnixNano() < s.openers.again.Load() {
 		return markSealed
@@ -96,95 +156,107 @@ func (s *Server) opened(ctx context.Context, p commands.Principal, org events.Or
 	return markSealed
 }
 
-// document shows a stored document to a caller: sealed texts stand in it as texts
-// in clear do. To whom they are not shown it stays as it is stored.
-func (s *Server) document(ctx context.Context, p commands.Principal, org events.OrgID, raw []byte) []byte {
-	if !bytes.Contains(raw, []byte(`"sealed`)) || !seesSealed(p, org) {
-		return raw
-	}
-	open := func(sealed events.Sealed) (string, bool) {
-		text := s.opened(ctx, p, org, sealed, seals.TextOfFact)
-		return text, text != markSealed
+// document shows the stored document of an event to a caller: sealed texts stand in
+// it as texts in clear do. To whom they are not shown it stays as it is stored.
+func (s *Server) document(ctx context.Context, p commands.Principal, e *audit.Event) []byte {
+	if !bytes.Contains(e.Raw, []byte(`"sealed`)) || !seesSealed(p, e.Subject.Org) {
+		return e.Raw
 	}
 	var out bytes.Buffer
-	// As compact as it is stored, and with every member in its place.
-	if err := unseal(jsontext.NewEncoder(&out), raw, open); err != nil {
-		return raw
+	u := unsealer{enc: jsontext.NewEncoder(&out), open: func(sealed events.Sealed) (string, bool) {
+		text := s.opened(ctx, p, e.Subject.Org, sealed, seals.TextOfFact)
+		return text, text != markSealed
+	}}
+	if err := u.document(e); err != nil {
+		return e.Raw
 	}
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
-// memberSealedReason is where the envelope has a sealed reason, as a text of JSON;
+// memberSealedReason is where a document has a sealed reason, as a text of JSON;
 // memberReason is where it has one in clear.
 const (
 	memberSealedReason = "sealedreason"
 	memberReason       = "reason"
 )
 
-// unseal copies a JSON value with every sealed text in it replaced that opens.
-func unseal(enc *jsontext.Encoder, value jsontext.Value, open func(events.Sealed) (string, bool)) error {
-	switch value.Kind() {
-	case '{':
-		var t events.Text
-		if json.Unmarshal(value, &t, json.RejectUnknownMembers(true)) == nil {
-			if text, ok := open(t.Sealed); ok {
-				return enc.WriteToken(jsontext.String(text))
-			}
-			return enc.WriteValue(value)
+// unsealer copies JSON, as compact and in the order that it is in, and puts texts in
+// the place of those that open.
+type unsealer struct {
+	enc  *jsontext.Encoder
+	open func(events.Sealed) (string, bool)
+}
+
+// document copies a document. Of its data only that of a key has sealed texts: what
+// looks like one in somebody's settings is theirs.
+func (u unsealer) document(e *audit.Event) error {
+	ofKey := e.Subject.Aggregate == events.AggregateKey
+	return u.members(e.Raw, func(name string, value jsontext.Value) error {
+		if reason, ok := u.reason(name, value); ok {
+			return errors.Join(u.enc.WriteToken(jsontext.String(memberReason)), u.enc.WriteToken(jsontext.String(reason)))
 		}
-	case '[':
-	default:
-		return enc.WriteValue(value)
+		if err := u.enc.WriteToken(jsontext.String(name)); err != nil {
+			return err
+		}
+		if name == "data" && ofKey {
+			return u.value(value)
+		}
+		return u.enc.WriteValue(value)
+	})
+}
+
+// reason opens a member that is a sealed reason.
+func (u unsealer) reason(name string, value jsontext.Value) (string, bool) {
+	var text string
+	var sealed events.Sealed
+	if name != memberSealedReason || json.Unmarshal(value, &text) != nil || json.Unmarshal([]byte(text), &sealed) != nil {
+		return "", false
 	}
-	dec := jsontext.NewDecoder(bytes.NewReader(value))
-	begin, err := dec.ReadToken()
-	if err != nil {
+	return u.open(sealed)
+}
+
+// value copies a value with all that is in it.
+func (u unsealer) value(value jsontext.Value) error {
+	if value.Kind() != '{' {
+		return u.enc.WriteValue(value)
+	}
+	var t events.Text
+	if json.Unmarshal(value, &t, json.RejectUnknownMembers(true)) == nil {
+		if text, ok := u.open(t.Sealed); ok {
+			return u.enc.WriteToken(jsontext.String(text))
+		}
+		return u.enc.WriteValue(value)
+	}
+	return u.members(value, func(name string, member jsontext.Value) error {
+		if err := u.enc.WriteToken(jsontext.String(name)); err != nil {
+			return err
+		}
+		return u.value(member)
+	})
+}
+
+// members copies an object, of which each member is written by a function.
+func (u unsealer) members(object jsontext.Value, write func(name string, value jsontext.Value) error) error {
+	dec := jsontext.NewDecoder(bytes.NewReader(object))
+	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
-	object := begin.Kind() == '{'
-	if err := enc.WriteToken(begin); err != nil {
+	if err := u.enc.WriteToken(jsontext.BeginObject); err != nil {
 		return err
 	}
-	for dec.PeekKind() != '}' && dec.PeekKind() != ']' {
-		name := ""
-		if object {
-			token, err := dec.ReadToken()
-			if err != nil {
-				return err
-			}
-			name = token.String()
-		}
-		member, err := dec.ReadValue()
+	for dec.PeekKind() != '}' {
+		token, err := dec.ReadToken()
 		if err != nil {
 			return err
 		}
-		if err := unsealMember(enc, object, name, member, open); err != nil {
+		name := token.String()
+		value, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		if err := write(name, value); err != nil {
 			return err
 		}
 	}
-	end, err := dec.ReadToken()
-	if err != nil {
-		return err
-	}
-	return enc.WriteToken(end)
-}
-
-// unsealMember copies a member of an object, or an element of a list.
-func unsealMember(enc *jsontext.Encoder, object bool, name string, value jsontext.Value, open func(events.Sealed) (string, bool)) error {
-	if !object {
-		return unseal(enc, value, open)
-	}
-	if name == memberSealedReason && value.Kind() == '"' {
-		var text string
-		var sealed events.Sealed
-		if json.Unmarshal(value, &text) == nil && json.Unmarshal([]byte(text), &sealed) == nil {
-			if reason, ok := open(sealed); ok {
-				return errors.Join(enc.WriteToken(jsontext.String(memberReason)), enc.WriteToken(jsontext.String(reason)))
-			}
-		}
-	}
-	if err := enc.WriteToken(jsontext.String(name)); err != nil {
-		return err
-	}
-	return unseal(enc, value, open)
+	return u.enc.WriteToken(jsontext.EndObject)
 }

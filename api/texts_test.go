@@ -57,6 +57,20 @@ func TestWhoSeesSealedTexts(t *testing.T) {
 			t.Fatalf("%s: %d keys", who, len(list.Items))
 		}
 		check(who+", in a list", list.Items[0], name, external, desk)
+		for _, of := range []string{path + "/history", "/v1/organizations/acme/audit/events?key=" + made.Key.ID} {
+			told := as[wire.List[wire.Change]](t, s.Must(200, caller, "GET", of, "")).Items[0]
+			reason := "Ada asked for it"
+			if who == "member" {
+				reason = "(sealed)"
+			}
+			after := map[string]any{}
+			for _, change := range told.Changes {
+				after[change.Field] = change.After
+			}
+			if told.Reason != reason || after["name"] != name || after["external_id"] != external || after["metadata.desk"] != desk {
+				t.Errorf("%s: %s tells %q, %v", who, of, told.Reason, after)
+			}
+		}
 	}
 	// What is sealed is not searched.
 	for _, query := range []string{"q=Lovelace", "external_id=ada%40example.com", "metadata=desk%3D4711+Ockham"} {
@@ -187,5 +201,28 @@ func TestSealedTextsThatCannotBeOpened(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still %+v", k)
 		}
+	}
+}
+
+// What looks like a sealed text where nobody's texts are sealed is what somebody
+// wrote there, and sent as it is.
+func TestStreamOpensNothingElse(t *testing.T) {
+	s := apitest.Start(t)
+	made := private(t, s)
+	id := keyIDOf(t, made.Key.ID)
+	facts, err := s.Ledger.Load(t.Context(), events.KeySubject("acme", id), 0)
+	if err != nil || len(facts) != 1 {
+		t.Fatal(facts, err)
+	}
+	name, err := json.Marshal(facts[0].Event.(events.KeyCreated).Name.Sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	box := `{"sealed":` + strings.Replace(strings.Replace(strings.Replace(string(name), `"Subject"`, `"subject"`, 1), `"Key"`, `"key"`, 1), `"Box"`, `"box"`, 1) + `}`
+	s.Must(201, s.Owner, "POST", "/v1/organizations/acme/profiles", `{"id":"odd","name":"Odd","settings":{"a":`+box+`,"sealedreason":"x"}}`)
+	next := stream(t, s, s.Owner, "?after=0&types=profile.created&organization=acme")
+	next() // the one that the organization was furnished with
+	if e := next(); !strings.Contains(e["data"], `"a":`+box) || !strings.Contains(e["data"], `"sealedreason":"x"`) {
+		t.Errorf("sent as %s", e["data"])
 	}
 }
