@@ -36,7 +36,7 @@ func (s *Server) whoCouldEndpoint() endpoint {
 		query: append([]parameter{
 			{name: "permission", description: "A permission, or a query of several. Unless given, whether the key was good for anything.", of: "", example: "interview:start"},
 			{name: "workspace", description: "Where. Unless given, no scope is judged.", of: "", example: "support"},
-			{name: "at", description: "An RFC 3339 time, or a position. Unless given, now.", of: "", example: "2026-01-01T00:00:00Z"},
+			{name: "at", description: "An RFC 3339 time, by the broker's clock, or a position. Unless given, now.", of: "", example: "2026-01-01T00:00:00Z"},
 		}, pageParameters()...),
 		answers: wire.WhoCould{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, reads: access.AuditRead, handle: s.whoCould,
 	}
@@ -45,7 +45,7 @@ func (s *Server) whoCouldEndpoint() endpoint {
 // asOfParameters are those of a key that is to be shown as it was.
 func asOfParameters() []parameter {
 	return []parameter{
-		{name: "as_of", description: "Shows the key as it was: at an RFC 3339 time, or a position.", of: "", example: "2026-01-01T00:00:00Z"},
+		{name: "as_of", description: "Shows the key as it was: at an RFC 3339 time, by the clock of the broker that stored what happened, or at a position.", of: "", example: "2026-01-01T00:00:00Z"},
 		{name: "permission", description: "With as_of: adds the verdict on this permission, or query of several.", of: "", example: "interview:start"},
 		{name: "workspace", description: "With as_of: adds the verdict on the key's use in this workspace.", of: "", example: "support"},
 		{name: "verdict", description: "With as_of: true adds the verdict, also when nothing in particular is asked.", of: false},
@@ -72,7 +72,7 @@ func (s *Server) moment(ctx context.Context, text, field string) (moment, error)
 		return moment{}, err
 	}
 	m := moment{position: last, at: events.TimeOf(time.Now())}
-	byPosition := false
+	byTime, byPosition := false, false
 	if text != "" {
 		at, notTime := time.Parse(time.RFC3339, text)
 		pos, notPosition := s.cfg.Positions.Parse(events.StreamLedger, text)
@@ -88,7 +88,7 @@ func (s *Server) moment(ctx context.Context, text, field string) (moment, error)
 		case at.Year() < 1970:
 			return m, domain.Refuse(domain.ErrInvalid, field, "lies before everything; the first year is 1970")
 		default:
-			m.at = events.TimeOf(at)
+			m.at, byTime = events.TimeOf(at), true
 		}
 	}
 	waiting, cancel := context.WithTimeout(ctx, aheadWait)
@@ -100,11 +100,12 @@ func (s *Server) moment(ctx context.Context, text, field string) (moment, error)
 		// It tells whose digests are.
 		return m, fmt.Errorf("%w: this server's verifier lags behind", events.ErrUnavailable)
 	}
-	if byPosition {
+	switch {
+	case byPosition:
 		m.at, err = s.cfg.Audit.Clock(ctx, m.position)
-		return m, err
+	case byTime:
+		m.position, err = s.cfg.Audit.At(ctx, m.at)
 	}
-	m.position, err = s.cfg.Audit.At(ctx, m.at)
 	return m, err
 }
 
