@@ -31,7 +31,7 @@ func (s *Server) usesEndpoints() []endpoint {
 		{
 			method: "GET", path: one + "/uses", id: "list-key-uses", tag: tag, summary: "List the uses of a key",
 			description: "Every single one, with its verdict, from the newest on unless order says otherwise. They are shown some milliseconds after the verdict." + fewer,
-			who:         looks, query: append(useFilters(), pageParameters()...), answers: wire.List[wire.Use]{}, status: 200,
+			who:         looks, query: append(useFilters(), pageParameters()...), answers: wire.KeptList[wire.Use]{}, status: 200,
 			codes: []string{"invalid_cursor"}, handle: s.listKeyUses, reads: access.AuditRead,
 		},
 		{
@@ -42,7 +42,7 @@ func (s *Server) usesEndpoints() []endpoint {
 		{
 			method: "GET", path: base, id: "list-uses", tag: tag, summary: "List the uses of all keys",
 			description: "Those of the keys that the caller may see, with their verdicts, from the newest on unless order says otherwise." + fewer,
-			who:         looks, query: append(append(useFilters(), keyParameter()), pageParameters()...), answers: wire.List[wire.Use]{}, status: 200,
+			who:         looks, query: append(append(useFilters(), keyParameter()), pageParameters()...), answers: wire.KeptList[wire.Use]{}, status: 200,
 			codes: []string{"invalid_cursor"}, handle: s.listUses, reads: access.AuditRead,
 		},
 		{
@@ -53,7 +53,7 @@ func (s *Server) usesEndpoints() []endpoint {
 				{name: "unit", description: "minute, hour or day; hour unless given. The minutes of one key are counted over 24 hours at most, and need from.", of: "", example: "hour"},
 				keyParameter(), fromParameter(), toParameter(), codeParameter(),
 			}, pageParameters()...),
-			answers: wire.List[wire.UseCount]{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, handle: s.countUses, reads: access.AuditRead,
+			answers: wire.KeptList[wire.UseCount]{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, handle: s.countUses, reads: access.AuditRead,
 		},
 		{
 			method: "GET", path: base + "/findings", id: "list-uses-findings", tag: tag, summary: "List what is missing in the record of uses",
@@ -159,14 +159,25 @@ func (s *Server) answerUses(ctx context.Context, c *call, f usage.Filter) (reply
 		read = s.cfg.Usage.Stored
 	}
 	rows, next, err := read(ctx, f)
-	return reply{body: list(rows, next, func(u usage.Use) wire.Use {
+	s.usesAhead(ctx, c.principal, f.Org, rows)
+	if err != nil {
+		return reply{}, err
+	}
+	return kept(ctx, s, f.Org, list(rows, next, func(u usage.Use) wire.Use {
 		text := func(t string) string { return s.useText(ctx, c.principal, f.Org, t) }
 		return wire.Use{
 			At: u.At.Std(), KeyID: u.Key.String(), Code: u.Code.String(), Permission: u.Permission, Workspace: u.Workspace,
 			Verifier: string(u.Verifier), Boot: u.Boot.String(), Number: u.Number, Position: s.usesPosition(u.Position), StoredAt: u.Stored.Std(),
 			RequestID: text(u.RequestID), Method: u.Method, Path: text(u.Path), ClientIP: text(u.ClientIP), UserAgent: text(u.UserAgent),
 		}
-	})}, err
+	}))
+}
+
+// kept answers a list with the time before which retention has dropped what could be
+// in it.
+func kept[T any](ctx context.Context, s *Server, org events.OrgID, items wire.List[T]) (reply, error) {
+	before, err := s.cfg.Usage.DroppedBefore(ctx, org)
+	return reply{body: wire.KeptList[T]{List: items, DroppedBefore: instant(before)}}, err
 }
 
 func (s *Server) usesPosition(pos events.Position) string {
@@ -269,9 +280,12 @@ func (s *Server) countUses(ctx context.Context, c *call) (reply, error) {
 		return reply{}, domain.Refuse(domain.ErrForbidden, "key", "this counts the uses of the whole organization, and the key's scope is limited to workspaces; ask for one key")
 	}
 	rows, next, err := s.cfg.Usage.Counts(ctx, f)
-	return reply{body: list(rows, next, func(n usage.Count) wire.UseCount {
+	if err != nil {
+		return reply{}, err
+	}
+	return kept(ctx, s, org, list(rows, next, func(n usage.Count) wire.UseCount {
 		return wire.UseCount{At: n.At.Std(), Unit: string(f.Unit), Code: n.Code.String(), Count: n.Count}
-	})}, err
+	}))
 }
 
 // keyMinutes bounds the time over which a key's minutes are counted.
@@ -329,7 +343,7 @@ func (s *Server) listUsesFindings(ctx context.Context, c *call) (reply, error) {
 func (s *Server) showFinding(f usage.Finding) wire.UsesFinding {
 	out := wire.UsesFinding{
 		Kind: string(f.Kind), Verifier: string(f.Verifier), Organization: string(f.Org), First: f.First, Last: f.Last, Count: f.Count,
-		From: instant(f.From), To: instant(f.To), Position: s.usesPosition(f.Position), Superseded: f.Superseded, Detail: findingText(f),
+		From: instant(f.From), To: instant(f.To), Position: s.usesPosition(f.Position), Superseded: f.Superseded, Explained: f.Explained, Detail: findingText(f),
 	}
 	if !f.Boot.IsZero() {
 		out.Boot = f.Boot.String()
@@ -356,6 +370,9 @@ func findingText(f usage.Finding) string {
 		}
 		return fmt.Sprintf("the run broke off without the mark of its end: up to %d uses may be missing", f.Count)
 	case usage.FindingGap:
+		if f.Explained {
+			return fmt.Sprintf("positions %d to %d of the stream were dropped by retention before they were read here; their uses were counted before", f.First, f.Last)
+		}
 		return fmt.Sprintf("positions %d to %d of the stream were not there to be read: they expired before, or are lost", f.First, f.Last)
 	case usage.FindingUnreadable:
 		return "what stands here is no block of uses of this ledger"

@@ -36,7 +36,7 @@ func used(t *testing.T, s *apitest.Server, secret, permission, workspace string,
 }
 
 // awaited asks until a list has so many items.
-func awaited[T any](t *testing.T, want int, list func() (wire.List[T], error)) []T {
+func awaited[T any](t *testing.T, want int, list func() (wire.KeptList[T], error)) []T {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		got, err := list()
@@ -76,7 +76,7 @@ func TestUses(t *testing.T) {
 	used(t, s, hiring.Secret, "interview:read AND interview:start", "hiring", 4)
 	c, ctx := clientOf(t, s, s.Owner), t.Context()
 
-	items := awaited(t, 4, func() (wire.List[wire.Use], error) { return c.Uses(ctx, "acme", client.UseFilter{From: began}) })
+	items := awaited(t, 4, func() (wire.KeptList[wire.Use], error) { return c.Uses(ctx, "acme", client.UseFilter{From: began}) })
 	if len(items) != 4 || !slices.IsSortedFunc(items, func(a, b wire.Use) int { return b.At.Compare(a.At) }) {
 		t.Fatalf("%+v", items)
 	}
@@ -164,7 +164,7 @@ func TestUseCountsAndSources(t *testing.T) {
 	used(t, s, hiring.Secret, "interview:start", "support", 5)
 	used(t, s, support.Secret, "interview:start", "support", 6)
 	c, ctx := clientOf(t, s, s.Owner), t.Context()
-	awaited(t, 7, func() (wire.List[wire.Use], error) { return c.Uses(ctx, "acme", client.UseFilter{}) })
+	awaited(t, 7, func() (wire.KeptList[wire.Use], error) { return c.Uses(ctx, "acme", client.UseFilter{}) })
 	since := time.Now().Add(-time.Hour)
 	for unit, length := range map[string]time.Duration{"minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour} {
 		for key, want := range map[string]map[string]uint64{"": {"VALID": 6, "OUT_OF_SCOPE": 1}, hiring.Key.ID: {"VALID": 5, "OUT_OF_SCOPE": 1}, support.Key.ID: {"VALID": 1}} {
@@ -184,7 +184,10 @@ func TestUseCountsAndSources(t *testing.T) {
 			}
 		}
 	}
-	sources := awaited(t, 2, func() (wire.List[wire.KeySource], error) { return c.KeySources(ctx, "acme", hiring.Key.ID) })
+	sources := awaited(t, 2, func() (wire.KeptList[wire.KeySource], error) {
+		list, err := c.KeySources(ctx, "acme", hiring.Key.ID)
+		return wire.KeptList[wire.KeySource]{List: list}, err
+	})
 	if a := sources[0]; a.Kind != "client_ip" || a.Source != "203.0.113.0" || a.FirstCode != "VALID" || a.FirstVerifier != "test" ||
 		a.FirstAt.Before(since) || !a.LastAt.Equal(a.LastAt.Truncate(time.Minute)) || sources[1].Source != "203.0.113.1" {
 		t.Errorf("%+v", sources)
@@ -207,7 +210,7 @@ func TestUsesAreFollowed(t *testing.T) {
 	s, hiring, _ := recorded(t)
 	c, ctx := clientOf(t, s, s.Owner), t.Context()
 	used(t, s, hiring.Secret, "interview:start", "hiring", 1)
-	awaited(t, 1, func() (wire.List[wire.Use], error) { return c.Uses(ctx, "acme", client.UseFilter{}) })
+	awaited(t, 1, func() (wire.KeptList[wire.Use], error) { return c.Uses(ctx, "acme", client.UseFilter{}) })
 	f := client.UseFilter{Key: hiring.Key.ID, Order: "stored", Page: client.Page{Limit: 2}}
 	begin, err := c.Uses(ctx, "acme", f)
 	if err != nil || len(begin.Items) != 0 || begin.NextCursor == "" {
@@ -236,7 +239,7 @@ func TestBadQuestionsAboutUses(t *testing.T) {
 	used(t, s, hiring.Secret, "interview:start", "hiring", 1)
 	used(t, s, hiring.Secret, "interview:start", "hiring", 2)
 	c := clientOf(t, s, s.Owner)
-	awaited(t, 2, func() (wire.List[wire.Use], error) { return c.Uses(t.Context(), "acme", client.UseFilter{}) })
+	awaited(t, 2, func() (wire.KeptList[wire.Use], error) { return c.Uses(t.Context(), "acme", client.UseFilter{}) })
 	const base = "/v1/organizations/acme/audit/uses"
 	first := as[wire.List[wire.Use]](t, s.Must(200, s.Owner, "GET", base+"?limit=1", ""))
 	key := "key=" + hiring.Key.ID

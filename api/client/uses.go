@@ -40,20 +40,20 @@ func (f UseFilter) asked(q url.Values) {
 }
 
 // KeyUses lists the uses of a key.
-func (c *Client) KeyUses(ctx context.Context, org, id string, f UseFilter) (wire.List[wire.Use], error) {
-	return call[wire.List[wire.Use]](ctx, c, "GET", path("organizations", org, "keys", id)+"/uses", nil, f.option)
+func (c *Client) KeyUses(ctx context.Context, org, id string, f UseFilter) (wire.KeptList[wire.Use], error) {
+	return call[wire.KeptList[wire.Use]](ctx, c, "GET", path("organizations", org, "keys", id)+"/uses", nil, f.option)
 }
 
 // Uses lists the uses of an organization's keys, or of the one that the filter
 // names.
-func (c *Client) Uses(ctx context.Context, org string, f UseFilter) (wire.List[wire.Use], error) {
-	return call[wire.List[wire.Use]](ctx, c, "GET", path("organizations", org, "audit")+"/uses", nil, f.option, func(r *request) { set(r.query, "key", f.Key) })
+func (c *Client) Uses(ctx context.Context, org string, f UseFilter) (wire.KeptList[wire.Use], error) {
+	return call[wire.KeptList[wire.Use]](ctx, c, "GET", path("organizations", org, "audit")+"/uses", nil, f.option, func(r *request) { set(r.query, "key", f.Key) })
 }
 
 // UseCounts counts uses by minute, hour or day. Of the filter it takes the key, the
 // times and the code.
-func (c *Client) UseCounts(ctx context.Context, org, unit string, f UseFilter) (wire.List[wire.UseCount], error) {
-	return call[wire.List[wire.UseCount]](ctx, c, "GET", path("organizations", org, "audit")+"/uses/counts", nil, func(r *request) {
+func (c *Client) UseCounts(ctx context.Context, org, unit string, f UseFilter) (wire.KeptList[wire.UseCount], error) {
+	return call[wire.KeptList[wire.UseCount]](ctx, c, "GET", path("organizations", org, "audit")+"/uses/counts", nil, func(r *request) {
 		f.asked(r.query)
 		set(r.query, "key", f.Key)
 		set(r.query, "unit", unit)

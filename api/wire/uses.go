@@ -39,6 +39,12 @@ type KeySource struct {
 	FirstCode     string    `json:"first_code" doc:"The verdict on it." example:"VALID"`
 }
 
+// KeptList is a list of what retention drops.
+type KeptList[T any] struct {
+	List[T]
+	DroppedBefore *time.Time `json:"dropped_before,omitzero" doc:"Single uses before then, and their counts by minute, were dropped because the organization keeps them no longer; uses.dropped events count them. Left out where none were."`
+}
+
 // UsesFinding is what is wrong with the record of uses, or may be.
 type UsesFinding struct {
 	Kind         string     `json:"kind" doc:"missing, repeated, unmarked, after_end, total, unended, gap or unreadable." example:"missing"`
@@ -52,5 +58,6 @@ type UsesFinding struct {
 	To           *time.Time `json:"to,omitzero" doc:"and then they happened, as far as is known."`
 	Position     string     `json:"position" doc:"Of the block it was found at, in the stream of uses; of a run without an end, of its first block."`
 	Superseded   bool       `json:"superseded,omitzero" doc:"Of a run without an end: that the verifier has begun another one since. Where it has not, it may well be running."`
+	Explained    bool       `json:"explained,omitzero" doc:"Of a gap: that retention dropped these positions, after their uses were counted in uses.dropped events. Nothing is missing."`
 	Detail       string     `json:"detail" doc:"The same as a sentence."`
 }

@@ -179,13 +179,16 @@ func asksOf(u wire.Use) (asked, from string) {
 }
 
 func (a *app) showUses(ctx context.Context, s *session, org string, q *usesQuestion) error {
-	list, err := collect(q.page, func(p client.Page) (wire.List[wire.Use], error) {
+	var kept wire.KeptList[wire.Use]
+	list, err := collect(q.page, func(p client.Page) (_ wire.List[wire.Use], err error) {
 		q.filter.Page = p
-		return s.Uses(ctx, org, q.filter)
+		kept, err = s.Uses(ctx, org, q.filter)
+		return kept.List, err
 	})
 	if err != nil {
 		return err
 	}
+	kept.List = list
 	g := grid{
 		head: []string{"WHEN (UTC)", "KEY", "VERDICT", "ASKED FOR", "REQUEST", "FROM", "BY"}, none: "No uses.",
 		whole: map[string]bool{"WHEN (UTC)": true, "VERDICT": true}, folded: map[string]bool{"ASKED FOR": true}, spare: []string{"BY", "REQUEST"},
@@ -196,7 +199,16 @@ func (a *app) showUses(ctx context.Context, s *session, org string, q *usesQuest
 		g.add(u.Position, u.At.UTC().Format("2006-01-02 15:04:05.000"), shortID(u.KeyID), u.Code, asked, strings.TrimSpace(u.Method+" "+u.Path), from, u.Verifier)
 		rows = append(rows, useRecord(u))
 	}
-	return a.showRecords(list, list.NextCursor, g, useMembers, rows)
+	a.tellDropped(kept.DroppedBefore, q.filter.From, "Single uses")
+	return a.showRecords(kept, list.NextCursor, g, useMembers, rows)
+}
+
+// tellDropped says beside a table what was asked for and is not kept any more.
+func (a *app) tellDropped(before *time.Time, from time.Time, what string) {
+	if before == nil || !from.Before(*before) || a.out.format == formatJSON || a.out.format == formatID {
+		return
+	}
+	fmt.Fprintf(a.env.Stderr, "%s before %s were dropped, as the organization keeps them no longer; they are counted by hour and day.\n", what, before.UTC().Format(time.DateTime))
 }
 
 // followUses prints uses on a line of their own as they come to be known.
@@ -269,12 +281,18 @@ func (a *app) showUse(u wire.Use) error {
 }
 
 func (a *app) countUses(ctx context.Context, s *session, org string, q *usesQuestion) error {
-	list, err := collect(q.page, func(p client.Page) (wire.List[wire.UseCount], error) {
+	var kept wire.KeptList[wire.UseCount]
+	list, err := collect(q.page, func(p client.Page) (_ wire.List[wire.UseCount], err error) {
 		q.filter.Page = p
-		return s.UseCounts(ctx, org, q.counts, q.filter)
+		kept, err = s.UseCounts(ctx, org, q.counts, q.filter)
+		return kept.List, err
 	})
 	if err != nil {
 		return err
+	}
+	kept.List = list
+	if q.counts == "minute" {
+		a.tellDropped(kept.DroppedBefore, q.filter.From, "Minutes")
 	}
 	layout := map[string]string{"minute": "2006-01-02 15:04", "hour": "2006-01-02 15:04", "day": time.DateOnly}[q.counts]
 	g := grid{head: []string{strings.ToUpper(q.counts) + " (UTC)", "VERDICT", "USES"}, none: "No uses."}
@@ -284,7 +302,7 @@ func (a *app) countUses(ctx context.Context, s *session, org string, q *usesQues
 		g.add(n.At.UTC().Format(time.RFC3339), n.At.UTC().Format(layout), n.Code, count)
 		rows = append(rows, []string{n.At.UTC().Format(time.RFC3339), n.Unit, n.Code, count})
 	}
-	return a.showRecords(list, list.NextCursor, g, []string{"at", "unit", "code", "count"}, rows)
+	return a.showRecords(kept, list.NextCursor, g, []string{"at", "unit", "code", "count"}, rows)
 }
 
 func (a *app) showSources(ctx context.Context, s *session, org, key string) error {
@@ -313,15 +331,15 @@ func (a *app) showUsesFindings(ctx context.Context, s *session, org string, page
 	wrong := false
 	var rows [][]string
 	for _, f := range list.Items {
-		wrong = wrong || f.Kind != "unended" || f.Superseded
+		wrong = wrong || !f.Explained && (f.Kind != "unended" || f.Superseded)
 		g.add(f.Position, f.Kind, f.Verifier, shortID(f.Boot), f.Organization, when(f.From, time.DateTime), when(f.To, time.DateTime), f.Detail)
 		number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 		rows = append(rows, []string{
 			f.Kind, f.Verifier, f.Boot, f.Organization, number(f.First), number(f.Last), number(f.Count),
-			when(f.From, time.RFC3339Nano), when(f.To, time.RFC3339Nano), f.Position, strconv.FormatBool(f.Superseded), f.Detail,
+			when(f.From, time.RFC3339Nano), when(f.To, time.RFC3339Nano), f.Position, strconv.FormatBool(f.Superseded), strconv.FormatBool(f.Explained), f.Detail,
 		})
 	}
-	head := []string{"kind", "verifier", "boot", "organization", "first", "last", "count", "from", "to", "position", "superseded", "detail"}
+	head := []string{"kind", "verifier", "boot", "organization", "first", "last", "count", "from", "to", "position", "superseded", "explained", "detail"}
 	if err := a.showRecords(list, list.NextCursor, g, head, rows); err != nil {
 		return err
 	}

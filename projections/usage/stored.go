@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/sqlview"
@@ -31,6 +32,10 @@ func (v *View) Stored(ctx context.Context, f Filter) ([]Use, string, error) {
 	}
 	if at, err = placeOf(name, f.Cursor); err != nil {
 		return nil, "", err
+	}
+	// What retention has dropped is told no more, wherever one goes on from.
+	if f.From, err = v.DroppedBefore(ctx, f.Org); err != nil {
+		return nil, "", fmt.Errorf("usage: follow uses: %w", err)
 	}
 	l := lister{v: v, f: f, sees: make(map[events.KeyID]bool)}
 	list, err := l.stored(ctx, &at, through)
@@ -72,6 +77,7 @@ func (l *lister) stored(ctx context.Context, at *place, through events.Position)
 			if err != nil {
 				return nil, err
 			}
+			ready = slices.DeleteFunc(ready, func(u placed) bool { return u.At < l.f.From })
 			for _, u := range ready {
 				if len(list) == l.f.Rows() {
 					return list, nil
