@@ -4,12 +4,15 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/keyledger/keyledger/api/apitest"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/memory"
 )
 
 const exportPath = "/v1/organizations/acme/audit/export"
@@ -87,6 +90,36 @@ func TestExport(t *testing.T) {
 	}
 	if row := rows[6]; row["type"] != "key.revoked" || row["reason"] != "'=leaked" || row["id"] != k.Key.ID || row["position"] != lines[6].Position {
 		t.Errorf("%v", row)
+	}
+}
+
+// A document with line breaks between its members, which ours have none of, is one
+// line all the same.
+func TestExportOfLineBreaks(t *testing.T) {
+	s := apitest.Start(t)
+	subject := events.OrganizationSubject("planted")
+	id := func(n byte) (v [16]byte) { v[6], v[8], v[15] = 0x70, 0x80, n; return v }
+	body, err := events.Encode(subject, events.OrganizationCreated{ID: "planted", Plan: events.PlanGrowth}, events.Meta{
+		ID: id(1), Ledger: s.Positions.Ledger, Time: events.TimeOf(time.Now()), RecordedTime: events.TimeOf(time.Now()), Revision: 1,
+		Actor: events.Actor{Type: events.ActorSystem, Name: "test"}, Command: id(2),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	indented := jsontext.Value(body)
+	if err := indented.Indent(); err != nil {
+		t.Fatal(err)
+	}
+	pos := s.Ledger.(*memory.Ledger).Plant(subject.String(), indented)
+	if err := s.Config.WaitForAudit(t.Context(), pos); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Config.WaitForCatalog(t.Context(), pos); err != nil {
+		t.Fatal(err)
+	}
+	got := s.Must(200, s.Owner, "GET", "/v1/organizations/planted/audit/export", "").Body
+	if lines := exportedLines(t, got); len(lines) != 1 || lines[0].Type != "organization.created" || !strings.HasSuffix(got, `,"event":`+string(body)+"}\n") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -36,8 +36,7 @@ func Living(ctx context.Context, tx *sql.Tx, r Review, now events.Time, after ev
 	w.Bind(int64(now)) // ?1
 	w.AndBind(`k.org = `, string(r.Org))
 	w.AndBind(`k.created_position > `, int64(after))
-	// Of an ended organization every key is revoked, recorded or not.
-	w.And(`e.org IS NULL AND ` + livingSQL)
+	w.And(livingSQL)
 	f := Filter{Status: StatusAny, Within: r.Within, Kind: r.Kind, UnusedSince: r.UnusedSince}
 	if err := f.conditions(&w); err != nil {
 		return nil, err

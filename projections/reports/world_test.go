@@ -213,6 +213,12 @@ func (w *world) ask(q reports.Question) []reports.Row {
 	for p := (sqlview.Page{Limit: 1}); ; {
 		got, err := w.reports.Page(ctx, q, p)
 		w.must(err)
+		// A page of failures ends with a key.
+		for _, r := range got.Rows[min(1, len(got.Rows)):] {
+			if q.Report != reports.FailedVerifications || r[0] != got.Rows[0][0] || r[1] != got.Rows[0][1] || r[1] == "" {
+				w.t.Errorf("%s: a page of 1 has %d rows", q.Report, len(got.Rows))
+			}
+		}
 		paged = append(paged, got.Rows...)
 		if p.Cursor = got.Next; p.Cursor == "" {
 			break
