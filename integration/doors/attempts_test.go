@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/jetstream"
 )
@@ -35,7 +36,7 @@ func (w *world) where() []string {
 		"$JS.API.CONSUMER.DELETE.LEDGER.other", "$JS.API.CONSUMER.DELETE.LEDGER.sub", "$JS.API.CONSUMER.RESET.LEDGER.sub",
 		"$JS.API.CONSUMER.DELETE.USES.aud", "$JS.ACK.LEDGER.sub.1.1.1.1.1", "$SYS.REQ.CLAIMS.UPDATE", "_R_.x.y",
 		events.WorkspaceSubject("globex", "evil").String(), events.WorkspaceSubject("acme", "w0").String(),
-		events.UsesSubject("globex", "other"), events.UsesSubject("globex", "evil"), "seals.installation.signing",
+		events.UsesSubject("globex", "other"), events.UsesSubject("globex", "evil"), "seals.installation.signing", access.Subject("globex", access.LoginFailed),
 	}
 	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
 		for _, verb := range []string{"DELETE", "PURGE", "UPDATE", "CREATE", "RESTORE", "SNAPSHOT", "MSG.DELETE"} {
@@ -59,6 +60,8 @@ func asks(g credentials.Grant) []attempt {
 		{subject: "$JS.API.CONSUMER.RESET.LEDGER." + name, body: `no request`},
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.USES." + name, body: `{"batch":3,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.RESET.USES." + name, body: `{"seq":1}`},
+		{subject: "$JS.API.CONSUMER.MSG.NEXT.ACCESS." + name, body: `{"batch":3,"no_wait":true}`},
+		{subject: "$JS.API.CONSUMER.RESET.ACCESS." + name, body: `{"seq":1}`},
 		{subject: "$JS.ACK.LEDGER." + name + ".1.1.1.1.1", body: ""},
 		{subject: "$JS.ACK.LEDGER." + name + ".1.2.2.1.1", body: `+NXT {"batch":2,"no_wait":true}`},
 	}
@@ -84,6 +87,7 @@ func (w *world) alone(g credentials.Grant) []attempt {
 		{subject: events.UsesSubject("acme", "other"), body: "forged"},
 		{subject: "uses.0000.globex.other", body: "forged"},
 		{subject: "seals.installation.signing", body: "forged"},
+		{subject: access.Subject("globex", access.LoginFailed), body: "forged"},
 		{subject: "presence.0000.acme.other", body: "forged"},
 		{subject: w.waiting},
 		{subject: w.waiting, body: "+ACK"},
@@ -99,6 +103,7 @@ func (w *world) alone(g credentials.Grant) []attempt {
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.other", body: `{"batch":10,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.sub", body: `{"batch":10,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.USES.aud", body: `{"batch":10,"no_wait":true}`},
+		{subject: "$JS.API.CONSUMER.MSG.NEXT.ACCESS.aud", body: `{"batch":10,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.RESET.LEDGER.other", body: `{"seq":1}`},
 		{subject: "$JS.API.CONSUMER.INFO.LEDGER.other"},
 		{subject: "$JS.API.CONSUMER.LEADER.STEPDOWN.LEDGER.other"},

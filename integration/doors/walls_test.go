@@ -12,6 +12,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
@@ -73,6 +74,8 @@ func TestWalls(t *testing.T) {
 			"auditor":         {grant("aud", events.CredentialAuditor), "LEDGER", []string{acme, acme, acme, acme, globex, globex, globex, globex, tick}},
 			"auditor, uses":   {grant("aud-uses", events.CredentialAuditor), "USES", []string{"uses.", "uses."}},
 			"auditor, one":    {grant("aud-one", events.CredentialAuditor, "acme"), "USES", []string{events.UsesSubject("acme", "other")}},
+			"auditor, access": {grant("aud-access", events.CredentialAuditor), "ACCESS", []string{access.Subject("acme", ""), access.Subject("globex", "")}},
+			"auditor, one's":  {grant("aud-ones", events.CredentialAuditor, "globex"), "ACCESS", []string{access.Subject("globex", access.LoginFailed)}},
 		} {
 			conn := w.connect(nats.UserCredentialBytes(w.admit(c.grant)))
 			got := w.read(conn, c.stream, string(c.grant.Name))

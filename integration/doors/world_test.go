@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
@@ -129,6 +130,10 @@ func (w *world) furnish() *world {
 		id := events.KeyID(uuid.Must(uuid.NewV7()))
 		w.append(entry(events.RevokedSubject(org, id), events.KeyRevoked{}))
 		w.uses(org, "other", "block of "+string(org))
+		record := access.Message{Subject: access.Subject(org, access.LoginFailed), ID: uuid.NewString(), Body: []byte("record of " + string(org))}
+		if err := w.ledger.PublishAccess(w.Context(), []access.Message{record}); err != nil {
+			w.Fatal(err)
+		}
 	}
 	if _, err := w.operator.Request("seals.installation.signing", []byte("sealed"), 5*time.Second); err != nil {
 		w.Fatal(err)
