@@ -3,6 +3,7 @@ package commands_test
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +70,40 @@ func creates(b *testing.B, w *world, callers int, limits events.Limits) {
 		})
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
+}
+
+// BenchmarkSealedCreateOnDisk is what it costs to have the texts of a new key
+// sealed, each for a data subject of its own: the time for it in clear, in that for
+// it sealed. With one subject for all of them no key has to be drawn.
+func BenchmarkSealedCreateOnDisk(b *testing.B) {
+	for _, callers := range []int{1, 64} {
+		for name, subject := range map[string]events.DataSubject{"own": "", "one": person} {
+			b.Run(fmt.Sprintf("callers=%d/subject=%s", callers, name), func(b *testing.B) {
+				w := newSealedWorldOn(b, newWorldOnDisk(b))
+				s := w.sealer()
+				w.begin(s)
+				w.organization(s.server, "open", events.Limits{})
+				spent := map[events.OrgID]time.Duration{}
+				for _, org := range []events.OrgID{"open", acme} {
+					var all sync.WaitGroup
+					began := time.Now()
+					for range callers {
+						all.Go(func() {
+							for range (b.N + callers - 1) / callers {
+								if _, err := s.CreateKey(w.ctx, w.by(w.owner), org, personal(subject)); err != nil {
+									b.Error(err)
+								}
+							}
+						})
+					}
+					all.Wait()
+					spent[org] = time.Since(began)
+				}
+				b.ReportMetric(float64(b.N)/spent[acme].Seconds(), "sealed/s")
+				b.ReportMetric(spent["open"].Seconds()/spent[acme].Seconds(), "ratio")
+			})
+		}
+	}
 }
 
 // BenchmarkImportOnDisk is what an import gets from the same broker, beside what

@@ -18,7 +18,6 @@ import (
 	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/domain/workspace"
 	"github.com/keyledger/keyledger/events"
-	"github.com/keyledger/keyledger/events/memory"
 	"github.com/keyledger/keyledger/events/seals"
 )
 
@@ -26,7 +25,7 @@ const person = events.DataSubject("user-4711")
 
 // vault is a ledger's seals, with failures.
 type vault struct {
-	*memory.Ledger
+	seals.SubjectStore
 	mu   sync.Mutex
 	fail func(what string) error
 	lose func(what string) error // after it was done
@@ -45,21 +44,21 @@ func (v *vault) Sealed(ctx context.Context, name string) ([]byte, bool, error) {
 	if err := v.hook(&v.fail, "read"); err != nil {
 		return nil, false, err
 	}
-	return v.Ledger.Sealed(ctx, name)
+	return v.SubjectStore.Sealed(ctx, name)
 }
 
 func (v *vault) Seal(ctx context.Context, name string, body []byte) error {
 	if err := v.hook(&v.fail, "store"); err != nil {
 		return err
 	}
-	return v.Ledger.Seal(ctx, name, body)
+	return v.SubjectStore.Seal(ctx, name, body)
 }
 
 func (v *vault) Destroy(ctx context.Context, name string, meant func([]byte) bool) (bool, error) {
 	if err := v.hook(&v.fail, "destroy"); err != nil {
 		return false, err
 	}
-	done, err := v.Ledger.Destroy(ctx, name, meant)
+	done, err := v.SubjectStore.Destroy(ctx, name, meant)
 	if err == nil {
 		err = v.hook(&v.lose, "destroy")
 	}
@@ -88,7 +87,7 @@ func nothing(kinds ...string) func(string) error {
 	}
 }
 
-// sealed is a world whose organization has its texts sealed.
+// sealedWorld is a world whose organization has its texts sealed.
 type sealedWorld struct {
 	*world
 	vault *vault
@@ -98,8 +97,16 @@ type sealedWorld struct {
 
 func newSealedWorld(t testing.TB) *sealedWorld {
 	t.Helper()
-	w := &sealedWorld{world: newWorld(t)}
-	w.vault = &vault{Ledger: w.memory}
+	return newSealedWorldOn(t, newWorld(t))
+}
+
+func newSealedWorldOn(t testing.TB, below *world) *sealedWorld {
+	t.Helper()
+	store, ok := below.log.(seals.SubjectStore)
+	if !ok {
+		t.Fatal("the ledger has no seals")
+	}
+	w := &sealedWorld{world: below, vault: &vault{SubjectStore: store}}
 	text, err := seals.NewKey()
 	if err != nil {
 		t.Fatal(err)
