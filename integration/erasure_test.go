@@ -50,10 +50,25 @@ var (
 func TestErasureLeavesNothingInClear(t *testing.T) {
 	p := newErasure(t)
 	erased := append(append(append([]string{}, textsOfKey...), textsOfUses...), textsOfActor...)
-	before := p.shown()
+	sections := p.sections()
+	before := whole(sections)
 	for _, text := range append(append([]string{}, erased...), textsOfAnother...) {
 		if !strings.Contains(before, text) {
 			t.Errorf("the owner is not shown %q", text)
+		}
+	}
+	// Each place shows what it is about by itself.
+	for name, texts := range map[string][]string{
+		"/keys/" + p.ada + "/history": textsOfKey, "/audit/events?limit=200": append(append([]string{}, textsOfKey...), textsOfActor...),
+		"/keys/" + p.ada + "/uses": textsOfUses, "/audit/uses": textsOfUses, "/keys/" + p.ada + "/sources": textsOfUses[:2],
+		"/v1/events": append(append([]string{}, textsOfKey...), textsOfActor...), "/keys/" + p.ada: {textsOfKey[3], textsOfKey[1], textsOfKey[2], textsOfKey[4], textsOfKey[8]},
+		"keys history -o json " + p.ada: textsOfKey, "audit log -o csv": append(append([]string{}, textsOfKey...), textsOfActor...),
+		"audit uses -o csv --key " + p.ada: textsOfUses,
+	} {
+		for _, text := range texts {
+			if !strings.Contains(sections[name], text) {
+				t.Errorf("%s does not show %q", name, text)
+			}
 		}
 	}
 	if strings.Contains(before, "(erased)") || strings.Contains(before, "(left out)") || strings.Contains(before, "(sealed)") {
@@ -142,6 +157,11 @@ func newErasure(t *testing.T) *erasure {
 	p.ada = ada
 	p.use(secret, textsOfUses)
 	key := "/v1/organizations/acme/keys/" + ada
+	// Where a key is used from is told by its sealed texts; of a key that has ended
+	// it is not told any more.
+	p.until("a new source is told of", func() bool {
+		return bytes.Contains(p.must(200, p.owner, "GET", key+"/history", "").body, []byte("key.new_source"))
+	})
 	p.must(200, p.owner, "PATCH", key, `{"name":"Augusta Ada Byron","metadata":{"phone":"+44 20 7946 0815"},"reason":"Ada goes by another name now"}`)
 	p.must(200, p.owner, "PATCH", key, `{"status":"INACTIVE"}`, "Keyledger-Reason", "Ada is on leave until spring")
 	rotatable, _ := create("acme", `{"name":"Ada Lovelace of Ockham","data_subject":"person-ada","permissions":["interview:read"],"scope":{"all_workspaces":true}}`)
@@ -179,18 +199,22 @@ func (p *erasure) verify(secret, request, path, ip, agent string) {
 // used waits until the view of uses has them.
 func (p *erasure) used() {
 	p.t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	p.until("all uses are shown", func() bool {
 		n := 0
 		for key, org := range map[string]string{p.ada: "acme", p.mary: "acme", p.grace: "open"} {
-			a := p.must(200, p.owner, "GET", "/v1/organizations/"+org+"/keys/"+key+"/uses", "")
-			items, _ := a.get("items").([]any)
+			items, _ := p.must(200, p.owner, "GET", "/v1/organizations/"+org+"/keys/"+key+"/uses", "").get("items").([]any)
 			n += len(items)
 		}
-		if n == 4 {
-			return
-		}
+		return n == 4
+	})
+}
+
+// until waits until something is so.
+func (p *erasure) until(what string, so func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); !so(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("%d uses are shown", n)
+			p.t.Fatalf("not in time: %s", what)
 		}
 	}
 }
@@ -207,26 +231,34 @@ func (p *erasure) stop() {
 	p.said += p.logged()
 }
 
-// shown is everything that the owner is shown of the organization that seals.
-func (p *erasure) shown() string {
+// sections are everything that the owner is shown of the organization that seals, by
+// where.
+func (p *erasure) sections() map[string]string {
 	p.t.Helper()
-	var out strings.Builder
-	const org = "/v1/organizations/acme"
+	out := map[string]string{"/v1/events": p.streamed()}
+	now := time.Now().UTC().Format(time.RFC3339Nano)
 	for _, path := range []string{
-		"/keys?status=all", "/keys/" + p.ada, "/keys/" + p.mary,
+		"/keys?status=all", "/keys/" + p.ada, "/keys/" + p.mary, "/keys/" + p.ada + "?as_of=" + url.QueryEscape(now),
 		"/keys/" + p.ada + "/history", "/audit/events?limit=200", "/audit/events?limit=200&key=" + p.ada,
-		"/keys/" + p.ada + "?as_of=" + url.QueryEscape(time.Now().UTC().Format(time.RFC3339Nano)),
 		"/keys/" + p.ada + "/uses", "/keys/" + p.mary + "/uses", "/keys/" + p.ada + "/sources", "/audit/uses",
 		"/audit/reports/access-review", "/audit/reports/changes", "/audit/reports/failed-verifications", "/audit/reports/access-review?format=html",
 	} {
-		fmt.Fprintf(&out, "%s\n%s\n", path, p.must(200, p.owner, "GET", org+path, "").body)
+		out[path] = string(p.must(200, p.owner, "GET", "/v1/organizations/acme"+path, "").body)
 	}
-	out.WriteString(p.streamed())
 	for _, command := range []string{
-		"keys list --status all", "keys get " + p.ada, "keys history " + p.ada, "keys history -o json " + p.ada, "audit log --limit 0", "audit log -o csv --limit 0",
-		"audit uses -o json", "audit uses -o csv --key " + p.ada, "audit as-of -o json --key " + p.ada + " --at " + time.Now().UTC().Format(time.RFC3339Nano),
+		"keys list --status all", "keys get " + p.ada, "keys history " + p.ada, "keys history -o json " + p.ada, "audit log", "audit log -o csv",
+		"audit uses -o json", "audit uses -o csv --key " + p.ada, "audit as-of -o json --key " + p.ada + " --at " + now,
 	} {
-		fmt.Fprintf(&out, "%s\n%s\n", command, p.cli(command))
+		out[command] = string(p.cli(command))
+	}
+	return out
+}
+
+// whole are all sections.
+func whole(sections map[string]string) string {
+	var out strings.Builder
+	for name, text := range sections {
+		fmt.Fprintf(&out, "%s\n%s\n", name, text)
 	}
 	return out.String()
 }
@@ -288,7 +320,7 @@ func (p *erasure) exported() string {
 // gone expects that nobody is shown what is erased, and that all else is there.
 func (p *erasure) gone(when string, erased []string) {
 	p.t.Helper()
-	shown := p.shown()
+	shown := whole(p.sections())
 	for _, text := range erased {
 		if strings.Contains(shown, text) {
 			p.t.Errorf("%s the owner is shown %s", when, around(shown, text))
