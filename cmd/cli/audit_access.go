@@ -16,7 +16,7 @@ func (a *app) auditAccessCommand() *cobra.Command {
 		from, till string
 	)
 	c := &cobra.Command{
-		Use: "access", Short: "Show who read the audit log, who could not log in, and what was refused", Args: takes(),
+		Use: "access", Short: "Show who read the log, who could not log in, what was refused", Args: takes(),
 		Long: `Show, from the newest minute on, who read the audit log or took a copy of it, whose
 provider key was handed out, which requests came without a management key that is
 good, which changes were denied, and how often secrets were tried that nobody has.

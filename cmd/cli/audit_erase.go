@@ -19,7 +19,8 @@ own id; keys get shows it. Of reasons that somebody gave for changes of anything
 but keys it is the id of the management key that they used.
 
 It erases what was stored sealed, which begins with orgs update --sealing on.`,
-		Example: `  keyledger audit erase --org acme --subject user-4711 --reason "request of 3 November"`,
+		Example: `  keyledger audit erase --org acme --subject user-4711 \
+    --reason "request of 3 November"`,
 	}
 	c.Flags().StringVar(&subject, "subject", "", "`pseudonym` of the data subject")
 	a.yesFlag(c)
