@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -106,7 +107,7 @@ func TestExportOfLineBreaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	indented := jsontext.Value(body)
+	indented := jsontext.Value(bytes.Clone(body))
 	if err := indented.Indent(); err != nil {
 		t.Fatal(err)
 	}

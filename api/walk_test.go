@@ -74,7 +74,7 @@ func TestLifeOfAKey(t *testing.T) {
 	if k.Name != nil || k.Profile != nil || k.ExpiresAt != nil || len(k.Metadata) != 1 || k.Metadata["tier"] != "b" || k.Permissions.Level != "all" {
 		t.Errorf("patched: %s", a.Body)
 	}
-	for _, member := range []string{`"name":null`, `"profile":null`, `"expires_at":null`, `"last_used_at":null`} {
+	for _, member := range []string{`"name":null`, `"profile":null`, `"expires_at":null`, `"last_used_at":`} {
 		if !strings.Contains(a.Body, member) {
 			t.Errorf("%s does not hold %s", a.Body, member)
 		}
