@@ -297,8 +297,41 @@ func TestCodes(t *testing.T) {
 	}
 }
 
+// Whoever wants to know is told of every secret that is no key, and nothing of it.
+func TestMissed(t *testing.T) {
+	var told []verify.Miss
+	v := newVerifier(t, verify.Config{Index: fixture(t), Missed: func(m verify.Miss) { told = append(told, m) }})
+	for _, c := range codes() {
+		if c.q.AtLeast == 0 {
+			q := c.q
+			q.Secret = secret(t, c.key)
+			v.Verify(t.Context(), &q)
+		}
+	}
+	before := len(told)
+	for _, m := range told {
+		if m.Code != events.CodeNotFound {
+			t.Errorf("%+v is told of a key", m)
+		}
+	}
+	v.Verify(t.Context(), &verify.Question{
+		Secret: "typo", Kind: events.KindManagement, Within: acme, From: "192.0.2.1", Context: recording.Context{RequestID: "r-1"},
+	})
+	want := verify.Miss{Code: events.CodeMalformed, Kind: events.KindManagement, Within: acme, From: "192.0.2.1", RequestID: "r-1"}
+	if len(told) != before+1 || told[before] != want {
+		t.Errorf("%+v", told[before:])
+	}
+	v.Recheck(&verify.Question{Secret: "typo"})
+	v.Close()
+	v.Verify(t.Context(), &verify.Question{Secret: "typo"})
+	if len(told) != before+1 {
+		t.Errorf("%+v is told of what is judged again, or of no verdict", told[before+1:])
+	}
+}
+
 func TestNoAllocation(t *testing.T) {
-	v := newVerifier(t, verify.Config{Index: fixture(t)})
+	var missed int
+	v := newVerifier(t, verify.Config{Index: fixture(t), Missed: func(verify.Miss) { missed++ }})
 	ctx := t.Context()
 	for _, c := range codes() {
 		if c.q.AtLeast != 0 {
@@ -318,6 +351,9 @@ func TestNoAllocation(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(1000, func() { v.Verify(ctx, &verify.Question{Secret: "sk-typo"}) }); n != 0 {
 		t.Errorf("malformed: %v allocations", n)
+	}
+	if missed == 0 {
+		t.Error("nothing was missed")
 	}
 }
 
