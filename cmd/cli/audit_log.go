@@ -64,7 +64,8 @@ organization there is.`,
   keyledger audit log --org acme --ticket SEC-42
   keyledger audit log --org acme --search leaked --limit 0
   keyledger audit log --org acme --follow -o json | my-follower`,
-		Annotations: map[string]string{showsRecords: ""},
+		// KEYLEDGER_TICKET names the ticket of changes: it must not narrow the log.
+		Annotations: map[string]string{showsRecords: "", explicit: ""},
 	}
 	f := c.Flags()
 	w.flags(f)

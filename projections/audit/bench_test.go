@@ -117,10 +117,14 @@ func newBusy(orgs int) *history {
 	return &history{orgs: orgs, revisions: map[events.Subject]events.Revision{}}
 }
 
-// BenchmarkApply is how fast the log takes what is appended, in slices as a
-// replay gives them.
+// BenchmarkApply is how fast the log takes what is appended: in slices as a replay
+// gives them, and one by one as it comes where little happens.
 func BenchmarkApply(b *testing.B) {
-	const each = 1000
+	b.Run("replayed", func(b *testing.B) { benchmarkApply(b, 1000) })
+	b.Run("one_by_one", func(b *testing.B) { benchmarkApply(b, 1) })
+}
+
+func benchmarkApply(b *testing.B, each int) {
 	h := newBusy(20)
 	l := open(b, filepath.Join(b.TempDir(), "audit.db"))
 	for b.Loop() {
