@@ -95,14 +95,17 @@ func (s *useSealer) knows() bool {
 
 // SealUses seals the texts of uses of one organization.
 func (s *useSealer) SealUses(ctx context.Context, org events.OrgID, list []uses.Use) {
-	if !s.knows() {
-		return
-	}
 	byKey := make(map[events.KeyID][]*uses.Use)
+	texts := 0
 	for i := range list {
 		if u := &list[i]; u.RequestID != "" || u.Path != "" || u.ClientIP != "" || u.UserAgent != "" {
 			byKey[u.Key] = append(byKey[u.Key], u)
+			texts++
 		}
+	}
+	if !s.knows() {
+		s.leftOut.Add(uint64(texts))
+		return
 	}
 	todo := make(chan events.KeyID, len(byKey))
 	for key := range byKey {

@@ -147,4 +147,7 @@ func TestNothingIsSealedBeforeItIsKnown(t *testing.T) {
 	if s.SealUses(t.Context(), "other", list); !s.Sealing("other") || !slices.Equal(list, used(3, 3)) || s.looked.Load() != 0 {
 		t.Errorf("%v, %+v", s.Sealing("other"), list)
 	}
+	if n := s.leftOut.Load(); n != 3 {
+		t.Errorf("%d uses are counted as left out", n)
+	}
 }

@@ -103,7 +103,7 @@ type Config struct {
 	MaxWait time.Duration
 	// Sealer seals texts for the organizations that want it. Without one texts
 	// are recorded as they are: a verifier of keys of organizations that have
-	// their texts sealed must have one.
+	// their texts sealed must have one, if only [Withhold].
 	Sealer Sealer
 	// Logger takes failures of the sink. Nothing is logged without one.
 	Logger *slog.Logger

@@ -36,6 +36,17 @@ type Sealer interface {
 	SealUses(ctx context.Context, org events.OrgID, list []uses.Use)
 }
 
+// Withhold is the [Sealer] of a verifier that has nothing to seal with, such as one
+// beside an application: of organizations that have their texts sealed, texts are left
+// out. A nil Withhold leaves out those of all.
+type Withhold func(org events.OrgID) bool
+
+// Sealing reports whether an organization has its texts sealed.
+func (w Withhold) Sealing(org events.OrgID) bool { return w == nil || w(org) }
+
+// SealUses replaces nothing.
+func (w Withhold) SealUses(context.Context, events.OrgID, []uses.Use) {}
+
 // sealing is the sealing of one flush. Its time begins when it is first needed.
 type sealing struct {
 	sealer Sealer

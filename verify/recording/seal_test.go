@@ -182,3 +182,37 @@ func TestManyAreSealed(t *testing.T) {
 		t.Errorf("sealed in %d parts", calls)
 	}
 }
+
+// Who has nothing to seal with records texts where they may stand in clear alone.
+func TestWithhold(t *testing.T) {
+	for name, tt := range map[string]struct {
+		withhold Withhold
+		open     string
+	}{"by organization": {func(org events.OrgID) bool { return org != "open" }, "192.0.2.7"}, "of all": {nil, uses.SealedNone}} {
+		s := &stream{}
+		c := config(s)
+		c.Sealer = tt.withhold
+		r := start(t, c)
+		for i, org := range []events.OrgID{"closed", "open"} {
+			u := use(uint64(i))
+			u.Org, u.Context = org, Context{Method: "GET", ClientIP: "192.0.2.7"}
+			if !r.Record(&u) {
+				t.Fatal("refused")
+			}
+		}
+		stop(t, r)
+		_, list, findings := s.audit(t)
+		if len(list) != 2 || len(findings) != 0 {
+			t.Fatalf("%s: %d uses, findings %+v", name, len(list), findings)
+		}
+		for _, u := range list {
+			want := Context{Method: "GET", ClientIP: uses.SealedNone}
+			if u.Key == use(1).Key {
+				want.ClientIP = tt.open
+			}
+			if u.Context != want {
+				t.Errorf("%s: %+v", name, u)
+			}
+		}
+	}
+}
