@@ -36,7 +36,7 @@ func TestEveryUseIsCountedOnce(t *testing.T) {
 		var through events.Position
 		for range rapid.IntRange(1, 8).Draw(t, "rounds") {
 			before += events.Time(rapid.IntRange(0, 200).Draw(t, "days")) * day
-			through += events.Position(rapid.IntRange(0, 5).Draw(t, "blocks"))
+			through += events.Position(rapid.IntRange(1, 5).Draw(t, "blocks"))
 			for range rapid.IntRange(0, 200).Draw(t, "uses") {
 				if before > 0 {
 					at := events.Time(rapid.Int64Range(0, int64(before/day)-1).Draw(t, "day")) * day
@@ -58,9 +58,15 @@ func TestEveryUseIsCountedOnce(t *testing.T) {
 				if diff := cmp.Diff(wish.Days, next.Days()); diff != "" {
 					t.Error(diff)
 				}
-				for _, old := range []DropUses{wish, {Before: before - day, Through: through, Days: wish.Days}, {Before: before + day, Through: through - 1, Days: append(wish.Days, events.UsesDay{Day: before, Code: "VALID", Uses: 1})}} {
-					if again, err := Decide(next, old); err != nil || len(again) > 0 && old.Through == through {
-						t.Errorf("again: %v, %v", again, err)
+				more := append(wish.Days, events.UsesDay{Day: -day, Code: "VALID", Uses: 1})
+				for what, c := range map[string]DropUses{
+					"again":                 wish,
+					"for the same midnight": {Before: before, Through: through + 1, Days: more},
+					"for one before it":     {Before: before - day, Through: through + 1, Days: more},
+					"of whoever is behind":  {Before: before + day, Through: through - 1, Days: more},
+				} {
+					if again, err := Decide(next, c); err != nil || len(again) > 0 {
+						t.Errorf("%s: %v, %v", what, again, err)
 					}
 				}
 			}

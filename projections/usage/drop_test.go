@@ -222,3 +222,28 @@ func TestGapsAreExplained(t *testing.T) {
 		}
 	}
 }
+
+// A block whose uses came after their day was dropped is counted before it goes, and
+// what two blocks hold is counted once.
+//
+// Breaking it: the position up to which a day was counted is not looked at, numbers
+// that came again are counted.
+func TestLateBlocksAreNotPast(t *testing.T) {
+	const at = 10 * 24 * hour
+	s := newStream(t)
+	s.boot(1, at)
+	s.uses(1, "acme", 1, use(1, at, events.CodeValid), use(1, at+1, events.CodeValid))
+	s.uses(1, "acme", 2, use(1, at+1, events.CodeValid), use(1, at+2, events.CodeExpired))
+	s.uses(1, "acme", 4, use(1, at+3, events.CodeValid))
+	for i := range s.messages {
+		s.messages[i].Stored = at + 48*hour
+	}
+	v := openWith(t, filepath.Join(t.TempDir(), "usage.db"), &held{messages: s.messages})
+	apply(t, v, s.messages)
+	drop(t, v, Dropped{Orgs: map[events.OrgID]DroppedUses{"acme": {Before: at + 24*hour, Through: 3}}})
+	past := must[Past](t)(v.Past(context.Background(), 1, 100))
+	want := []events.UsesDay{{Day: at, Code: "EXPIRED", Uses: 1}, {Day: at, Code: "VALID", Uses: 2}}
+	if diff := gocmp.Diff(want, sorted(past.Days)); diff != "" || past.Through != 3 {
+		t.Errorf("up to %d: %s", past.Through, diff)
+	}
+}
