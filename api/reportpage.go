@@ -186,14 +186,19 @@ func (s *Server) reportPage(ctx context.Context, a asking, to io.Writer) error {
 	if err != nil && !full {
 		return err
 	}
-	end := "1 row. This is all of it."
+	return s.sheets.ExecuteTemplate(to, "foot", pageEnd(count, full))
+}
+
+// pageEnd says whether the page has all of the report.
+func pageEnd(rows int, full bool) string {
 	switch {
 	case full:
-		end = fmt.Sprintf("These are the first %d rows. There are more: as CSV the report comes whole.", pageRows)
-	case count != 1:
-		end = fmt.Sprintf("%d rows. This is all of it.", count)
+		return fmt.Sprintf("These are the first %d rows. There are more: as CSV the report comes whole.", rows)
+	case rows == 1:
+		return "1 row. This is all of it."
+	default:
+		return fmt.Sprintf("%d rows. This is all of it.", rows)
 	}
-	return s.sheets.ExecuteTemplate(to, "foot", end)
 }
 
 func (a *asking) pageHead(h wire.Report) any {

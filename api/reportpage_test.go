@@ -22,3 +22,16 @@ func TestPagesTellEverything(t *testing.T) {
 		}
 	}
 }
+
+func TestPageEnd(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 rows. This is all of it.":     pageEnd(0, false),
+		"1 row. This is all of it.":      pageEnd(1, false),
+		"10000 rows. This is all of it.": pageEnd(pageRows, false),
+		"These are the first 10000 rows. There are more: as CSV the report comes whole.": pageEnd(pageRows, true),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
