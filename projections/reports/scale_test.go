@@ -32,7 +32,7 @@ func many(t testing.TB, keys int) *world {
 // TestReportsKeepMemoryFlat reads reports of few and of many keys: what is held in
 // between does not grow with them.
 func TestReportsKeepMemoryFlat(t *testing.T) {
-	const few, much = 2_000, 12_000
+	const few, much = 1_000, 6_000
 	held := func(keys int) int64 {
 		w := many(t, keys)
 		var before, after runtime.MemStats
