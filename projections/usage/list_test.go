@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -22,11 +23,11 @@ import (
 type held struct {
 	messages []uses.Message
 	begins   events.Position
-	fetched  int
+	fetched  atomic.Int64
 }
 
 func (h *held) UsesAt(_ context.Context, pos events.Position) (events.UsesMessage, error) {
-	h.fetched++
+	h.fetched.Add(1)
 	if pos < h.begins || pos == 0 || int(pos) > len(h.messages) {
 		return events.UsesMessage{}, events.ErrInvalidPosition
 	}
@@ -226,7 +227,7 @@ func TestUsesAreThoseOfTheStream(t *testing.T) {
 			t.Fatalf("round %d, %+v: %s", round, f, diff)
 		}
 	}
-	t.Logf("%d uses in %d blocks, %d fetched", len(want), len(messages), source.fetched)
+	t.Logf("%d uses in %d blocks, %d fetched", len(want), len(messages), source.fetched.Load())
 }
 
 func TestCursorsOfOtherListsAreRefused(t *testing.T) {
