@@ -8,6 +8,8 @@ import (
 
 	"github.com/keyledger/keyledger/api/apitest"
 	"github.com/keyledger/keyledger/api/wire"
+	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain/keystring"
 )
 
 // accesses waits until there are access records, and returns those whose kind, code
@@ -71,17 +73,27 @@ func TestFailedLogins(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	}
+	accesses(t, s, s.Owner, "_system", "&kind=secret.unknown", func(list []wire.Access) bool { return len(list) == 0 })
 	if codes["NOT_FOUND"] != 1 || codes["MALFORMED"] != 1 || codes["MISSING"] != 1 || len(codes) != 3 {
 		t.Errorf("%v", codes)
 	}
+	// Whoever asks what a key is that nobody has tries it like any other.
+	nobodys, err := keystring.New(commands.ManagementPrefix, [24]byte{3, 2, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Must(401, nobodys.Reveal(), "GET", "/v1/whoami", "")
+	s.Must(401, "nobodys", "GET", "/v1/whoami", "")
+	accesses(t, s, s.Owner, "_system", "&kind=login.failed", counted(4))
+	only(t, accesses(t, s, s.Owner, "_system", "&kind=secret.unknown", counted(1)))
 	// What the other organization has is its own.
 	auditor := managementKey(t, s, "other", "auditor", everywhere)
 	accesses(t, s, auditor, "other", "&kind=login.failed", func(list []wire.Access) bool { return len(list) == 0 })
 	s.Must(404, auditor, "GET", "/v1/organizations/acme/audit/access", "")
 	s.Must(404, auditor, "GET", "/v1/organizations/_system/audit/access?all=true", "")
 	// All of it the installation sees at once, and nobody else.
-	all := accesses(t, s, s.Owner, "_system", "&all=true&kind=login.failed", counted(4))
-	if len(all) != 4 {
+	all := accesses(t, s, s.Owner, "_system", "&all=true&kind=login.failed", counted(5))
+	if len(all) != 5 {
 		t.Errorf("%+v", all)
 	}
 	s.Must(400, s.Owner, "GET", "/v1/organizations/acme/audit/access?all=true", "")

@@ -75,6 +75,10 @@ func (s *Server) ownVerdict(ctx context.Context, c *call) (verify.Decision, erro
 		q.Kind = d.Kind
 		d = s.cfg.Verifier.Verify(ctx, &q)
 	}
+	// Of a secret that nobody has the verifier tells, unless it was to be a login.
+	if q.Kind == events.KindManagement && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
+		s.loginFailed(c.r, c.requestID, d.Code.String(), &d)
+	}
 	return d, nil
 }
 
