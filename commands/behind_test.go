@@ -105,7 +105,8 @@ func recorded(out commands.Outcome, err error) error {
 // profiles creates one of many.
 func profiles(at interface {
 	CreateProfile(ctx context.Context, w commands.Wish, org events.OrgID, c profile.Create) (commands.Outcome, error)
-}, w *world, n int) error {
+}, w *world, n int,
+) error {
 	_, err := at.CreateProfile(w.ctx, w.by(w.owner), acme, profile.Create{
 		ID: events.ProfileID(fmt.Sprint("p", n)), Name: events.ClearText("P"), Settings: events.Document("{}"),
 	})
