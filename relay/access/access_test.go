@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -88,6 +89,13 @@ func (b *broker) told() told {
 	return out
 }
 
+// list is a copy of the records.
+func (b *broker) list() []access.Record {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.records)
+}
+
 func gatherer(t testing.TB, to Sink, log *slog.Logger) *Gatherer {
 	t.Helper()
 	g, err := New(Config{
@@ -131,10 +139,10 @@ func TestGather(t *testing.T) {
 		g.Add(read)
 		g.Add(attempt("192.0.2.1"))
 		time.Sleep(1100 * time.Millisecond)
-		if n := len(b.records); n != 2 {
-			t.Fatalf("%d records: %+v", n, b.records)
+		if n := len(b.list()); n != 2 {
+			t.Fatalf("%d records: %+v", n, b.list())
 		}
-		for _, r := range b.records {
+		for _, r := range b.list() {
 			want := uint64(1)
 			if r.Kind == access.AuditRead {
 				want = 2
@@ -151,16 +159,16 @@ func TestGather(t *testing.T) {
 			g.Add(read)
 			time.Sleep(time.Second)
 		}
-		if n := len(b.records); n > 3 {
+		if n := len(b.list()); n > 3 {
 			t.Errorf("%d records", n)
 		}
 		time.Sleep(time.Minute)
 		out := b.told()
-		if out.counts["audit.read acme"] != 52 || out.counts["secret.unknown _system"] != 1 || len(b.records) > 4 {
-			t.Errorf("%+v of %d", out, len(b.records))
+		if out.counts["audit.read acme"] != 52 || out.counts["secret.unknown _system"] != 1 || len(b.list()) > 4 {
+			t.Errorf("%+v of %d", out, len(b.list()))
 		}
 		stop(t, g)
-		if g.Stats().Taken != 53 || g.Stats().Stored != uint64(len(b.records)) {
+		if g.Stats().Taken != 53 || g.Stats().Stored != uint64(len(b.list())) {
 			t.Errorf("%+v", g.Stats())
 		}
 	})
@@ -258,7 +266,7 @@ func TestRoomForEverybody(t *testing.T) {
 	stop(t, g)
 	out := b.told()
 	apart := 0
-	for _, r := range b.records {
+	for _, r := range b.list() {
 		if r.What != access.Others {
 			apart++
 		}
@@ -343,7 +351,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		if out.counts["secret.unknown _system"] != sum || out.counts["audit.read acme"] != sum {
 			t.Errorf("%v, want %d", out.counts, sum)
 		}
-		if n := len(b.records); n > MaxHeld+MaxRows+1000 {
+		if n := len(b.list()); n > MaxHeld+MaxRows+1000 {
 			t.Errorf("%d records", n)
 		}
 	})
@@ -389,7 +397,7 @@ func TestTextsAreCopied(t *testing.T) {
 	}
 	g.Add(attempt("192.0.2.1"))
 	stop(t, g)
-	for _, r := range b.records {
+	for _, r := range b.list() {
 		if strings.Contains(r.Source+r.RequestID, "#") {
 			t.Errorf("%+v", r)
 		}
