@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,11 +140,19 @@ func subjectsOf(a attempt) map[events.KeyID]events.DataSubject {
 // sealAll seals the texts of facts of one organization, each for its data subject:
 // those of a key and of what is done to it for the key's, and why something else was
 // done for the key that did it. What this program does by itself names nobody.
+//
+// What is recorded along with a change of keys, such as the guard of a limit, goes
+// without the reason: sealed for another, it would outlive the erasure of theirs.
 func (s *Service) sealAll(ctx context.Context, of map[events.KeyID]events.DataSubject, entries []events.Entry) error {
 	org := entries[0].Subject.Org
 	whose := make([]events.DataSubject, len(entries))
 	needed := map[events.DataSubject]bool{}
-	for i, e := range entries {
+	ofKeys := slices.ContainsFunc(entries, isOfKey)
+	for i := range entries {
+		if ofKeys && !isOfKey(entries[i]) {
+			entries[i].Meta.Reason = events.Text{}
+		}
+		e := entries[i]
 		if !hasTexts(e) {
 			continue
 		}
@@ -171,6 +180,12 @@ func (s *Service) sealAll(ctx context.Context, of map[events.KeyID]events.DataSu
 		}
 	}
 	return nil
+}
+
+// isOfKey reports whether a fact is one of a key.
+func isOfKey(e events.Entry) bool {
+	_, ok := e.Subject.Key()
+	return ok
 }
 
 // sealers fetches what seals for data subjects, several at once.

@@ -497,3 +497,47 @@ func TestLargestSealedKey(t *testing.T) {
 		t.Errorf("%d were refused before one fit", refused)
 	}
 }
+
+// Why a key was made is sealed for its data subject alone: the guard of a limit,
+// which is recorded along with it, is somebody else's and does not repeat it.
+func TestGuardOfALimitKeepsNoReason(t *testing.T) {
+	w := newSealedWorld(t)
+	s := w.sealer()
+	w.acme(s.server, events.Limits{MaxActiveKeys: 5})
+	w.seal(s)
+	from := w.last()
+	made, err := s.CreateKey(w.ctx, w.because("clear create"), acme, personal(person))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RotateKey(w.ctx, w.because("clear rotate"), acme, made.Key.ID, commands.RotateKey{}); err != nil {
+		t.Fatal(err)
+	}
+	imported := personal(person).Create
+	imported.Issued.Digest = events.Digest{Alg: events.SHA256, Value: events.DigestValue{1}}
+	if out, err := s.ImportKeys(w.ctx, w.because("clear import"), acme, []commands.ImportKey{{Create: imported}}); err != nil || out.Keys[0].Err != nil {
+		t.Fatal(out, err)
+	}
+	if _, err := s.EraseSubject(w.ctx, w.by(w.owner), acme, person); err != nil {
+		t.Fatal(err)
+	}
+	w.nowhere(from, "lear")
+	guards := 0
+	for _, f := range w.all() {
+		if f.Position <= from {
+			continue
+		}
+		switch _, ofKey := f.Subject.Key(); {
+		case ofKey && w.shown(s, f.Meta.Reason) != "(erased)":
+			t.Errorf("after the erasure the reason of %s is %q", f.Event.Kind(), w.shown(s, f.Meta.Reason))
+		case f.Subject.Aggregate == events.AggregateQuota:
+			guards++
+			if f.Meta.Reason != (events.Text{}) {
+				t.Errorf("a guard keeps the reason %q", w.shown(s, f.Meta.Reason))
+			}
+		}
+	}
+	if guards < 3 {
+		t.Errorf("%d guards are recorded", guards)
+	}
+}
