@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -210,6 +211,23 @@ func TestStrangersSecrets(t *testing.T) {
 	got := only(t, accesses(t, s, s.Owner, "_system", "&kind=secret.unknown", counted(3)))
 	if got.Count != 3 || got.Code != "NOT_FOUND" || got.Source == "" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Who looks at a key as it was is recorded once.
+func TestAccessOfThePast(t *testing.T) {
+	s := apitest.Start(t)
+	furnish(s, "acme")
+	k := as[wire.Created](t, s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys", `{"permissions":["interview:read"],"scope":{"all_workspaces":true}}`))
+	s.Must(200, s.Owner, "GET", "/v1/organizations/acme/keys/"+k.Key.ID+"?as_of="+k.Position, "")
+	s.Must(200, s.Owner, "GET", "/v1/organizations/acme/audit/events", "")
+	list := accesses(t, s, s.Owner, "acme", "&kind=audit.read", func(list []wire.Access) bool {
+		return slices.ContainsFunc(list, func(a wire.Access) bool { return a.What == "list-audit-events" })
+	})
+	for _, a := range list {
+		if a.What != "list-audit-events" && a.What != "list-access" && (a.What != "get-key?as_of" || a.Count != 1) {
+			t.Errorf("%+v", a)
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ func (s *Server) whoCouldEndpoint() endpoint {
 		query: append([]parameter{
 			{name: "permission", description: "A permission, or a query of several. Unless given, whether the key was good for anything.", of: "", example: "interview:start"},
 			{name: "workspace", description: "Where. Unless given, no scope is judged.", of: "", example: "support"},
-			{name: "at", description: "An RFC 3339 time, by the broker's clock, or a position. Unless given, now.", of: "", example: "2026-01-01T00:00:00Z"},
+			{name: "at", description: "An RFC 3339 time, by the broker's clock, or a position. Events that were appended as one count as one. Unless given, now.", of: "", example: "2026-01-01T00:00:00Z"},
 		}, pageParameters()...),
 		answers: wire.WhoCould{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, reads: access.AuditRead, handle: s.whoCould,
 	}
@@ -45,7 +45,7 @@ func (s *Server) whoCouldEndpoint() endpoint {
 // asOfParameters are those of a key that is to be shown as it was.
 func asOfParameters() []parameter {
 	return []parameter{
-		{name: "as_of", description: "Shows the key as it was: at an RFC 3339 time, by the clock of the broker that stored what happened, or at a position.", of: "", example: "2026-01-01T00:00:00Z"},
+		{name: "as_of", description: "Shows the key as it was: at an RFC 3339 time, by the clock of the broker that stored what happened, or at a position. Events that were appended as one, as by a rotation, count as one.", of: "", example: "2026-01-01T00:00:00Z"},
 		{name: "permission", description: "With as_of: adds the verdict on this permission, or query of several.", of: "", example: "interview:start"},
 		{name: "workspace", description: "With as_of: adds the verdict on the key's use in this workspace.", of: "", example: "support"},
 		{name: "verdict", description: "With as_of: true adds the verdict, also when nothing in particular is asked.", of: false},
@@ -63,8 +63,8 @@ func (s *Server) showMoment(m moment) wire.Moment {
 	return wire.Moment{Position: s.position(m.position), Time: m.at.Std()}
 }
 
-// moment reads a parameter that is a time or a position; left out it is now. It
-// waits until this server has applied all that counts: an answer about the past
+// moment reads a parameter that is a time or a position; left out it is now. One
+// amid events that were appended as one is the last of them. It waits until this server has applied all that counts: an answer about the past
 // that leaves out its end would be another one tomorrow.
 func (s *Server) moment(ctx context.Context, text, field string) (moment, error) {
 	last, err := s.cfg.Last(ctx)
@@ -85,28 +85,43 @@ func (s *Server) moment(ctx context.Context, text, field string) (moment, error)
 			return m, refuse(errRequest, field, "%s", "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z, or a position from an answer of this server")
 		case at.After(m.at.Std()):
 			return m, domain.Refuse(domain.ErrInvalid, field, "lies in the future")
-		case at.Year() < 1970:
+		case at.UTC().Year() < 1970:
 			return m, domain.Refuse(domain.ErrInvalid, field, "lies before everything; the first year is 1970")
 		default:
 			m.at, byTime = events.TimeOf(at), true
 		}
 	}
-	waiting, cancel := context.WithTimeout(ctx, aheadWait)
-	defer cancel()
-	if err := s.cfg.WaitForAudit(waiting, m.position); err != nil {
+	if err := s.caughtUp(ctx, m.position); err != nil {
 		return m, err
 	}
-	if !s.cfg.Verifier.Reached(waiting, m.position) {
-		// It tells whose digests are.
-		return m, fmt.Errorf("%w: this server's verifier lags behind", events.ErrUnavailable)
+	if byTime {
+		if m.position, err = s.cfg.Audit.At(ctx, m.at); err != nil {
+			return m, err
+		}
 	}
-	switch {
-	case byPosition:
-		m.at, err = s.cfg.Audit.Clock(ctx, m.position)
-	case byTime:
-		m.position, err = s.cfg.Audit.At(ctx, m.at)
+	// What was appended as one happened at once: there was nothing in between.
+	if m.position, err = s.cfg.Audit.Whole(ctx, m.position); err != nil {
+		return m, err
 	}
+	if err := s.caughtUp(ctx, m.position); err != nil || !byPosition {
+		return m, err
+	}
+	m.at, err = s.cfg.Audit.Clock(ctx, m.position)
 	return m, err
+}
+
+// caughtUp waits until this server has applied a position wherever the past is read.
+func (s *Server) caughtUp(ctx context.Context, pos events.Position) error {
+	waiting, cancel := context.WithTimeout(ctx, aheadWait)
+	defer cancel()
+	if err := s.cfg.WaitForAudit(waiting, pos); err != nil {
+		return err
+	}
+	if !s.cfg.Verifier.Reached(waiting, pos) {
+		// It tells whose digests are.
+		return fmt.Errorf("%w: this server's verifier lags behind", events.ErrUnavailable)
+	}
+	return nil
 }
 
 // pastQuestion reads what is asked about the past.
@@ -211,7 +226,6 @@ func (s *Server) keyThen(ctx context.Context, c *call, now catalog.Key) (reply, 
 	if err != nil {
 		return reply{}, err
 	}
-	s.access(c, access.AuditRead, now.Org, "key-as-of")
 	shown := s.showThen(ctx, c.principal, then, config, used)
 	at := s.showMoment(m)
 	shown.AsOf = &at

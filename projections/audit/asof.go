@@ -110,6 +110,20 @@ func (l *Log) Clock(ctx context.Context, pos events.Position) (events.Time, erro
 	return t, nil
 }
 
+// Whole returns the position of the last of the events that were appended as one
+// with that at a position; of what was appended alone that is its own.
+func (l *Log) Whole(ctx context.Context, pos events.Position) (events.Position, error) {
+	e, found, err := l.Event(ctx, pos)
+	if err != nil || !found {
+		return pos, err
+	}
+	meta, _, err := e.Decode()
+	if err != nil {
+		return pos, fmt.Errorf("audit: %w", err)
+	}
+	return pos + events.Position(meta.BatchSize-meta.BatchIndex), nil
+}
+
 // Event returns the event at a position, and whether there is one.
 func (l *Log) Event(ctx context.Context, pos events.Position) (Event, bool, error) {
 	found, err := sqlview.All(ctx, l.db, scan, columns+`WHERE position = ?`, int64(pos))
