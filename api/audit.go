@@ -106,7 +106,8 @@ func (s *Server) changeFilter(ctx context.Context, c *call, org events.OrgID) (f
 		return f, refuse(errRequest, "all", "is asked of the organization _system, with a key of the installation that is not limited to workspaces")
 	}
 	if !c.principal.Scope.AllWorkspaces {
-		f.Within = c.principal.Scope.Workspaces
+		// Not nil: who sees no workspace sees nothing.
+		f.Within = append([]events.WorkspaceID{}, c.principal.Scope.Workspaces...)
 	}
 	if err := s.eventFilter(ctx, c, &f); err != nil {
 		return f, err
@@ -197,7 +198,8 @@ func (c *call) time(name string) (events.Time, error) {
 		return 0, nil
 	}
 	at, err := time.Parse(time.RFC3339, text)
-	if err != nil || at.Year() < 1970 || at.Year() > 9999 {
+	// Its year in UTC is what is written of it.
+	if year := at.UTC().Year(); err != nil || year < 1970 || year > 9999 {
 		return 0, refuse(errRequest, name, "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z")
 	}
 	return events.TimeOf(at), nil
@@ -217,7 +219,13 @@ func (s *Server) keyHistory(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	s.settleAudit(ctx)
-	rows, next, err := s.cfg.Audit.History(ctx, events.KeySubject(k.Org, k.ID), audit.Page{Cursor: c.query("cursor"), Limit: limit})
+	page := audit.Page{Cursor: c.query("cursor"), Limit: limit}
+	if within := c.principal.Scope; !within.AllWorkspaces {
+		// What was before the key came into their workspaces is not theirs to see.
+		rows, next, err := s.cfg.Audit.Events(ctx, audit.Filter{Org: k.Org, Key: k.ID, Within: append([]events.WorkspaceID{}, within.Workspaces...), Page: page})
+		return reply{body: list(rows, next, s.changes(ctx, c.principal, raw).show)}, err
+	}
+	rows, next, err := s.cfg.Audit.History(ctx, events.KeySubject(k.Org, k.ID), page)
 	return reply{body: list(rows, next, s.changes(ctx, c.principal, raw).show)}, err
 }
 

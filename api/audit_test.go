@@ -148,6 +148,8 @@ func TestChangesAreFiltered(t *testing.T) {
 		"cursor=nonsense": "",
 		"reason=x":        "no such parameter",
 		"limit=201":       "1 to 200",
+		"from=" + url.QueryEscape("9999-12-31T23:59:59-23:59"): "RFC 3339",
+		"to=" + url.QueryEscape("1970-01-01T00:00:00+23:59"):   "RFC 3339",
 	} {
 		if p := problem(t, s.Must(400, s.Owner, "GET", auditEvents+"?"+query, "")); !strings.Contains(p.Detail, detail) {
 			t.Errorf("%s: %s", query, p.Detail)
@@ -195,6 +197,31 @@ func TestAuditLogHasWalls(t *testing.T) {
 	s.Must(200, s.Owner, "DELETE", "/v1/organizations/acme", "")
 	if got := kinds(t, s.Must(200, s.Owner, "GET", auditEvents+"?type=organization.deleted", "")); !slices.Equal(got, []string{"organization.deleted"}) {
 		t.Errorf("after the end: %v", got)
+	}
+}
+
+// A key that came into a workspace brings along what happened there and since, and not
+// what was before, in its history as in the list of events.
+func TestHistoryHasWalls(t *testing.T) {
+	s := apitest.Start(t)
+	furnish(s, "acme")
+	made := as[wire.Created](t, s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys",
+		`{"permissions":["interview:read"],"scope":{"workspaces":["support"]},"reason":"known to support alone"}`))
+	path := "/v1/organizations/acme/keys/" + made.Key.ID
+	s.Must(200, s.Owner, "PATCH", path, `{"scope":{"workspaces":["hiring"]}}`)
+	s.Must(200, s.Owner, "PATCH", path, `{"status":"INACTIVE"}`)
+	s.Must(200, s.Owner, "POST", path+"/revoke", `{"reason":"over"}`)
+	confined := managementKey(t, s, "acme", "auditor", `{"workspaces":["hiring"]}`)
+	if got := kinds(t, s.Must(200, s.Owner, "GET", path+"/history", "")); len(got) != 4 {
+		t.Errorf("all of it: %v", got)
+	}
+	a := s.Must(200, confined, "GET", path+"/history?raw=true", "")
+	if got := kinds(t, a); !slices.Equal(got, []string{"key.revoked", "key.disabled"}) || strings.Contains(a.Body, "support") {
+		t.Errorf("within a workspace: %v", got)
+	}
+	page := as[wire.List[wire.Change]](t, s.Must(200, confined, "GET", path+"/history?limit=1", ""))
+	if got := kinds(t, s.Must(200, confined, "GET", path+"/history?limit=1&cursor="+page.NextCursor, "")); !slices.Equal(got, []string{"key.disabled"}) {
+		t.Errorf("the second page: %v", got)
 	}
 }
 

@@ -36,7 +36,7 @@ func (s *Server) exportEndpoint() endpoint {
 			{name: "format", description: "jsonl or csv; jsonl unless given.", of: "", example: formatLines},
 			{name: "from", description: "Changes stored at this time or later; an RFC 3339 time.", of: "", example: "2026-10-01T00:00:00Z"},
 			{name: "to", description: "Changes stored before this time.", of: "", example: "2026-11-01T00:00:00Z"},
-			{name: "after", description: "Changes after this position, to go on with an earlier export.", of: ""},
+			{name: "after", description: "Changes after this position, to go on with an earlier export; 0 is the beginning.", of: ""},
 			{name: "all", description: "true for those of every organization; of _system alone.", of: false},
 		},
 		answers: wire.ExportedEvent{}, only: []string{linesType, "text/csv"}, status: 200, codes: []string{"invalid_position", "invalid_value"},
@@ -95,7 +95,7 @@ func (s *Server) exported(ctx context.Context, c *call) (f audit.Filter, err err
 	if err := s.wasOrganization(ctx, f.Org); err != nil {
 		return f, err
 	}
-	if text := c.query("after"); text != "" {
+	if text := c.query("after"); text != "" && text != "0" {
 		if f.After, err = s.cfg.Positions.Parse(events.StreamLedger, text); err != nil {
 			return f, refuse(err, "after", "%s", plainDetail(err, kindOf(err)))
 		}

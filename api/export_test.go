@@ -73,6 +73,9 @@ func TestExport(t *testing.T) {
 		}
 	}
 
+	if all := exportedLines(t, s.Must(200, s.Owner, "GET", exportPath+"?after=0", "").Body); len(all) != len(lines) {
+		t.Errorf("after the beginning there are %d lines", len(all))
+	}
 	rest := exportedLines(t, s.Must(200, s.Owner, "GET", exportPath+"?after="+lines[4].Position, "").Body)
 	if len(rest) != 2 || rest[0].Position != lines[5].Position {
 		t.Errorf("after the fifth: %+v", rest)
