@@ -44,6 +44,9 @@ const (
 	// MaxStrangersOfKind those of strangers: nobody takes another's room.
 	MaxOfKind          = 200
 	MaxStrangersOfKind = 30
+	// MaxOfOrg bounds the rows of an organization's known actors, of all kinds: some
+	// of that room is left for the others'.
+	MaxOfOrg = (MaxRows - MaxStrangers) / 2
 	// MaxHeld bounds the rows of minutes that are over and not stored: some
 	// 10 MB. When it is reached the minute goes on until there is room.
 	MaxHeld = 10_000
@@ -138,7 +141,8 @@ type Gatherer struct {
 	lanes  map[laneName]*lane
 	known  int // rows of known actors, and of strangers
 	alien  int
-	over   []*row // of minutes that are over
+	ofOrg  map[events.OrgID]int // rows of known actors of each
+	over   []*row               // of minutes that are over
 	stats  Stats
 
 	// The flushing goroutine's own.
@@ -215,7 +219,7 @@ func New(c Config) (*Gatherer, error) {
 		return nil, fmt.Errorf("access: draw the run's id: %w", err)
 	}
 	return &Gatherer{
-		cfg: c, log: c.Logger, boot: access.BootID(boot), rows: make(map[name]*row), lanes: make(map[laneName]*lane),
+		cfg: c, log: c.Logger, boot: access.BootID(boot), rows: make(map[name]*row), lanes: make(map[laneName]*lane), ofOrg: make(map[events.OrgID]int),
 		stop: func() {},
 	}, nil
 }
@@ -254,7 +258,7 @@ func (g *Gatherer) begin(n name) *row {
 		in = &lane{}
 		g.lanes[laneName{n.kind, n.org, stranger}] = in
 	}
-	if in.rows >= max(1, most>>in.strain) || *all >= room {
+	if in.rows >= max(1, most>>in.strain) || *all >= room || !stranger && g.ofOrg[n.org] >= MaxOfOrg {
 		g.stats.Others++
 		in.full = true
 		n = name{kind: n.kind, org: n.org, what: access.Others}
@@ -264,6 +268,9 @@ func (g *Gatherer) begin(n name) *row {
 	} else {
 		in.rows++
 		*all++
+		if !stranger {
+			g.ofOrg[n.org]++
+		}
 		n.what, n.code, n.source = strings.Clone(n.what), strings.Clone(n.code), strings.Clone(n.source)
 	}
 	r := &row{name: n, minute: g.minute, in: in}
@@ -289,6 +296,7 @@ func (g *Gatherer) turn(at events.Time) {
 	}
 	g.minute, g.known, g.alien = minute, 0, 0
 	clear(g.rows)
+	clear(g.ofOrg)
 	for name, l := range g.lanes {
 		switch {
 		case l.full:

@@ -284,6 +284,27 @@ func TestRoomForEverybody(t *testing.T) {
 	}
 }
 
+// Whatever one organization's own actors do, of every kind, leaves the others' apart.
+func TestRoomOfOneOrganization(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &broker{}
+		g := gatherer(t, b, nil)
+		for i := range 500 {
+			for _, kind := range access.Kinds() {
+				g.Add(Entry{Kind: kind, Org: "acme", Actor: actor(1), What: "x", Source: fmt.Sprint("2001:db8::", i)})
+			}
+		}
+		g.Add(Entry{Kind: access.AuditExported, Org: "globex", Actor: actor(2), What: "export"})
+		stop(t, g)
+		for _, r := range b.records {
+			if r.Org == "globex" && r.What == "export" && r.Actor == actor(2) {
+				return
+			}
+		}
+		t.Error("what another organization's actor did is not told apart")
+	})
+}
+
 // A broker that is away blocks nobody. What could not be stored is, when it is back,
 // also what it stored half of: once.
 func TestBrokerAway(t *testing.T) {
