@@ -228,6 +228,11 @@ func (s *Server) rows(ctx context.Context, a asking, page *sqlview.Page, begin f
 	}
 	head := func(h reports.Head) error { return begin(s.reportHead(a, h.Position, h.UsesPosition)) }
 	if page == nil {
+		leave, err := s.sent.sit(ctx, a.call.principal.Org, maxReportsOfOrg)
+		if err != nil {
+			return "", err
+		}
+		defer leave()
 		return "", s.cfg.Reports.Whole(ctx, a.question, head, func(r reports.Row) error { return each(cells(r)) })
 	}
 	found, err := s.cfg.Reports.Page(ctx, a.question, *page)

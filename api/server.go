@@ -34,6 +34,8 @@ type Server struct {
 	openers openers
 	// pasts holds a place for each list of the past that is being made.
 	pasts chan struct{}
+	// sent are the whole reports that are on their way.
+	sent *seats
 	// sheets are the parts of a report's page.
 	sheets *template.Template
 	// lastPosition is the last position that was written as a text.
@@ -48,7 +50,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.Streams = cfg.Streams.withDefaults()
 	s := &Server{
 		cfg: cfg, buffers: newBufferPool(2<<10, MaxVerifyBytes), batches: newBufferPool(32<<10, MaxVerifyBatchBytes),
-		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger),
+		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger), sent: newSeats(),
 	}
 	s.pasts = make(chan struct{}, maxPasts)
 	s.streaming, s.endStreams = context.WithCancelCause(context.Background())

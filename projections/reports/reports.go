@@ -22,7 +22,7 @@ var (
 
 // DefaultReaders is how many reports are read beside each other: each keeps a
 // snapshot, which the views' files grow around while it is read.
-const DefaultReaders = 4
+const DefaultReaders = 8
 
 // part is how many things are read at a time: enough to make little of what a
 // query costs, and a few MiB of keys with all that they may hold.

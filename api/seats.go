@@ -1,0 +1,60 @@
+package api
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+)
+
+const (
+	// maxReportsOfOrg is how many whole reports the keys of one organization are
+	// sent at a time. Each holds one of the few readers for as long as its client
+	// takes: nobody who is slow, or pretends to be, may hold all of them.
+	maxReportsOfOrg = 2
+
+	// seatWait is how long one more waits.
+	seatWait = 10 * time.Second
+)
+
+// seats are places that every organization has as many of, whoever else is there.
+type seats struct {
+	mu    sync.Mutex // guards all of the following
+	taken map[events.OrgID]int
+	// freed is closed when one gets free, and another takes its place.
+	freed chan struct{}
+}
+
+func newSeats() *seats { return &seats{taken: map[events.OrgID]int{}, freed: make(chan struct{})} }
+
+// sit waits for a place of an organization and returns what gives it back.
+func (s *seats) sit(ctx context.Context, org events.OrgID, most int) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, seatWait)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		if s.taken[org] < most {
+			s.taken[org]++
+			s.mu.Unlock()
+			return func() { s.leave(org) }, nil
+		}
+		freed := s.freed
+		s.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return nil, refuse(events.ErrUnavailable, "", "%d reports are being sent to keys of this organization, which is all that it may have at a time; try again", most)
+		}
+	}
+}
+
+func (s *seats) leave(org events.OrgID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken[org]--; s.taken[org] == 0 {
+		delete(s.taken, org)
+	}
+	close(s.freed)
+	s.freed = make(chan struct{})
+}
