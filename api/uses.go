@@ -57,7 +57,7 @@ func (s *Server) usesEndpoints() []endpoint {
 		},
 		{
 			method: "GET", path: base + "/findings", id: "list-uses-findings", tag: tag, summary: "List what is missing in the record of uses",
-			description: "Verifiers number the uses of every organization, and mark the beginning and the end of every run. Numbers that are missing, and runs without an end, are listed here with how many uses may be missing at most: none is lost unseen. Under _system are those of all organizations.",
+			description: "Verifiers number the uses of every organization, and mark the beginning and the end of every run. Numbers that are missing, and runs without an end, are listed here with how many uses may be missing at most: none is lost unseen. What a run lost tells nobody whose it was, so runs without an end are listed for every organization that their verifier ever recorded a use of. Under _system are those of all organizations.",
 			who:         whole, query: pageParameters(), answers: wire.List[wire.UsesFinding]{}, status: 200, codes: []string{"invalid_cursor"},
 			handle: s.listUsesFindings, reads: access.AuditRead,
 		},

@@ -116,6 +116,12 @@ type bootName struct {
 	boot     uses.BootID
 }
 
+// servedName is a verifier and an organization that it recorded uses of.
+type servedName struct {
+	verifier events.VerifierID
+	org      events.OrgID
+}
+
 type seriesName struct {
 	bootName
 	org events.OrgID
@@ -263,7 +269,7 @@ func (c *changes) write(tx *sqlview.Tx, m *known) error {
 		}
 	}
 	for _, write := range []func(*sqlview.Tx, *known) error{
-		c.writeOrgs, c.writeKeys, c.writeSources, c.writePermissions, c.writeRefusals, c.writeDenials, c.writeFindings, c.writeBoots, c.writeBlocks,
+		c.writeOrgs, c.writeKeys, c.writeSources, c.writePermissions, c.writeRefusals, c.writeDenials, c.writeFindings, c.writeBoots, c.writeServed, c.writeBlocks,
 	} {
 		if err := write(tx, m); err != nil {
 			return err
@@ -296,6 +302,20 @@ func (c *changes) writeBoots(tx *sqlview.Tx, m *known) error {
 		if err := c.writeBoot(tx, name, place); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (c *changes) writeServed(tx *sqlview.Tx, m *known) error {
+	for of := range c.series {
+		name := servedName{of.verifier, of.org}
+		if _, ok := m.served[name]; ok || of.org == events.System {
+			continue
+		}
+		if _, err := tx.Exec(`INSERT INTO served VALUES (?, ?) ON CONFLICT DO NOTHING`, string(name.org), string(name.verifier)); err != nil {
+			return err
+		}
+		m.served[name] = struct{}{}
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type known struct {
 	// all boots.
 	orgs   map[events.OrgID]int64
 	places map[bootName]events.Position
+	// served are those of the table that were met since the file was opened.
+	served map[servedName]struct{}
 	// names are those of queries that were met.
 	names map[string][]string
 }
@@ -51,7 +53,7 @@ func (k *keyMemory) size() int { return 1 + len(k.sources) + len(k.permissions) 
 func newKnown() *known {
 	return &known{
 		keys: make(map[keyName]*keyMemory), orgs: make(map[events.OrgID]int64),
-		places: make(map[bootName]events.Position), names: make(map[string][]string),
+		places: make(map[bootName]events.Position), served: make(map[servedName]struct{}), names: make(map[string][]string),
 	}
 }
 

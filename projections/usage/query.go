@@ -122,8 +122,10 @@ func (v *View) Unended(ctx context.Context) ([]uses.Finding, error) {
 
 // FindingFilter says which findings are wanted.
 type FindingFilter struct {
-	// Org wants those that concern an organization: its own, and boots that ended
-	// without a mark, or run, and have uses of it. All are wanted unless it is set.
+	// Org wants those that may concern an organization: its own, positions that were
+	// missing, and what is missing, or has no end, of verifiers that ever recorded a
+	// use of it, since what a boot lost tells nobody whose it was. All are wanted
+	// unless it is set.
 	Org events.OrgID
 	sqlview.Page
 }
@@ -155,11 +157,11 @@ func (v *View) Incomplete(ctx context.Context, f FindingFilter) ([]Finding, stri
 		return f, err
 	}, `SELECT position, n, kind, verifier, boot, org, first, last, count, from_at, to_at, 0,
 			kind = 'gap' AND last <= ifnull((SELECT through FROM dropped WHERE org = ''), 0) FROM findings
-			WHERE (org = ?1 OR ?1 = '') AND (position, n) > (?2, ?3)
+			WHERE (position, n) > (?2, ?3) AND (?1 IN ('', org) OR org = '_system' AND (kind = 'gap' OR
+				kind IN ('total', 'unmarked') AND verifier IN (SELECT verifier FROM served WHERE org = ?1)))
 		UNION ALL SELECT b.place, 0, 'unended', b.verifier, b.boot, '_system', 0, 0, b.bound, b.began, b.seen, u.superseded, 0
 			FROM boots AS b JOIN unended AS u USING (verifier, boot)
-			WHERE b.place > ?2 AND (?1 IN ('', '_system') OR EXISTS (
-				SELECT 1 FROM series AS s WHERE s.verifier = b.verifier AND s.boot = b.boot AND s.org = ?1))
+			WHERE b.place > ?2 AND (?1 IN ('', '_system') OR b.verifier IN (SELECT verifier FROM served WHERE org = ?1))
 		ORDER BY 1, 2 LIMIT ?4`, string(f.Org), int64(after.position), int64(after.n), f.Rows()+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("usage: findings: %w", err)

@@ -72,7 +72,7 @@ import (
 const Name = "usage"
 
 // projection is raised whenever the same blocks come to mean other rows.
-const projection = 4
+const projection = 5
 
 // FindingGap is a kind of finding of this view's own: the positions First to
 // Last of the stream were not there to be read, because they expired before, or
@@ -268,6 +268,13 @@ CREATE TABLE series (
 	PRIMARY KEY (verifier, boot, org)
 ) STRICT, WITHOUT ROWID;
 
+-- Of which organizations verifiers ever recorded uses.
+CREATE TABLE served (
+	org      TEXT NOT NULL,
+	verifier TEXT NOT NULL,
+	PRIMARY KEY (org, verifier)
+) STRICT, WITHOUT ROWID;
+
 CREATE UNIQUE INDEX boots_place ON boots (place);
 
 CREATE TABLE numbers (
@@ -412,6 +419,7 @@ func (v *View) Digest(ctx context.Context) (events.Position, [sha256.Size]byte, 
 		`SELECT * FROM findings ORDER BY position, n`,
 		`SELECT * FROM boots ORDER BY verifier, boot`,
 		`SELECT * FROM series ORDER BY verifier, boot, org`,
+		`SELECT * FROM served ORDER BY org, verifier`,
 		`SELECT * FROM numbers`,
 		`SELECT * FROM dropped ORDER BY org`,
 		`SELECT * FROM beginning`,
