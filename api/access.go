@@ -146,7 +146,7 @@ func (s *Server) accessEndpoint() endpoint {
 			{name: "to", description: "Only minutes that begin before then.", of: time.Time{}, example: "2026-11-22T00:00:00Z"},
 			{name: "all", description: "true lists those of all organizations.", of: false},
 		}, pageParameters()...),
-		answers: wire.List[wire.Access]{}, status: 200, codes: []string{"invalid_cursor"}, handle: s.listAccess, reads: access.AuditRead,
+		answers: wire.List[wire.Access]{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, handle: s.listAccess, reads: access.AuditRead,
 	}
 }
 
