@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -142,20 +144,24 @@ func changeGrid(changes []wire.Change, orgs bool) grid {
 	return g
 }
 
+// movedAtMost is how many fields one cell tells of: a catalog may change a
+// thousand permissions at once.
+const movedAtMost = 8
+
 // movedText says from what to what in one cell. What has just begun came from
-// nothing, and the headline says what it is.
+// nothing, and so does what is only told: there the headline says what it is.
 func movedText(c wire.Change) string {
-	text := ""
+	moves := strings.HasSuffix(c.Type, "_changed") || c.Type == "catalog.replaced" && c.Revision > 1
+	var moved []string
 	for _, f := range c.Changes {
-		if f.Before == nil {
-			continue
+		if f.Before != nil || moves {
+			moved = append(moved, fieldText(f.Field)+" "+valueText(f.Field, f.Before)+" → "+valueText(f.Field, f.After))
 		}
-		if text != "" {
-			text += "; "
-		}
-		text += fieldText(f.Field) + " " + valueText(f.Field, f.Before) + " → " + valueText(f.Field, f.After)
 	}
-	return text
+	if more := len(moved) - movedAtMost; more > 0 {
+		moved = append(moved[:movedAtMost], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(moved, "; ")
 }
 
 // followChanges prints what there is, the newest last, and then what comes.

@@ -204,6 +204,9 @@ func valueText(field string, v any) string {
 		case "scope":
 			return scopeText(scopeIn(v))
 		}
+		if access, ok := v["access"].(string); ok && strings.HasPrefix(field, "permissions.") {
+			return strings.Join(append([]string{access}, stringsIn(v["routes"])...), ", ")
+		}
 		b, err := json.Marshal(v, json.Deterministic(true))
 		if err != nil {
 			return fmt.Sprint(v)

@@ -208,6 +208,8 @@ func asked(cmd *cobra.Command, field string) string {
 		names = []string{"workspaces"}
 	case "as_of":
 		names = []string{"at"}
+	case "q":
+		names = []string{"search"}
 	}
 	for _, name := range names {
 		name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))

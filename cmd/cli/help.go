@@ -78,6 +78,9 @@ func writeUsage(w io.Writer, cmd *cobra.Command) error {
 		case f.Name == "output" && formatsOf(cmd) != idFormats:
 			own := *f
 			own.Usage = "`format` of the answer: " + formatsOf(cmd)
+			if _, export := cmd.Annotations[showsExport]; export {
+				own.DefValue = formatLines
+			}
 			f = &own
 		}
 		if _, ok := f.Annotations[generalFlag]; ok || inherited.Lookup(f.Name) != nil {
