@@ -222,12 +222,13 @@ func (s *Server) keyThen(ctx context.Context, c *call, now catalog.Key) (reply, 
 	case !c.principal.Covers(then.key.Scope):
 		return reply{}, missing("key")
 	}
-	used, err := s.lastUsedThen(ctx, now, m.at)
+	used, since, err := s.lastUsedThen(ctx, now, m.at)
 	if err != nil {
 		return reply{}, err
 	}
 	shown := s.showThen(ctx, c.principal, then, config, used)
 	at := s.showMoment(m)
+	at.UsesKeptSince = instant(since)
 	shown.AsOf = &at
 	changes := s.changes(ctx, c.principal, false)
 	if shown.MadeSoBy, err = s.madeSoBy(ctx, changes, then.trace.MadeBy()); err != nil {
@@ -273,17 +274,23 @@ func (s *Server) showThen(ctx context.Context, p commands.Principal, then *pastK
 }
 
 // lastUsedThen is when a key was last used up to an instant. That is looked up
-// among its single uses if it was used since; 0 also when those are not kept any
-// more.
-func (s *Server) lastUsedThen(ctx context.Context, now catalog.Key, at events.Time) (events.Time, error) {
+// among its single uses if it was used since. Where none is found it is 0, and since
+// is when those that are kept begin: 0 if there never were others.
+func (s *Server) lastUsedThen(ctx context.Context, now catalog.Key, at events.Time) (used, since events.Time, err error) {
 	if now.LastUsedAt <= at {
-		return now.LastUsedAt, nil
+		return now.LastUsedAt, 0, nil
 	}
 	found, _, err := s.cfg.Usage.Uses(ctx, usage.Filter{Org: now.Org, Key: now.ID, To: at + 1, Code: events.CodeValid, Page: sqlview.Page{Limit: 1}})
-	if err != nil || len(found) == 0 {
-		return 0, err
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case len(found) > 0:
+		return found[0].At, 0, nil
 	}
-	return found[0].At, nil
+	if since, err = s.cfg.Usage.DroppedBefore(ctx, now.Org); since <= now.CreatedAt {
+		since = 0
+	}
+	return 0, since, err
 }
 
 // madeSoBy shows the event at a position, nil for none. Who is limited to

@@ -7,10 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyledger/keyledger/api"
 	"github.com/keyledger/keyledger/api/apitest"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/memory"
+	"github.com/keyledger/keyledger/projections/usage"
 )
 
 const acmeKeys = "/v1/organizations/acme/keys"
@@ -302,4 +304,37 @@ func TestTextsOfThePast(t *testing.T) {
 	check(member, "(sealed)", "(sealed)")
 	erase(t, s)
 	check(auditor, "(erased)", "(erased)")
+}
+
+// That a key was not used is not said where nothing is known of it any more.
+func TestLastUseOfThePastIsNotKeptForEver(t *testing.T) {
+	var view *usage.View
+	s := apitest.Start(t, func(c *api.Config) { view = c.Usage })
+	furnish(s, "acme")
+	made := as[wire.Created](t, s.Must(201, s.Owner, "POST", acmeKeys, `{"permissions":["interview:read"],"scope":{"all_workspaces":true}}`))
+	path := acmeKeys + "/" + made.Key.ID
+	uses := func(n int) []wire.Use {
+		used(t, s, made.Secret, "interview:read", "hiring", n)
+		return awaited(t, n, func() (wire.KeptList[wire.Use], error) {
+			return as[wire.KeptList[wire.Use]](t, s.Must(200, s.Owner, "GET", path+"/uses", "")), nil
+		})
+	}
+	first := uses(1)[0].At
+	between := time.Now().Add(50 * time.Millisecond)
+	time.Sleep(100 * time.Millisecond)
+	uses(2)
+	then := func() *wire.Key {
+		k := as[wire.Key](t, s.Must(200, s.Owner, "GET", asOf(path, "as_of", between.Format(time.RFC3339Nano)), ""))
+		return &k
+	}
+	if k := then(); k.LastUsedAt == nil || !k.LastUsedAt.Equal(first) || k.AsOf.UsesKeptSince != nil {
+		t.Errorf("it was used at %v, %v", k.LastUsedAt, k.AsOf)
+	}
+	dropped := events.TimeOf(between)
+	if err := view.Drop(t.Context(), usage.Dropped{Orgs: map[events.OrgID]usage.DroppedUses{"acme": {Before: dropped, Through: 1 << 40}}}); err != nil {
+		t.Fatal(err)
+	}
+	if k := then(); k.LastUsedAt != nil || k.AsOf.UsesKeptSince == nil || !k.AsOf.UsesKeptSince.Equal(dropped.Std()) {
+		t.Errorf("after the uses were dropped it was used at %v, %+v", k.LastUsedAt, k.AsOf)
+	}
 }

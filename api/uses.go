@@ -47,7 +47,7 @@ func (s *Server) usesEndpoints() []endpoint {
 		},
 		{
 			method: "GET", path: base + "/counts", id: "count-uses", tag: tag, summary: "Count uses by minute, hour or day",
-			description: "By verdict, the oldest unit first; units without uses are left out, and one that from lies in is counted as a whole. Hours and days are kept for ever.",
+			description: "By verdict, the oldest unit first; units without uses are left out, and one that from or to lies in is counted as a whole. Hours and days are kept for ever.",
 			who:         whole + " With key, within the key's own scope.",
 			query: append([]parameter{
 				{name: "unit", description: "minute, hour or day; hour unless given. The minutes of one key are counted over 24 hours at most, and need from.", of: "", example: "hour"},

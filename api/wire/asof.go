@@ -6,6 +6,8 @@ import "time"
 type Moment struct {
 	Position string    `json:"position" doc:"Every event up to there counts, and none after it."`
 	Time     time.Time `json:"time" doc:"The time that expiry is judged at: the one that was asked for, or when the last change up to the position was stored."`
+
+	UsesKeptSince *time.Time `json:"uses_kept_since,omitempty" doc:"Of a key: last_used_at is null because single uses of before are not kept any more, and not because there was none."`
 }
 
 // PastVerdict is what a question would have been answered with.
