@@ -45,6 +45,9 @@ type Config struct {
 	AccessLog *access.View
 	// Usage is the view of uses. It must be able to read single blocks.
 	Usage *usage.View
+	// UsesRead tells how many percent of the uses that were there when this server
+	// started its view of them has read. Without it they are taken as read.
+	UsesRead func(context.Context) (uint64, error)
 	// Last returns the ledger's last position: what tells a position that does
 	// not exist from one that this server has not reached.
 	Last func(context.Context) (events.Position, error)

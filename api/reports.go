@@ -79,6 +79,11 @@ func (s *Server) report(ctx context.Context, c *call) (reply, error) {
 	if err := s.wasOrganization(ctx, a.question.Org); err != nil {
 		return reply{}, err
 	}
+	if name := a.question.Report; name != reports.Changes && name != reports.ManagementChanges {
+		if err := s.usesRead(ctx); err != nil {
+			return reply{}, err
+		}
+	}
 	switch a.format {
 	case formatCSV:
 		return reply{flow: &flowing{contentType: csvType, filename: a.filename(), send: func(ctx context.Context, f *flow) error {

@@ -103,6 +103,19 @@ func (s *Server) seenKey(ctx context.Context, c *call, org events.OrgID, text st
 	return id, err
 }
 
+// usesRead refuses to tell of uses while a view that is made anew has not read them
+// all: what is not read yet would look as if it never was.
+func (s *Server) usesRead(ctx context.Context) error {
+	if s.cfg.UsesRead == nil {
+		return nil
+	}
+	percent, err := s.cfg.UsesRead(ctx)
+	if err == nil && percent < 100 {
+		err = refuse(events.ErrUnavailable, "", "the record of uses is being read again after a start, %d %% done; try again", percent)
+	}
+	return err
+}
+
 func (s *Server) listKeyUses(ctx context.Context, c *call) (reply, error) {
 	k, err := s.seen(ctx, c)
 	if err != nil {
@@ -154,6 +167,9 @@ func (s *Server) seesKeys(ctx context.Context, c *call, org events.OrgID, keys [
 }
 
 func (s *Server) answerUses(ctx context.Context, c *call, f usage.Filter) (reply, error) {
+	if err := s.usesRead(ctx); err != nil {
+		return reply{}, err
+	}
 	read := s.cfg.Usage.Uses
 	if c.query("order") == storedOrder {
 		read = s.cfg.Usage.Stored
@@ -279,6 +295,9 @@ func (s *Server) countUses(ctx context.Context, c *call) (reply, error) {
 	case !c.principal.Scope.AllWorkspaces:
 		return reply{}, domain.Refuse(domain.ErrForbidden, "key", "this counts the uses of the whole organization, and the key's scope is limited to workspaces; ask for one key")
 	}
+	if err := s.usesRead(ctx); err != nil {
+		return reply{}, err
+	}
 	rows, next, err := s.cfg.Usage.Counts(ctx, f)
 	if err != nil {
 		return reply{}, err
@@ -308,10 +327,13 @@ func (s *Server) listKeySources(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if err := s.usesRead(ctx); err != nil {
+		return reply{}, err
+	}
 	rows, err := s.cfg.Usage.Sources(ctx, k.Org, k.ID)
 	return reply{body: list(rows, "", func(u usage.Source) wire.KeySource {
 		return wire.KeySource{
-			Kind: string(u.Kind), Source: s.useText(ctx, c.principal, k.Org, u.Source), FirstAt: u.FirstAt.Std(), LastAt: u.LastAt.Std(),
+			Kind: string(u.Kind), Source: s.useText(ctx, c.principal, k.Org, u.Source), FirstAt: u.FirstAt.Std(), LastAt: max(u.FirstAt, u.LastAt).Std(),
 			FirstVerifier: string(u.FirstVerifier), FirstCode: u.FirstCode.String(),
 		}
 	})}, err
@@ -334,6 +356,9 @@ func (s *Server) listUsesFindings(ctx context.Context, c *call) (reply, error) {
 	}
 	f.Cursor = c.query("cursor")
 	if f.Limit, err = c.limit(); err != nil {
+		return reply{}, err
+	}
+	if err := s.usesRead(ctx); err != nil {
 		return reply{}, err
 	}
 	rows, next, err := s.cfg.Usage.Incomplete(ctx, f)

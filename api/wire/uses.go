@@ -34,7 +34,7 @@ type KeySource struct {
 	Kind          string    `json:"kind" doc:"client_ip where addresses are recorded, else user_agent." example:"client_ip"`
 	Source        string    `json:"source" example:"203.0.113.7"`
 	FirstAt       time.Time `json:"first_at" doc:"Of the first use from there."`
-	LastAt        time.Time `json:"last_at" doc:"The minute of the last one."`
+	LastAt        time.Time `json:"last_at" doc:"The minute of the last one, first_at where that is later."`
 	FirstVerifier string    `json:"first_verifier" doc:"Who gave the verdict on the first use." example:"edge-1"`
 	FirstCode     string    `json:"first_code" doc:"The verdict on it." example:"VALID"`
 }

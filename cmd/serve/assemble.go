@@ -192,7 +192,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 	p.front, err = api.New(api.Config{
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
-		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last, Reports: p.reports, Usage: p.usage,
+		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last, Reports: p.reports, Usage: p.usage, UsesRead: p.uses.read,
 		Accesses: p.access.gatherer, AccessLog: p.access.view,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,

@@ -24,6 +24,10 @@ type usesRunner struct {
 	told <-chan struct{}
 	log  *slog.Logger
 	err  atomic.Pointer[error]
+	// goal is how far the stream went at the start, once that is known, and whole
+	// that the view has come there.
+	goal  atomic.Pointer[events.Position]
+	whole atomic.Bool
 }
 
 // run follows until the context ends. A view that cannot go on stops, says so,
@@ -37,13 +41,64 @@ func (r *usesRunner) run(ctx context.Context) {
 		}
 	}
 	if err == nil {
-		err = r.ledger.FollowUses(ctx, after, func(blocks []events.UsesMessage) error { return r.view.Apply(ctx, blocks) })
+		err = r.begin(ctx, after)
+	}
+	if err == nil {
+		err = r.ledger.FollowUses(ctx, after, func(blocks []events.UsesMessage) error {
+			if err := r.view.Apply(ctx, blocks); err != nil {
+				return err
+			}
+			_, err := r.read(ctx)
+			return err
+		})
 	}
 	if err == nil || ctx.Err() != nil && !errors.Is(err, events.ErrCorrupt) {
 		return
 	}
 	r.err.Store(&err)
 	r.log.Error("view stopped", "view", r.view.Name(), "error", err)
+}
+
+// begin learns how far the stream goes.
+func (r *usesRunner) begin(ctx context.Context, after events.Position) error {
+	for {
+		last, err := r.ledger.LastUses(ctx)
+		if err == nil {
+			r.goal.Store(&last)
+			r.log.Info("replay begins", "view", r.view.Name(), "after", uint64(after), "goal", uint64(last))
+			return nil
+		}
+		if errors.Is(err, events.ErrCorrupt) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// read tells how many percent of what was there at the start the view has read.
+func (r *usesRunner) read(ctx context.Context) (uint64, error) {
+	if r.whole.Load() {
+		return 100, nil
+	}
+	goal := r.goal.Load()
+	if goal == nil {
+		return 0, nil
+	}
+	pos, err := r.view.Position(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if pos < *goal {
+		return uint64(pos) * 100 / uint64(*goal), nil
+	}
+	if r.whole.CompareAndSwap(false, true) {
+		r.log.Info("replay is over", "view", r.view.Name(), "applied", uint64(pos))
+	}
+	return 100, nil
 }
 
 // tellUnended says once, when the view has caught up, which of this server's
