@@ -294,8 +294,8 @@ func (s *Server) lastUsedThen(ctx context.Context, now catalog.Key, at events.Ti
 }
 
 // madeSoBy shows the event at a position, nil for none. Who is limited to
-// workspaces is told of what concerns the whole organization that it was, and not
-// what it said.
+// workspaces is told of what concerns others, or the whole organization, that it was
+// and not what it said.
 func (s *Server) madeSoBy(ctx context.Context, v *changes, pos events.Position) (*wire.Change, error) {
 	if pos == 0 {
 		return nil, nil
@@ -305,8 +305,9 @@ func (s *Server) madeSoBy(ctx context.Context, v *changes, pos events.Position) 
 		return nil, err
 	}
 	shown := v.show(e)
-	ofOneKey := (e.Subject.Aggregate == events.AggregateKey || e.Subject.Aggregate == events.AggregateRevoked) && e.Subject.ID != events.RevokedAll
-	if !v.principal.Scope.AllWorkspaces && !ofOneKey {
+	scope := v.principal.Scope
+	theirs := audit.Filter{Org: e.Subject.Org, Within: append([]events.WorkspaceID{}, scope.Workspaces...)}
+	if !scope.AllWorkspaces && !theirs.Wants(&e) {
 		shown = wire.Change{
 			Position: shown.Position, Type: shown.Type, Subject: shown.Subject, Organization: shown.Organization, Aggregate: shown.Aggregate, ID: shown.ID,
 			Revision: shown.Revision, ClaimedAt: shown.ClaimedAt, RecordedAt: shown.RecordedAt, StoredAt: shown.StoredAt, Changes: []wire.FieldChange{},

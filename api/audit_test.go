@@ -208,7 +208,7 @@ func TestHistoryHasWalls(t *testing.T) {
 	made := as[wire.Created](t, s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys",
 		`{"permissions":["interview:read"],"scope":{"workspaces":["support"]},"reason":"known to support alone"}`))
 	path := "/v1/organizations/acme/keys/" + made.Key.ID
-	s.Must(200, s.Owner, "PATCH", path, `{"scope":{"workspaces":["hiring"]}}`)
+	moved := as[wire.Key](t, s.Must(200, s.Owner, "PATCH", path, `{"scope":{"workspaces":["hiring"]},"reason":"support is done"}`)).Position
 	s.Must(200, s.Owner, "PATCH", path, `{"status":"INACTIVE"}`)
 	s.Must(200, s.Owner, "POST", path+"/revoke", `{"reason":"over"}`)
 	confined := managementKey(t, s, "acme", "auditor", `{"workspaces":["hiring"]}`)
@@ -218,6 +218,10 @@ func TestHistoryHasWalls(t *testing.T) {
 	a := s.Must(200, confined, "GET", path+"/history?raw=true", "")
 	if got := kinds(t, a); !slices.Equal(got, []string{"key.revoked", "key.disabled"}) || strings.Contains(a.Body, "support") {
 		t.Errorf("within a workspace: %v", got)
+	}
+	k := as[wire.Key](t, s.Must(200, confined, "GET", path+"?as_of="+moved, ""))
+	if k.MadeSoBy == nil || k.MadeSoBy.Position != moved || k.MadeSoBy.Reason != "" || len(k.MadeSoBy.Changes) != 0 {
+		t.Errorf("what moved it there is told as %+v", k.MadeSoBy)
 	}
 	page := as[wire.List[wire.Change]](t, s.Must(200, confined, "GET", path+"/history?limit=1", ""))
 	if got := kinds(t, s.Must(200, confined, "GET", path+"/history?limit=1&cursor="+page.NextCursor, "")); !slices.Equal(got, []string{"key.disabled"}) {
