@@ -335,6 +335,11 @@ func (s *Server) whoCould(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	// Each goes through the past of thousands of keys.
+	leave, err := s.looking.sit(ctx, c.principal.Org)
+	if err != nil {
+		return reply{}, err
+	}
+	defer leave()
 	select {
 	case s.pasts <- struct{}{}:
 		defer func() { <-s.pasts }()

@@ -233,7 +233,7 @@ func (s *Server) rows(ctx context.Context, a asking, page *sqlview.Page, begin f
 	}
 	head := func(h reports.Head) error { return begin(s.reportHead(a, h.Position, h.UsesPosition)) }
 	if page == nil {
-		leave, err := s.sent.sit(ctx, a.call.principal.Org, maxReportsOfOrg)
+		leave, err := s.sent.sit(ctx, a.call.principal.Org)
 		if err != nil {
 			return "", err
 		}

@@ -14,27 +14,37 @@ const (
 	// takes: nobody who is slow, or pretends to be, may hold all of them.
 	maxReportsOfOrg = 2
 
+	// maxPastsOfOrg is how many lists of who could do something are made at a time
+	// for the keys of one organization: fewer than there is room for.
+	maxPastsOfOrg = maxPasts - 1
+
 	// seatWait is how long one more waits.
 	seatWait = 10 * time.Second
 )
 
 // seats are places that every organization has as many of, whoever else is there.
 type seats struct {
+	most int
+	// what says what they are for, in a refusal.
+	what string
+
 	mu    sync.Mutex // guards all of the following
 	taken map[events.OrgID]int
 	// freed is closed when one gets free, and another takes its place.
 	freed chan struct{}
 }
 
-func newSeats() *seats { return &seats{taken: map[events.OrgID]int{}, freed: make(chan struct{})} }
+func newSeats(most int, what string) *seats {
+	return &seats{most: most, what: what, taken: map[events.OrgID]int{}, freed: make(chan struct{})}
+}
 
 // sit waits for a place of an organization and returns what gives it back.
-func (s *seats) sit(ctx context.Context, org events.OrgID, most int) (leave func(), err error) {
+func (s *seats) sit(ctx context.Context, org events.OrgID) (leave func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, seatWait)
 	defer cancel()
 	for {
 		s.mu.Lock()
-		if s.taken[org] < most {
+		if s.taken[org] < s.most {
 			s.taken[org]++
 			s.mu.Unlock()
 			return func() { s.leave(org) }, nil
@@ -44,7 +54,7 @@ func (s *seats) sit(ctx context.Context, org events.OrgID, most int) (leave func
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return nil, refuse(events.ErrUnavailable, "", "%d reports are being sent to keys of this organization, which is all that it may have at a time; try again", most)
+			return nil, refuse(events.ErrUnavailable, "", "%d %s for keys of this organization, which is all that it may have at a time; try again", s.most, s.what)
 		}
 	}
 }

@@ -11,10 +11,10 @@ import (
 
 // An organization that has all of its places waits for one of them, and for none of
 // the others'.
-func TestPlacesForReports(t *testing.T) {
+func TestPlacesOfOrganizations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSeats()
-		sit := func(org events.OrgID) (func(), error) { return s.sit(t.Context(), org, 2) }
+		s := newSeats(2, "lists are made")
+		sit := func(org events.OrgID) (func(), error) { return s.sit(t.Context(), org) }
 		first, err := sit("acme")
 		if err != nil {
 			t.Fatal(err)

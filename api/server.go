@@ -32,8 +32,10 @@ type Server struct {
 	endStreams context.CancelCauseFunc
 	// openers is what is known of opening sealed texts.
 	openers openers
-	// pasts holds a place for each list of the past that is being made.
-	pasts chan struct{}
+	// pasts holds a place for each list of the past that is being made, and looking
+	// one for each organization's keys that have one made.
+	pasts   chan struct{}
+	looking *seats
 	// sent are the whole reports that are on their way.
 	sent *seats
 	// sheets are the parts of a report's page.
@@ -50,7 +52,8 @@ func New(cfg Config) (*Server, error) {
 	cfg.Streams = cfg.Streams.withDefaults()
 	s := &Server{
 		cfg: cfg, buffers: newBufferPool(2<<10, MaxVerifyBytes), batches: newBufferPool(32<<10, MaxVerifyBatchBytes),
-		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger), sent: newSeats(),
+		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger), sent: newSeats(maxReportsOfOrg, "reports are being sent"),
+		looking: newSeats(maxPastsOfOrg, "such lists are being made"),
 	}
 	s.pasts = make(chan struct{}, maxPasts)
 	s.streaming, s.endStreams = context.WithCancelCause(context.Background())
