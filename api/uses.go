@@ -104,16 +104,25 @@ func (s *Server) seenKey(ctx context.Context, c *call, org events.OrgID, text st
 }
 
 // usesRead refuses to tell of uses while a view that is made anew has not read them
-// all: what is not read yet would look as if it never was.
+// all: what is not read yet would look as if it never was. It waits for a moment, in
+// which most starts are over.
 func (s *Server) usesRead(ctx context.Context) error {
 	if s.cfg.UsesRead == nil {
 		return nil
 	}
-	percent, err := s.cfg.UsesRead(ctx)
-	if err == nil && percent < 100 {
-		err = refuse(events.ErrUnavailable, "", "the record of uses is being read again after a start, %d %% done; try again", percent)
+	wait, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	for {
+		percent, err := s.cfg.UsesRead(ctx)
+		if err != nil || percent >= 100 {
+			return err
+		}
+		select {
+		case <-wait.Done():
+			return refuse(events.ErrUnavailable, "", "the record of uses is being read again after a start, %d %% done; try again", percent)
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return err
 }
 
 func (s *Server) listKeyUses(ctx context.Context, c *call) (reply, error) {
