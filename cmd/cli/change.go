@@ -165,6 +165,9 @@ func (v values) plainHeadline(c wire.Change) string {
 	case c.Type == "credential.revoked":
 		return "shut out"
 	case c.Type == "subject.erased":
+		if len(stringsIn(v["keys"])) == 0 {
+			return "asked to be erased again, nothing was sealed since"
+		}
 		return "erased"
 	default:
 		return strings.ReplaceAll(cmp.Or(what, c.Type), "_", " ")
