@@ -133,6 +133,12 @@ func (s *server) hearsAtOnce(owner string, other *server) {
 					{other, "POST", "/" + org + "/keys", keyBody},
 				} {
 					a, err := wish.at.ask(owner, wish.method, "/v1/organizations"+wish.path, wish.body)
+					// A server that is too busy to hear of it in time says so, and
+					// never that it is not there.
+					for n := 0; err == nil && a.status == 503 && n < 20; n++ {
+						time.Sleep(time.Second)
+						a, err = wish.at.ask(owner, wish.method, "/v1/organizations"+wish.path, wish.body)
+					}
 					if err != nil || a.status/100 != 2 {
 						s.t.Errorf("%s %s: %s, %v", wish.method, wish.path, a, err)
 						return

@@ -315,8 +315,9 @@ func (f *feed) apply(ctx context.Context, facts []events.Recorded) error {
 func (f *feed) reached(ctx context.Context, pos events.Position) {
 	f.next = pos + 1
 	f.runner.applied.Store(uint64(pos))
-	f.runner.waiters.reached(pos)
+	// Whoever waits for the last fact of the replay finds the view live.
 	f.arrived(ctx)
+	f.runner.waiters.reached(pos)
 }
 
 // arrived notes the end of the replay.

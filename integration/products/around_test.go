@@ -394,7 +394,8 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t)
 	c.profile("gold", obj{"model": "large"})
-	made := c.create(obj{"profile": "gold", "scope": obj{"workspaces": []string{"hiring"}}})
+	c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": obj{"sealing": "on", "signals": obj{"new_source": "off"}}})
+	made := c.create(obj{"profile": "gold", "scope": obj{"workspaces": []string{"hiring"}}, "name": "of a person"})
 	root := c.with(w.owner)
 	wishes := map[string]any{
 		"create-organization": obj{"id": c.org + "-tried", "name": "Tried"}, "update-organization": obj{"name": "Tried"}, "delete-organization": nil,
@@ -402,7 +403,7 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 		"replace-permissions": obj{"permissions": []obj{}}, "create-profile": obj{"id": "tried", "name": "Tried"},
 		"update-profile": obj{"settings": obj{"model": "small"}}, "delete-profile": nil,
 		"create-key": obj{"permissions": []string{"interview:read"}, "scope": everywhere}, "update-key": obj{"status": "INACTIVE"},
-		"revoke-key": obj{"reason": "tried"}, "delete-key": nil, "rotate-key": obj{"grace": "0"}, "revoke-self": obj{"reason": "tried"},
+		"erase-data-subject": obj{"subject": made.text("key.id")}, "revoke-key": obj{"reason": "tried"}, "delete-key": nil, "rotate-key": obj{"grace": "0"}, "revoke-self": obj{"reason": "tried"},
 		"import-keys": obj{"keys": []obj{{"digest": obj{"alg": "sha256", "value": strings.Repeat("ab", 32)}, "permissions": []string{"interview:read"}, "scope": everywhere}}},
 	}
 	verifications := map[string]bool{"verify": true, "verify-batch": true, "authorize": true}
