@@ -51,7 +51,7 @@ const (
 	perVerify = 100
 	// edits is the share of the changes that are made one by one, in percent; the
 	// others are keys that are imported.
-	edits = 10
+	edits = 5
 )
 
 var permissions = []string{"interview:read", "interview:start", "interview:complete", "report:read"}

@@ -456,10 +456,14 @@ func (l *Log) History(ctx context.Context, subject events.Subject, p Page) ([]Ev
 	}
 	var w sqlview.Where
 	w.AndBind(`org = `, string(subject.Org))
-	either := make([]string, len(subjects))
+	ids, aggregates, either := make([]string, len(subjects)), make([]string, len(subjects)), make([]string, len(subjects))
 	for i, s := range subjects {
-		either[i] = `id = ` + w.Bind(s.ID) + ` AND aggregate = ` + w.Bind(string(s.Aggregate))
+		ids[i], aggregates[i] = w.Bind(s.ID), w.Bind(string(s.Aggregate))
+		either[i] = `id = ` + ids[i] + ` AND aggregate = ` + aggregates[i]
 	}
+	// The lists lead the index to both at once; by the pairs alone it would be
+	// read for the whole organization.
+	w.And(`id IN (` + strings.Join(ids, `, `) + `) AND aggregate IN (` + strings.Join(aggregates, `, `) + `)`)
 	w.And(`(` + strings.Join(either, ` OR `) + `)`)
 	w.AndBind(`position < `, before)
 	query := columns + `INDEXED BY event_subject ` + w.String() + ` ORDER BY position DESC LIMIT ` + w.Bind(p.Rows()+1)
