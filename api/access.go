@@ -211,17 +211,14 @@ func (s *Server) accessFilter(c *call) (accessview.Filter, error) {
 	if f.Actor, err = actorIn(c.query("actor"), org); err != nil {
 		return f, err
 	}
-	for _, bound := range []struct {
-		name string
-		into *events.Time
-	}{{"from", &f.From}, {"to", &f.To}} {
-		if text := c.query(bound.name); text != "" {
-			at, err := time.Parse(time.RFC3339, text)
-			if err != nil {
-				return f, refuse(errRequest, bound.name, "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z")
-			}
-			*bound.into = events.TimeOf(at)
-		}
+	if f.From, err = c.time("from"); err != nil {
+		return f, err
+	}
+	if f.To, err = c.time("to"); err != nil {
+		return f, err
+	}
+	if f.From != 0 && f.To != 0 && f.From >= f.To {
+		return f, domain.Refuse(domain.ErrInvalid, "to", "must be later than from")
 	}
 	f.Cursor = c.query("cursor")
 	f.Limit, err = c.limit()

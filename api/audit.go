@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
+	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/projections/audit"
@@ -26,7 +27,7 @@ func (s *Server) auditEndpoints() []endpoint {
 			who: "Role owner, admin, member or auditor; all=true takes one of the installation. A key that is limited to workspaces sees what concerns those workspaces and no other. " +
 				"Texts that are sealed are shown to owner, admin and auditor.",
 			query:   append(changeFilters(), pageParameters()...),
-			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor", "invalid_position"}, reads: access.AuditRead, handle: s.listChanges,
+			answers: wire.List[wire.Change]{}, status: 200, codes: []string{"invalid_cursor", "invalid_position", "invalid_value"}, reads: access.AuditRead, handle: s.listChanges,
 		},
 		s.whoCouldEndpoint(), s.eraseEndpoint(),
 	}
@@ -123,7 +124,7 @@ func (s *Server) changeFilter(ctx context.Context, c *call, org events.OrgID) (f
 		return f, err
 	}
 	if f.From != 0 && f.To != 0 && f.From >= f.To {
-		return f, refuse(errRequest, "to", "must be later than from")
+		return f, domain.Refuse(domain.ErrInvalid, "to", "must be later than from")
 	}
 	if text := c.query("after"); text != "" && text != "0" {
 		if f.After, err = s.cfg.Positions.Parse(events.StreamLedger, text); err != nil {
