@@ -140,20 +140,22 @@ func TestChangesAreFiltered(t *testing.T) {
 		"q=ab":                    "at least 3 characters",
 		"from=yesterday":          "RFC 3339",
 		"to=0001-01-01T00:00:00Z": "RFC 3339",
-		"from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z": "later than from",
-		"order=up":        "desc or asc",
-		"all=true":        "asked of the organization _system",
-		"all=yes":         "must be true or false",
-		"after=nonsense":  "",
-		"cursor=nonsense": "",
-		"reason=x":        "no such parameter",
-		"limit=201":       "1 to 200",
+		"order=up":                "desc or asc",
+		"all=true":                "asked of the organization _system",
+		"all=yes":                 "must be true or false",
+		"after=nonsense":          "",
+		"cursor=nonsense":         "",
+		"reason=x":                "no such parameter",
+		"limit=201":               "1 to 200",
 		"from=" + url.QueryEscape("9999-12-31T23:59:59-23:59"): "RFC 3339",
 		"to=" + url.QueryEscape("1970-01-01T00:00:00+23:59"):   "RFC 3339",
 	} {
 		if p := problem(t, s.Must(400, s.Owner, "GET", auditEvents+"?"+query, "")); !strings.Contains(p.Detail, detail) {
 			t.Errorf("%s: %s", query, p.Detail)
 		}
+	}
+	if p := problem(t, s.Must(422, s.Owner, "GET", auditEvents+"?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "")); p.Field != "to" {
+		t.Errorf("%+v", p)
 	}
 	if p := problem(t, s.Must(400, s.Owner, "GET", "/v1/organizations/_system/audit/events?all=true&workspace=hiring", "")); p.Field != "workspace" {
 		t.Errorf("%+v", p)
