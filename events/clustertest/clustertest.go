@@ -66,8 +66,9 @@ func Start(t testing.TB) *Cluster {
 		t.Fatal(err)
 	}
 	c := &Cluster{t: t, authority: authority}
+	ports := FreePorts(t, 2*len(c.nodes))
 	for i := range c.nodes {
-		c.nodes[i] = &node{dir: t.TempDir(), port: freePort(t), routes: freePort(t)}
+		c.nodes[i] = &node{dir: t.TempDir(), port: ports[2*i], routes: ports[2*i+1]}
 	}
 	// The nodes know each other only by wires that can be cut.
 	for i, from := range c.nodes {

@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync"
@@ -102,17 +103,29 @@ func (w *wire) close() {
 	w.running.Wait()
 }
 
-// freePort returns a port that nobody listened on just now: the nodes have to
-// know of each other before they start.
-func freePort(t testing.TB) int {
+// The ports that tests take lie below those that the system gives to connections
+// which go out: one of those could sit on a port before its node does.
+const (
+	firstPort = 20_000
+	lastPort  = 32_000
+)
+
+// FreePorts returns ports of this machine that nobody listened on just now, all
+// different.
+func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	ports := make([]int, 0, n)
+	for tries := 0; len(ports) < n; tries++ {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		switch {
+		case err == nil:
+			// Held until all are taken, so that none is given out twice.
+			defer l.Close()
+			ports = append(ports, port)
+		case tries > 1000:
+			t.Fatalf("clustertest: no port is free: %v", err)
+		}
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return ports
 }

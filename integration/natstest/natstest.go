@@ -14,10 +14,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyledger/keyledger/events/clustertest"
 )
 
 // Nodes is how many nodes there are: the fewest of which one can be missed.
@@ -369,16 +372,8 @@ func (c *Cluster) until(what string, done func() bool) {
 func freeAddresses(t testing.TB, nodes int) [][3]string {
 	t.Helper()
 	free := make([][3]string, nodes)
-	for i := range free {
-		for j := range free[i] {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			// Held until all are taken, so that none is given out twice.
-			defer l.Close()
-			free[i][j] = l.Addr().String()
-		}
+	for i, port := range clustertest.FreePorts(t, 3*nodes) {
+		free[i/3][i%3] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	}
 	return free
 }
