@@ -211,14 +211,8 @@ func (s *Server) accessFilter(c *call) (accessview.Filter, error) {
 	if f.Actor, err = actorIn(c.query("actor"), org); err != nil {
 		return f, err
 	}
-	if f.From, err = c.time("from"); err != nil {
+	if f.From, f.To, err = c.period(); err != nil {
 		return f, err
-	}
-	if f.To, err = c.time("to"); err != nil {
-		return f, err
-	}
-	if f.From != 0 && f.To != 0 && f.From >= f.To {
-		return f, domain.Refuse(domain.ErrInvalid, "to", "must be later than from")
 	}
 	f.Cursor = c.query("cursor")
 	f.Limit, err = c.limit()

@@ -117,14 +117,8 @@ func (s *Server) changeFilter(ctx context.Context, c *call, org events.OrgID) (f
 		return f, err
 	}
 	f.Ticket = c.query("ticket")
-	if f.From, err = c.time("from"); err != nil {
+	if f.From, f.To, err = c.period(); err != nil {
 		return f, err
-	}
-	if f.To, err = c.time("to"); err != nil {
-		return f, err
-	}
-	if f.From != 0 && f.To != 0 && f.From >= f.To {
-		return f, domain.Refuse(domain.ErrInvalid, "to", "must be later than from")
 	}
 	if text := c.query("after"); text != "" && text != "0" {
 		if f.After, err = s.cfg.Positions.Parse(events.StreamLedger, text); err != nil {
@@ -204,6 +198,22 @@ func (c *call) time(name string) (events.Time, error) {
 		return 0, refuse(errRequest, name, "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z")
 	}
 	return events.TimeOf(at), nil
+}
+
+// times reads from and to, each 0 when it is left out.
+func (c *call) times() (from, to events.Time, err error) {
+	if from, err = c.time("from"); err == nil {
+		to, err = c.time("to")
+	}
+	return from, to, err
+}
+
+// period is times of which the later comes last.
+func (c *call) period() (from, to events.Time, err error) {
+	if from, to, err = c.times(); err == nil && from != 0 && to != 0 && from >= to {
+		err = domain.Refuse(domain.ErrInvalid, "to", "must be later than from")
+	}
+	return from, to, err
 }
 
 func (s *Server) keyHistory(ctx context.Context, c *call) (reply, error) {

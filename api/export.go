@@ -81,10 +81,7 @@ func (s *Server) exported(ctx context.Context, c *call) (f audit.Filter, err err
 	if f.AllOrganizations && f.Org != events.System {
 		return f, refuse(errRequest, "all", "is of the organization %s alone", events.System)
 	}
-	if f.From, err = c.time("from"); err != nil {
-		return f, err
-	}
-	if f.To, err = c.time("to"); err != nil {
+	if f.From, f.To, err = c.times(); err != nil {
 		return f, err
 	}
 	if f.To != 0 && f.From >= f.To {

@@ -173,10 +173,7 @@ func (a *asking) parameters(c *call) error {
 		q.Days = n
 	}
 	var err error
-	if q.From, err = c.time("from"); err != nil {
-		return err
-	}
-	if q.To, err = c.time("to"); err != nil {
+	if q.From, q.To, err = c.times(); err != nil {
 		return err
 	}
 	switch {

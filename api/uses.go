@@ -242,10 +242,7 @@ func (c *call) useFilter(org events.OrgID) (f usage.Filter, err error) {
 
 // between reads the time that is asked about.
 func (c *call) between() (from, to events.Time, err error) {
-	if from, err = c.time("from"); err != nil {
-		return 0, 0, err
-	}
-	if to, err = c.time("to"); err != nil {
+	if from, to, err = c.times(); err != nil {
 		return 0, 0, err
 	}
 	if to != 0 && to < from {

@@ -47,24 +47,8 @@ func (s *Service) approach(ctx context.Context, org events.OrgID, id events.KeyI
 	if err != nil {
 		return Outcome{}, err
 	}
-	o.under = org
-	return s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
-		k, err := s.loadKey(ctx, org, id)
-		if err != nil {
-			return attempt{}, err
-		}
-		a, err := k.attempt(org, o)
-		if err != nil || len(a.done) > 0 {
-			return a, err
-		}
-		var config configuration.State
-		config, a.config = s.cfg.Configuration.Of(org)
-		facts, err := key.Decide(k.State, command(k.Key, config, o.now))
-		for _, e := range facts {
-			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})
-		}
-		return a, err
-	})
+	out, _, err := s.note(ctx, o, org, id, func(k Key, config configuration.State) key.Command { return command(k, config, o.now) })
+	return out, err
 }
 
 // deletedReason is why a key is revoked that its organization's end has denied.

@@ -37,7 +37,7 @@ func (s *Service) NoteSource(ctx context.Context, org events.OrgID, id events.Ke
 	if err != nil {
 		return Outcome{}, err
 	}
-	out, _, err := s.note(ctx, o, org, id, func(config configuration.State) key.Command {
+	out, _, err := s.note(ctx, o, org, id, func(_ Key, config configuration.State) key.Command {
 		return key.NoteSource{Now: o.now, Config: config, Use: events.KeyNewSource{
 			At: seen.At, Code: seen.Code, Verifier: seen.Verifier, By: seen.By, Source: events.SourceLabel(hex.EncodeToString(label[:16])),
 		}}
@@ -54,7 +54,7 @@ func (s *Service) NoteSpike(ctx context.Context, org events.OrgID, id events.Key
 	if err != nil {
 		return Outcome{}, 0, err
 	}
-	out, after, err := s.note(ctx, o, org, id, func(config configuration.State) key.Command {
+	out, after, err := s.note(ctx, o, org, id, func(_ Key, config configuration.State) key.Command {
 		return key.NoteSpike{Now: o.now, Config: config, From: from, Denials: denials}
 	})
 	return out, after.NextSpike(o.now), err
@@ -83,8 +83,8 @@ func (s *Service) label(parts ...string) ([32]byte, error) {
 	return s.cfg.Label(parts...)
 }
 
-// note carries out what was seen of a key, and returns the key after it.
-func (s *Service) note(ctx context.Context, o order, org events.OrgID, id events.KeyID, command func(configuration.State) key.Command) (Outcome, Key, error) {
+// note carries out what was seen of a key, or its passing time asks for, and returns the key after it.
+func (s *Service) note(ctx context.Context, o order, org events.OrgID, id events.KeyID, command func(Key, configuration.State) key.Command) (Outcome, Key, error) {
 	o.under = org
 	var k loadedKey
 	out, err := s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
@@ -98,7 +98,7 @@ func (s *Service) note(ctx context.Context, o order, org events.OrgID, id events
 		}
 		var config configuration.State
 		config, a.config = s.cfg.Configuration.Of(org)
-		facts, err := key.Decide(k.State, command(config))
+		facts, err := key.Decide(k.State, command(k.Key, config))
 		for _, e := range facts {
 			a.facts = append(a.facts, placed{subject: events.KeySubject(org, id), event: e})
 		}

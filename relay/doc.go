@@ -7,6 +7,11 @@
 //
 // relay/expiry records that keys have ended, and gives notice ahead of it.
 //
+// relay/signals records that a key was used from somewhere new, or denied again and
+// again.
+//
+// relay/access gathers who looked and who was refused, and stores it by the minute.
+//
 // relay/erasure destroys the keys of data subjects that were erased.
 //
 // relay/retention drops recorded uses that are older than they are to be kept.

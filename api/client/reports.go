@@ -50,21 +50,13 @@ func (c *Client) ReportFile(ctx context.Context, org, report, format string, q R
 	return c.download(ctx, r, to)
 }
 
-// download writes an answer of any length, which no timeout can wait for.
+// download writes an answer of any length.
 func (c *Client) download(ctx context.Context, r *request, to io.Writer) error {
-	endless := *c.http
-	endless.Timeout = 0
-	patient := *c
-	patient.http = &endless
-	res, err := patient.send(ctx, r, nil)
+	res, err := c.open(ctx, r, maxAnswer)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-		return problem(res, body)
-	}
 	from := &broken{r: res.Body}
 	if _, err := io.Copy(to, from); err != nil {
 		if from.err != nil {

@@ -102,20 +102,11 @@ func (c *Client) follow(ctx context.Context, f *Follow, handle func(wire.Event) 
 	} {
 		set(r.query, name, value)
 	}
-	// A stream has no end that a timeout could wait for.
-	endless := *c.http
-	endless.Timeout = 0
-	patient := *c
-	patient.http = &endless
-	res, err := patient.send(ctx, r, nil)
+	res, err := c.open(ctx, r, maxEventLine)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(res.Body, maxEventLine))
-		return problem(res, body)
-	}
 	watchdog := time.AfterFunc(silence, cancel)
 	defer watchdog.Stop()
 	var longest time.Duration
@@ -190,4 +181,23 @@ func read(body io.Reader, handle func(wire.Event) error, came func(position stri
 		return &transportError{fmt.Errorf("the stream broke off: %w", err)}
 	}
 	return &transportError{errors.New("the stream ended")}
+}
+
+// open asks for an answer that has no end which a timeout could wait for, and is the
+// caller's to close. Of one that is a problem no more than most bytes are read.
+func (c *Client) open(ctx context.Context, r *request, most int64) (*http.Response, error) {
+	endless := *c.http
+	endless.Timeout = 0
+	patient := *c
+	patient.http = &endless
+	res, err := patient.send(ctx, r, nil)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		defer res.Body.Close()
+		body, _ := io.ReadAll(io.LimitReader(res.Body, most))
+		return nil, problem(res, body)
+	}
+	return res, nil
 }

@@ -125,28 +125,16 @@ func (a *app) reportNames() error {
 // collectReport asks for pages until there are as many rows as were asked for. It
 // stands where its first page does: later ones may know more.
 func collectReport(p *page, ask func(client.Page) (wire.Report, error)) (wire.Report, error) {
-	var all wire.Report
-	if p.limit < 0 {
-		return all, usage("--limit is 0 or more", "")
-	}
-	for cursor := p.cursor; ; {
-		q := client.Page{Limit: pageSize, Cursor: cursor}
-		if p.limit > 0 {
-			q.Limit = min(pageSize, p.limit-len(all.Rows))
-		}
+	var first wire.Report
+	rows, err := collect(p, func(q client.Page) (wire.List[map[string]any], error) {
 		got, err := ask(q)
-		if err != nil {
-			return all, err
+		if first.Report == "" {
+			first = got
 		}
-		if all.Report == "" {
-			all = got
-		} else {
-			all.Rows, all.NextCursor = append(all.Rows, got.Rows...), got.NextCursor
-		}
-		if cursor = got.NextCursor; cursor == "" || p.limit > 0 && len(all.Rows) >= p.limit {
-			return all, nil
-		}
-	}
+		return wire.List[map[string]any]{Items: got.Rows, NextCursor: got.NextCursor}, err
+	})
+	first.Rows, first.NextCursor = rows.Items, rows.NextCursor
+	return first, err
 }
 
 // reportTables are the columns of a report that a table shows.

@@ -65,14 +65,9 @@ func (l *Ledger) FollowAccess(ctx context.Context, after events.Position, apply 
 }
 
 func followAccess(ctx context.Context, t *tail, apply func([]access.Message) error) error {
-	t.hand = func(msgs []message) error {
-		records := make([]access.Message, len(msgs))
-		for i, m := range msgs {
-			records[i] = access.Message{Position: events.Position(m.seq), Subject: m.subject, Body: m.body, Stored: m.stored}
-		}
-		return apply(records)
-	}
-	return t.run(ctx)
+	return followAs(ctx, t, apply, func(m message) access.Message {
+		return access.Message{Position: events.Position(m.seq), Subject: m.subject, Body: m.body, Stored: m.stored}
+	})
 }
 
 // SetAccessRetention has access records kept for a time from now on, over a

@@ -132,12 +132,19 @@ func (l *Ledger) FollowUses(ctx context.Context, after events.Position, apply fu
 }
 
 func followUses(ctx context.Context, t *tail, apply func([]events.UsesMessage) error) error {
+	return followAs(ctx, t, apply, func(m message) events.UsesMessage {
+		return events.UsesMessage{Position: events.Position(m.seq), Subject: m.subject, Body: m.body, Stored: m.stored}
+	})
+}
+
+// followAs follows a stream of messages that each stand alone.
+func followAs[T any](ctx context.Context, t *tail, apply func([]T) error, as func(message) T) error {
 	t.hand = func(msgs []message) error {
-		blocks := make([]events.UsesMessage, len(msgs))
+		all := make([]T, len(msgs))
 		for i, m := range msgs {
-			blocks[i] = events.UsesMessage{Position: events.Position(m.seq), Subject: m.subject, Body: m.body, Stored: m.stored}
+			all[i] = as(m)
 		}
-		return apply(blocks)
+		return apply(all)
 	}
 	return t.run(ctx)
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/relay"
 )
 
 const (
@@ -175,7 +176,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 	backoff, back := firstBackoff, standBack
 	for k.untilDue(ctx) {
-		if !pause(ctx, rand.N(jitter)) {
+		if !relay.Pause(ctx, rand.N(jitter)) {
 			return
 		}
 		shared, err := k.sweep(ctx)
@@ -184,10 +185,10 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case err != nil:
 			k.cfg.Logger.WarnContext(ctx, "what is due of keys cannot be recorded now", "error", err, "again_in", backoff)
-			pause(ctx, backoff/2+rand.N(backoff))
+			relay.Pause(ctx, backoff/2+rand.N(backoff))
 			backoff, back = min(2*backoff, longestBackoff), standBack
 		case shared:
-			pause(ctx, back/2+rand.N(back))
+			relay.Pause(ctx, back/2+rand.N(back))
 			backoff, back = firstBackoff, min(2*back, longestStandBack)
 		default:
 			backoff, back = firstBackoff, standBack
@@ -207,7 +208,7 @@ func (k *Keeper) untilDue(ctx context.Context) bool {
 			if ctx.Err() == nil {
 				k.cfg.Logger.WarnContext(ctx, "the catalog does not tell what is due", "error", err)
 			}
-			pause(ctx, ask)
+			relay.Pause(ctx, ask)
 			continue
 		case !next.IsZero() && !next.After(now):
 			return true
@@ -221,9 +222,9 @@ func (k *Keeper) untilDue(ctx context.Context) bool {
 		if moved.Err() == nil {
 			if err != nil {
 				// The catalog has stopped, and says so itself.
-				pause(moved, ask)
+				relay.Pause(moved, ask)
 			}
-			pause(moved, settle)
+			relay.Pause(moved, settle)
 		}
 		cancel()
 	}
@@ -423,7 +424,7 @@ func (k *Keeper) tryAll(ctx context.Context, list []catalog.Due, applied events.
 		if t.crowded() {
 			return results
 		}
-		pause(ctx, max(rest, time.Since(began)))
+		relay.Pause(ctx, max(rest, time.Since(began)))
 	}
 	return results
 }
@@ -473,18 +474,5 @@ var errStale = errors.New("expiry: this server's verdicts are stale")
 // outage reports whether it is the ledger or this server that failed, and not one
 // key.
 func outage(err error) bool {
-	return errors.Is(err, errStale) || errors.Is(err, events.ErrUnavailable) || errors.Is(err, events.ErrOutcomeUnknown) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// pause waits, and returns false when the context ends.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return errors.Is(err, errStale) || relay.Outage(err)
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/usage"
+	"github.com/keyledger/keyledger/relay"
 )
 
 const (
@@ -279,7 +280,7 @@ func (k *Keeper) drop(ctx context.Context) error {
 	if err != nil || len(due) == 0 && past <= stream {
 		return err
 	}
-	if !pause(ctx, rand.N(jitter)) || k.cfg.Stale() {
+	if !relay.Pause(ctx, rand.N(jitter)) || k.cfg.Stale() {
 		return nil
 	}
 	if err := k.dropUses(ctx); err != nil {
@@ -342,7 +343,7 @@ func (k *Keeper) behind(ctx context.Context) (bool, error) {
 		if err != nil || at >= last {
 			return false, err
 		}
-		if time.Now().After(deadline) || !pause(ctx, look) {
+		if time.Now().After(deadline) || !relay.Pause(ctx, look) {
 			return true, nil
 		}
 	}
@@ -368,14 +369,4 @@ func (k *Keeper) dropBlocks(ctx context.Context) error {
 		k.blocks.Add(1)
 	}
 	return err
-}
-
-// pause waits, and returns false when the context ends.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/usage"
+	"github.com/keyledger/keyledger/relay"
 )
 
 const (
@@ -177,10 +178,10 @@ func (k *Keeper) Run(ctx context.Context) {
 	// At a start everything is new.
 	for looked := false; ctx.Err() == nil; {
 		if looked && k.cfg.Usage.News() <= min(k.sources, k.denials) && !k.due(time.Now()) {
-			pause(ctx, look)
+			relay.Pause(ctx, look)
 			continue
 		}
-		if !pause(ctx, rand.N(jitter)) {
+		if !relay.Pause(ctx, rand.N(jitter)) {
 			return
 		}
 		switch err := k.once(ctx); {
@@ -188,7 +189,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case err != nil:
 			k.cfg.Logger.WarnContext(ctx, "what is to be told of keys cannot be recorded now", "error", err, "again_in", backoff)
-			pause(ctx, backoff/2+rand.N(backoff))
+			relay.Pause(ctx, backoff/2+rand.N(backoff))
 			backoff = min(2*backoff, longestBackoff)
 		default:
 			looked, backoff = true, firstBackoff
@@ -265,7 +266,7 @@ func (k *Keeper) tell(ctx context.Context, tasks []task) error {
 			return err
 		}
 		tasks = tasks[n:]
-		pause(ctx, max(rest, time.Since(began)))
+		relay.Pause(ctx, max(rest, time.Since(began)))
 	}
 	return ctx.Err()
 }
@@ -290,7 +291,7 @@ func (k *Keeper) tryTogether(ctx context.Context, keys map[events.KeyID][]task) 
 	for list := range results {
 		for _, t := range list {
 			switch {
-			case t.err != nil && outage(t.err):
+			case t.err != nil && relay.Outage(t.err):
 				away = t.err
 			case t.err != nil:
 				k.cfg.Logger.WarnContext(ctx, "what was seen of a key cannot be recorded", "organization", string(t.org), "key", t.key.String(), "error", t.err)
@@ -311,7 +312,7 @@ func (k *Keeper) tryInTurn(ctx context.Context, tasks []task) []tried {
 			continue
 		}
 		r := k.try(ctx, t)
-		if out, next = append(out, r), r.Next; r.err != nil && outage(r.err) {
+		if out, next = append(out, r), r.Next; r.err != nil && relay.Outage(r.err) {
 			break
 		}
 	}
@@ -393,7 +394,7 @@ func (k *Keeper) again(ctx context.Context, now time.Time) error {
 			continue
 		}
 		switch r := k.try(ctx, d.task); {
-		case r.err != nil && outage(r.err):
+		case r.err != nil && relay.Outage(r.err):
 			k.doubts = append(k.doubts, due[i:]...)
 			return r.err
 		case r.err != nil:
@@ -404,22 +405,4 @@ func (k *Keeper) again(ctx context.Context, now time.Time) error {
 		}
 	}
 	return nil
-}
-
-// outage reports whether it is the ledger that failed, and not one key.
-func outage(err error) bool {
-	return errors.Is(err, events.ErrUnavailable) || errors.Is(err, events.ErrOutcomeUnknown) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// pause waits, and returns false when the context ends.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

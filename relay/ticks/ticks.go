@@ -23,6 +23,7 @@ import (
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/continuity"
+	"github.com/keyledger/keyledger/relay"
 )
 
 const (
@@ -149,11 +150,11 @@ func (t *Ticker) Run(ctx context.Context) {
 			// Whoever is let in with a smaller bound is heard within the smallest
 			// interval.
 			jitter = t.Interval() / 10
-			if !sleep(ctx, min(due, MinInterval)) {
+			if !relay.Pause(ctx, min(due, MinInterval)) {
 				return
 			}
 			continue
-		case !sleep(ctx, rand.N(jitter)):
+		case !relay.Pause(ctx, rand.N(jitter)):
 			return
 		case t.due(time.Now(), own) > 0:
 			continue // another server was faster
@@ -171,7 +172,7 @@ func (t *Ticker) Run(ctx context.Context) {
 				t.log.WarnContext(ctx, "tick was not appended", "error", err)
 			}
 		}
-		if !sleep(ctx, pause) {
+		if !relay.Pause(ctx, pause) {
 			return
 		}
 	}
@@ -280,19 +281,4 @@ func sign(signer note.Signer, text string) (string, error) {
 		return "", errors.New("ticks: sign: the note is not the text that was signed")
 	}
 	return strings.TrimSuffix(line, "\n"), nil
-}
-
-// sleep reports whether it was allowed to last.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
