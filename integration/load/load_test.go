@@ -350,8 +350,12 @@ func rate(n int, took time.Duration) float64 { return float64(n) / took.Seconds(
 // ask asks what auditors ask, one after another, and tells how long answers took.
 func (l *load) ask() {
 	key := func() string { return l.ids[l.random.IntN(len(l.ids))] }
+	// then is a time at which all keys were there.
+	then := func() time.Time {
+		return l.began.Add(time.Duration(l.random.Int64N(int64(time.Since(l.began)))))
+	}
 	since := func() url.Values {
-		at := l.began.Add(time.Duration(l.random.Int64N(int64(time.Since(l.began)))))
+		at := then()
 		return url.Values{"from": {at.UTC().Format(time.RFC3339Nano)}, "to": {at.Add(time.Minute).UTC().Format(time.RFC3339Nano)}}
 	}
 	org := "/organizations/acme"
@@ -379,10 +383,10 @@ func (l *load) ask() {
 		{"uses by the minute", func() string { return org + "/audit/uses/counts?unit=minute" }},
 		{"sources of a key", func() string { return org + "/keys/" + key() + "/sources" }},
 		{"a key as of a time", func() string {
-			return org + "/keys/" + l.ids[0] + "?as_of=" + time.Now().Add(-time.Second).UTC().Format(time.RFC3339Nano)
+			return org + "/keys/" + l.ids[0] + "?as_of=" + then().UTC().Format(time.RFC3339Nano)
 		}},
 		{"a verdict as of a time", func() string {
-			return org + "/keys/" + l.ids[0] + "?permission=interview:read&as_of=" + time.Now().Add(-time.Second).UTC().Format(time.RFC3339Nano)
+			return org + "/keys/" + l.ids[0] + "?permission=interview:read&as_of=" + then().UTC().Format(time.RFC3339Nano)
 		}},
 	} {
 		took := make([]time.Duration, *asked)

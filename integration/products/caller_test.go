@@ -98,11 +98,11 @@ func (c caller) path(path string) string {
 	return "/v1/organizations/" + c.org + path
 }
 
-// ask sends a request with a JSON body, if any; headers are name, value, name,
-// value.
+// ask sends a request with a JSON body, if any, until it is answered by more than
+// 503; headers are name, value, name, value.
 func (c caller) ask(method, path string, body any, headers ...string) answer {
 	c.t.Helper()
-	a, err := c.try(method, path, body, headers...)
+	a, err := c.insist(method, path, body, headers...)
 	if err != nil {
 		c.t.Fatalf("%s %s: %v", method, path, err)
 	}
@@ -141,14 +141,15 @@ func (c caller) try(method, path string, body any, headers ...string) (answer, e
 	return answer{status: res.StatusCode, header: res.Header, body: out}, err
 }
 
-// insist is try for somebody in a race: 503 says that nothing was changed, and asks
-// to be tried again.
+// insist is try that tries again what was answered by 503: nothing was changed then,
+// as by nodes that have no leader for a while.
 func (c caller) insist(method, path string, body any, headers ...string) (answer, error) {
 	for deadline := time.Now().Add(patience); ; {
 		a, err := c.try(method, path, body, headers...)
 		if err != nil || a.status != http.StatusServiceUnavailable || time.Now().After(deadline) {
 			return a, err
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

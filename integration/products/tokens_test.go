@@ -29,10 +29,10 @@ func (c caller) offers(permissions ...obj) string {
 func (w *world) tokens(t *testing.T, more ...obj) caller {
 	t.Helper()
 	c := w.organization(t, more...)
-	position := c.offers(automation...)
+	c.offers(automation...)
 	probe := c.create(obj{"name": "probe", "permissions": []string{"flow:read"}})
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).code("VALID", probe.text("secret"), "flow:read", position)
+		c.at(s).code("VALID", probe.text("secret"), "flow:read", probe.text("position"))
 	}
 	c.must(200, "POST", "/keys/"+probe.text("key.id")+"/revoke", nil)
 	return c
