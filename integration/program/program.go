@@ -1,0 +1,307 @@
+// Package program runs the real program in tests: it builds it, starts it as an
+// operator does, waits until it says that it is ready, asks it over HTTP, and ends it
+// as an operator does, as a power cut does, or not for a while.
+package program
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyledger/keyledger/integration/natstest"
+)
+
+// Patience bounds what takes its own time. No test is about how long that is.
+const Patience = 90 * time.Second
+
+// Build builds the program into a folder, and returns its path.
+func Build(t testing.TB, dir string) string {
+	t.Helper()
+	binary := filepath.Join(dir, "keyledger")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/keyledger")
+	build.Dir, build.Env = natstest.Root(t), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("program: build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// Process is the program at work.
+type Process struct {
+	t   testing.TB
+	cmd *exec.Cmd
+	// ready holds what stood in the ready line, done how the program ended.
+	ready chan []string
+	done  chan error
+	// addresses are those of the ready line.
+	addresses []string
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// Start starts a command that says `ready` some time, such as the program with its
+// arguments, perhaps behind another that puts it somewhere. It ends with the test.
+func Start(t testing.TB, command ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: exec.Command(command[0], command[1:]...), ready: make(chan []string, 1), done: make(chan error, 1)}
+	p.cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
+	p.cmd.Stderr = p
+	out, err := p.cmd.StdoutPipe()
+	if err == nil {
+		err = p.cmd.Start()
+	}
+	if err != nil {
+		t.Fatalf("program: start: %v", err)
+	}
+	go func() {
+		lines := bufio.NewScanner(io.TeeReader(out, p))
+		for lines.Scan() {
+			if words := strings.Fields(lines.Text()); len(words) > 1 && words[0] == "ready" {
+				p.ready <- words[1:]
+			}
+		}
+		p.done <- p.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", strings.Join(command, " "), p.Logged())
+		}
+	})
+	return p
+}
+
+// Ready waits for the `ready` line.
+func (p *Process) Ready() *Process {
+	p.t.Helper()
+	if p.addresses != nil {
+		return p
+	}
+	select {
+	case p.addresses = <-p.ready:
+	case err := <-p.done:
+		p.done <- err
+		p.t.Fatalf("program: it ended: %v", err)
+	case <-time.After(Patience):
+		p.t.Fatal("program: it is not ready")
+	}
+	return p
+}
+
+// Address returns an address of the ready line by how it begins, such as http://.
+func (p *Process) Address(scheme string) string {
+	p.t.Helper()
+	p.Ready()
+	for _, a := range p.addresses {
+		if strings.HasPrefix(a, scheme) {
+			return a
+		}
+	}
+	p.t.Fatalf("program: no %s among %v", scheme, p.addresses)
+	return ""
+}
+
+// Pid is the process's.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Write keeps what the program says.
+func (p *Process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(b)
+}
+
+// Logged is what it said so far.
+func (p *Process) Logged() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// Stop ends it as an operator does, and expects exit code 0.
+func (p *Process) Stop() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	select {
+	case err := <-p.done:
+		p.done <- err
+		if err != nil {
+			p.t.Fatalf("program: after SIGTERM: %v", err)
+		}
+	case <-time.After(Patience):
+		p.t.Fatal("program: it does not end after SIGTERM")
+	}
+}
+
+// Kill ends it as a power cut does. It does nothing to one that has ended.
+func (p *Process) Kill() {
+	select {
+	case err := <-p.done:
+		p.done <- err
+		return
+	default:
+	}
+	if err := p.cmd.Process.Kill(); err == nil {
+		err := <-p.done
+		p.done <- err
+	}
+}
+
+// Pause has it stand still, and Resume go on as if nothing had been.
+func (p *Process) Pause() { p.t.Helper(); p.signal(syscall.SIGSTOP) }
+
+// Resume is told with Pause.
+func (p *Process) Resume() { p.t.Helper(); p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatalf("program: %v", err)
+	}
+}
+
+// Run runs a command to its end, with an environment beside this process's and a
+// standard input.
+func Run(t testing.TB, env []string, stdin string, command ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	cmd.Env = append(append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL="), env...)
+	var out, said bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &said
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("program: %s: %v", strings.Join(command, " "), err)
+	}
+	return out.String(), said.String(), cmd.ProcessState.ExitCode()
+}
+
+// Door is where somebody asks over HTTP.
+type Door struct {
+	// URL is where: http://…, or unix:PATH.
+	URL string
+	// Key is a management key, or empty.
+	Key    string
+	client *http.Client
+}
+
+// At returns the door at an address of the ready line.
+func At(url, key string) *Door {
+	d := &Door{URL: url, Key: key, client: &http.Client{Timeout: Patience}}
+	if path, ok := strings.CutPrefix(url, "unix:"); ok {
+		d.URL = "http://unix"
+		d.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}}
+	}
+	return d
+}
+
+// Answer is what a request came back with.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+func (a Answer) String() string { return fmt.Sprintf("%d %s", a.Status, a.Body) }
+
+// Get returns a member of the answer by its path, such as `items.0.id`, nil where
+// there is none.
+func (a Answer) Get(path string) any {
+	var v any
+	if err := json.Unmarshal(a.Body, &v); err != nil {
+		return nil
+	}
+	for name := range strings.SplitSeq(path, ".") {
+		switch in := v.(type) {
+		case map[string]any:
+			v = in[name]
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i >= len(in) {
+				return nil
+			}
+			v = in[i]
+		default:
+			return nil
+		}
+	}
+	return v
+}
+
+// Text is a member that is a string, "" where there is none.
+func (a Answer) Text(path string) string { s, _ := a.Get(path).(string); return s }
+
+// Ask sends a request with a JSON body, if any; headers are name, value, name, value.
+func (d *Door) Ask(ctx context.Context, method, path string, body any, headers ...string) (Answer, error) {
+	var sent io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return Answer{}, err
+		}
+		sent = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, d.URL+path, sent)
+	if err != nil {
+		return Answer{}, err
+	}
+	if d.Key != "" {
+		req.Header.Set("Authorization", "Bearer "+d.Key)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := d.client.Do(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer res.Body.Close()
+	out, err := io.ReadAll(res.Body)
+	return Answer{Status: res.StatusCode, Header: res.Header, Body: out}, err
+}
+
+// Must asks until it is answered by more than 503, which says that nothing was done,
+// and expects a status.
+func (d *Door) Must(t testing.TB, want int, method, path string, body any, headers ...string) Answer {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); ; time.Sleep(50 * time.Millisecond) {
+		a, err := d.Ask(t.Context(), method, path, body, headers...)
+		if err == nil && a.Status == http.StatusServiceUnavailable && want != a.Status && time.Now().Before(deadline) {
+			continue
+		}
+		if err != nil || a.Status != want {
+			t.Fatalf("%s %s: got %s, %v, want %d", method, path, a, err, want)
+		}
+		return a
+	}
+}
+
+// Until waits for what comes in its own time.
+func Until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s", what, Patience)
+		}
+	}
+}
