@@ -63,7 +63,9 @@ type Announcement struct {
 	Verifier events.VerifierID `json:"verifier"`
 	Boot     uses.BootID       `json:"boot"`
 	Number   uint64            `json:"number"`
-	Kind     Kind              `json:"kind"`
+	// At is when it was said, by the verifier's own clock.
+	At   events.Time `json:"at,omitzero"`
+	Kind Kind        `json:"kind"`
 	// Version is the program's; it may be empty.
 	Version string `json:"version,omitzero"`
 	// Organizations are the only ones whose keys it answers for, sorted; none means
