@@ -84,3 +84,13 @@ func (s *querySet) keep(fresh *keptQuery) {
 	}
 	s[rand.IntN(queryWays)].Load().asked.Store(false)
 }
+
+// check parses a question's Permission, if it must be a query.
+func (c *queries) check(q *Question) error {
+	if !permission.MayBeQuery(q.Permission) {
+		return nil
+	}
+	var err error
+	q.query, err = c.get(q.Permission)
+	return err
+}

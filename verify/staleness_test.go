@@ -3,7 +3,10 @@ package verify
 import (
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/keyledger/keyledger/events"
 )
 
 func TestStaleness(t *testing.T) {
@@ -22,4 +25,29 @@ func TestStaleness(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
+}
+
+// TestProcessThatStoodStill does not go on by the time at which it stopped, although
+// nothing has set its clock since.
+func TestProcessThatStoodStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		proven := time.Now()
+		v := &Verifier{fresh: func() time.Time { return proven }, maxStale: time.Minute, began: proven}
+		v.tick()
+		if v.Stale() {
+			t.Fatal("stale from the beginning")
+		}
+		time.Sleep(time.Hour)
+		now, stale := v.clock()
+		if want := events.TimeOf(time.Now()); now != want || stale != time.Hour || !v.Stale() {
+			t.Errorf("at %s it takes it for %s, and itself for %s stale", want, now, stale)
+		}
+		// One that was closed has no time any more.
+		v.stop = func() {}
+		v.Close()
+		time.Sleep(time.Hour)
+		if now, _ := v.clock(); now != 0 {
+			t.Errorf("closed, it takes it for %s", now)
+		}
+	})
 }

@@ -33,6 +33,11 @@ const (
 	// clockStep is the resolution of the verifier's clock. Reading the
 	// system's costs half as much as hashing a key.
 	clockStep = time.Millisecond
+
+	// overdue is how late that clock may be before a verdict sets it itself. A
+	// process that stood still, as one that was stopped does or one that got no
+	// processor, must not go on by the time at which it stopped.
+	overdue = 50 * clockStep
 )
 
 // Config says what a verifier works with.
@@ -45,7 +50,7 @@ type Config struct {
 	// held everything there was, such as [projections.Runner.Fresh]; the zero
 	// time when it never was, or never will be again. It is an instant of this
 	// machine's, as time.Now gives it, so that a clock that is set does not make
-	// it younger. Required. It is called by one goroutine.
+	// it younger. Required. It is never called twice at a time.
 	Fresh func() time.Time
 	// WaitFor returns nil once the index has applied a position, such as
 	// [projections.Runner.WaitFor]. Required.
@@ -95,11 +100,17 @@ type Verifier struct {
 	queries  *queries
 
 	// now, in microseconds, and stale, in nanoseconds, are kept by a goroutine of
-	// the verifier's own. now is 0 once the verifier is closed.
+	// the verifier's own. now is 0 once the verifier is closed. ticked is when that
+	// was last done, in nanoseconds since began.
 	now    atomic.Int64
 	stale  atomic.Int64
+	ticked atomic.Int64
+	began  time.Time
 	stop   context.CancelFunc
 	ticker sync.WaitGroup
+
+	ticking sync.Mutex // guards closed, and serializes who sets the clock
+	closed  bool
 
 	unrecorded counters
 }
@@ -121,7 +132,7 @@ func New(c Config) (*Verifier, error) {
 		v.maxStale = DefaultMaxStaleness
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	v.stop = cancel
+	v.stop, v.began = cancel, time.Now()
 	v.tick()
 	v.ticker.Go(func() {
 		t := time.NewTicker(clockStep)
@@ -141,6 +152,11 @@ func New(c Config) (*Verifier, error) {
 // tick asks for the proof before it reads the clock, so that none seems to be of
 // the future.
 func (v *Verifier) tick() {
+	v.ticking.Lock()
+	defer v.ticking.Unlock()
+	if v.closed {
+		return
+	}
 	proven := v.fresh()
 	now := time.Now()
 	stale := time.Duration(math.MaxInt64)
@@ -149,6 +165,17 @@ func (v *Verifier) tick() {
 	}
 	v.stale.Store(int64(stale))
 	v.now.Store(now.UnixMicro())
+	v.ticked.Store(int64(now.Sub(v.began)))
+}
+
+// clock returns the time and the staleness, of a moment ago at most: reading the
+// monotonic clock costs half of what the time costs, and tells that the goroutine
+// which keeps it got behind.
+func (v *Verifier) clock() (events.Time, time.Duration) {
+	if int64(time.Since(v.began))-v.ticked.Load() > int64(overdue) {
+		v.tick()
+	}
+	return events.Time(v.now.Load()), time.Duration(v.stale.Load())
 }
 
 // staleness is how old a proof is, by the time that this machine has lived
@@ -167,6 +194,9 @@ func staleness(lived, told time.Duration) time.Duration {
 func (v *Verifier) Close() {
 	v.stop()
 	v.ticker.Wait()
+	v.ticking.Lock()
+	defer v.ticking.Unlock()
+	v.closed = true
 	v.now.Store(0)
 }
 
@@ -273,12 +303,7 @@ func (d *Decision) Valid() bool { return d.Code == events.CodeValid }
 // it; who asks in good faith would rather know. A query that was checked is not
 // looked up again when the same question is asked.
 func (v *Verifier) Check(q *Question) error {
-	if !permission.MayBeQuery(q.Permission) {
-		return nil
-	}
-	var err error
-	q.query, err = v.queries.get(q.Permission)
-	return err
+	return v.queries.check(q)
 }
 
 // Verify answers a question. It allocates nothing, but to parse a query that was
@@ -308,7 +333,7 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 		At: d.At, Org: d.Org, Key: d.Key, Code: d.Code,
 		Permission: d.Permission, Workspace: string(q.Workspace), Context: q.Context,
 	}
-	if !v.recorder.Record(&use) {
+	if !v.recorder.Record(ctx, &use) {
 		d.Code = events.CodeUnavailable
 		v.unrecorded.add(d.Code)
 	}
@@ -326,12 +351,11 @@ func (v *Verifier) Recheck(q *Question) (d Decision) {
 
 // decide makes the decision, and reports whether there is a key whose use it is.
 func (v *Verifier) decide(q *Question, d *Decision, behind bool) bool {
-	d.At = events.Time(v.now.Load())
+	d.At, d.Staleness = v.clock()
 	if d.At == 0 {
 		d.Code = events.CodeUnavailable
 		return false
 	}
-	d.Staleness = time.Duration(v.stale.Load())
 	stale := d.Staleness > v.maxStale
 	d.Stale = stale && v.serve
 	behind = behind || stale && !v.serve
@@ -457,8 +481,13 @@ func (v *Verifier) catchUp(ctx context.Context, pos events.Position) (events.Pos
 // Stale reports whether verdicts are STALE now: the index was not proven fresh
 // for longer than MaxStaleness, or never, or it has stopped.
 func (v *Verifier) Stale() bool {
-	return time.Duration(v.stale.Load()) > v.maxStale
+	_, stale := v.clock()
+	return stale > v.maxStale
 }
+
+// Staleness is how long ago the index was last known to be complete; the longest
+// there is for never.
+func (v *Verifier) Staleness() time.Duration { return time.Duration(v.stale.Load()) }
 
 // Position returns how far the verifier's index has come.
 func (v *Verifier) Position() events.Position { return v.index.Applied() }

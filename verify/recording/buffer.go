@@ -52,6 +52,8 @@ type buffer struct {
 	full     []*chunk // with room for all there are
 	org      events.OrgID
 	recorded uint64
+	// group waits for the flush that takes what is added next, if anybody does.
+	group *group
 
 	_ [64]byte // keeps neighbours off this cache line
 }
@@ -61,6 +63,7 @@ type result int
 const (
 	closed     result = iota // the recorder is not running
 	invalid                  // the use has no organization
+	late                     // earlier uses than this one were said to be stored
 	full                     // there is no room
 	added                    // the use is in the buffer
 	addedFirst               // and is the first one there
@@ -72,6 +75,9 @@ func (r *Recorder) add(b *buffer, u *Use) result {
 	// afterwards, and so meets every use that was taken.
 	if !r.open.Load() {
 		return closed
+	}
+	if u.At < events.Time(r.through.floor.Load()) && r.through.late(u.At) {
+		return late
 	}
 	if u.Org != b.org || u.Org == "" {
 		if _, err := events.ParseOrgID(string(u.Org)); err != nil {
@@ -136,10 +142,11 @@ func cutContext(c *Context) Context {
 	}
 }
 
-// take empties a buffer.
-func (b *buffer) take(into []*chunk) []*chunk {
+// take empties a buffer. Who adds to it from now on waits for the next group.
+func (b *buffer) take(into []*chunk, next *group) []*chunk {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.group = next
 	into = append(into, b.full...)
 	b.full = b.full[:0]
 	if b.cur != nil && len(b.cur.rows) > 0 {
@@ -147,6 +154,13 @@ func (b *buffer) take(into []*chunk) []*chunk {
 		b.cur = nil
 	}
 	return into
+}
+
+// empty reports whether nothing waits in a buffer.
+func (b *buffer) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.full) == 0 && (b.cur == nil || len(b.cur.rows) == 0)
 }
 
 // use reads a row with its texts, which share the memory of text.

@@ -47,9 +47,17 @@ type ref struct {
 	chunk, row uint32
 }
 
-// run stores what is recorded until the recorder is closed, or ctx ends.
-func (r *Recorder) run(ctx context.Context) {
+// run stores what is recorded until the recorder is closed, or ctx ends; before
+// anything else the boot mark, if there is one yet to store.
+func (r *Recorder) run(ctx context.Context, mark *uses.Message) {
 	defer close(r.done)
+	if mark != nil {
+		if err := r.publish(ctx, []uses.Message{*mark}); err != nil {
+			r.end(ctx, fmt.Errorf("boot mark: %w", err))
+			return
+		}
+		r.begun()
+	}
 	for open := true; open; {
 		select {
 		case <-r.wake:
@@ -72,6 +80,7 @@ func (r *Recorder) end(ctx context.Context, err error) {
 	r.open.Store(false)
 	r.flusher.err = err
 	if err != nil {
+		r.abandon()
 		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "recorder of uses ended before everything was stored",
 			slog.String("verifier", string(r.cfg.Verifier)), slog.String("boot", r.boot.String()), slog.Any("error", err))
 	}
@@ -80,6 +89,9 @@ func (r *Recorder) end(ctx context.Context, err error) {
 // gather waits until a flush is worth it, and reports whether the recorder is
 // still open.
 func (r *Recorder) gather() bool {
+	if r.cfg.Durable {
+		return r.gatherGroup()
+	}
 	timer := time.NewTimer(r.cfg.FlushEvery)
 	defer timer.Stop()
 	select {
@@ -96,10 +108,14 @@ func (r *Recorder) gather() bool {
 func (r *Recorder) flush(ctx context.Context) error {
 	f := &r.flusher
 	f.chunks = f.chunks[:0]
+	r.through.storing.Store(true)
+	through := r.through.begin()
+	r.nextGroup()
 	for _, b := range r.buffers {
-		f.chunks = b.take(f.chunks)
+		f.chunks = b.take(f.chunks, r.group)
 	}
 	if len(f.chunks) == 0 {
+		r.stored(through)
 		return nil
 	}
 	n := f.collect()
@@ -114,6 +130,7 @@ func (r *Recorder) flush(ctx context.Context) error {
 	}
 	r.flushed.Add(uint64(n))
 	r.blocks.Add(uint64(len(messages)))
+	r.stored(through)
 	// Only now: until here the uses count as buffered.
 	r.free.give(f.chunks)
 	return nil

@@ -10,7 +10,9 @@
 // drops a use. A process that dies takes what it held along, and leaves a boot
 // without an end mark, with the bound in its boot mark, as the finding.
 //
-// This is the buffered mode: the verdict is answered before its use is on disk.
+// Config.Durable chooses between two modes. Buffered, the verdict is answered before
+// its use is on disk; durable, after: all that wait while blocks are being stored are
+// stored together next, so that many callers cost little more than one.
 package recording
 
 import (
@@ -39,6 +41,8 @@ const (
 	// DefaultMaxWait is about what a caller waits for a verdict at all; the
 	// broker elects a new leader in some seconds, which is too long to hold on.
 	DefaultMaxWait = 250 * time.Millisecond
+	// DefaultDurableMaxWait leaves a disk that is slow for a moment its time.
+	DefaultDurableMaxWait = time.Second
 )
 
 // MaxMaxBuffered bounds what a crash may lose and how much memory it takes.
@@ -98,9 +102,14 @@ type Config struct {
 	// alone, 13 for 256 of an organization, 9 for 4,096. 0 is
 	// [DefaultFlushEvery].
 	FlushEvery time.Duration
-	// MaxWait is how long Record waits for room in a full buffer. 0 is
-	// [DefaultMaxWait].
+	// MaxWait is how long Record waits for room in a full buffer, and when Durable for
+	// the use to be stored. 0 is [DefaultMaxWait], or [DefaultDurableMaxWait].
 	MaxWait time.Duration
+	// Durable has Record return when the use is stored, not before. A crash then loses
+	// no use of a verdict that was given, which the boot mark says; a use that was not
+	// stored in time may be stored later all the same, of a verdict that was not given.
+	// FlushEvery does not matter.
+	Durable bool
 	// Sealer seals texts for the organizations that want it. Without one texts
 	// are recorded as they are: a verifier of keys of organizations that have
 	// their texts sealed must have one, if only [Withhold].
@@ -136,6 +145,14 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
+// bound is how many uses of verdicts that were given a crash may lose.
+func (c Config) bound() int {
+	if c.Durable {
+		return 0
+	}
+	return c.MaxBuffered
+}
+
 func (c Config) withDefaults() Config {
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = DefaultMaxBuffered
@@ -145,6 +162,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxWait == 0 {
 		c.MaxWait = DefaultMaxWait
+		if c.Durable {
+			c.MaxWait = DefaultDurableMaxWait
+		}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -170,6 +190,10 @@ type Recorder struct {
 	stop  chan struct{} // closed when the recorder closes
 	done  chan struct{} // closed when its goroutine has ended
 
+	marked  chan struct{} // closed when the boot mark is stored
+	through through
+	waiters waiters
+
 	refused, flushed, blocks, failures atomic.Uint64
 
 	life    sync.Mutex // guards the following, and serializes Start and Close
@@ -177,8 +201,11 @@ type Recorder struct {
 	closed  bool
 	cancel  context.CancelFunc
 
-	// The rest belongs to the goroutine, and to whoever knows that it ended.
+	// The rest belongs to the goroutine, and to whoever knows that it ended or has
+	// not begun.
 	flusher flusher
+	// group takes uses now, underWay waits until its own are stored.
+	group, underWay *group
 }
 
 // New returns a recorder, with a new boot. It records nothing before Start.
@@ -198,14 +225,15 @@ func New(cfg Config) (*Recorder, error) {
 	r := &Recorder{
 		cfg: cfg, boot: uses.BootID(boot),
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), marked: make(chan struct{}),
 		flusher: flusher{enc: enc, series: make(map[events.OrgID]*series)},
 	}
 	n := runtime.GOMAXPROCS(0)
 	chunks := r.free.fill(cfg.MaxBuffered, n)
 	r.buffers = make([]*buffer, n)
+	r.nextGroup()
 	for i := range r.buffers {
-		r.buffers[i] = &buffer{index: i, full: make([]*chunk, 0, chunks)}
+		r.buffers[i] = &buffer{index: i, full: make([]*chunk, 0, chunks), group: r.group}
 	}
 	return r, nil
 }
@@ -215,28 +243,29 @@ func (r *Recorder) Boot() uses.BootID { return r.boot }
 
 // Record takes a use, from any goroutine and without allocating, and reports
 // whether it did. It keeps nothing that u points to, and cuts texts at the
-// limits of package uses. False means that the use is not recorded and the
-// verdict must not be given: the buffer remained full for MaxWait, the recorder
-// is not running, or Org is no id.
-func (r *Recorder) Record(u *Use) bool {
+// limits of package uses. False means that the verdict must not be given: the
+// buffer remained full for MaxWait, or the use was not stored by then and
+// Config.Durable asks for that, or ctx ended; or the recorder is not running, Org is
+// no id, or the use is of a time before [Recorder.StoredThrough].
+func (r *Recorder) Record(ctx context.Context, u *Use) bool {
 	b := r.acquire()
 	res := r.add(b, u)
+	group := b.group
 	b.mu.Unlock()
 	r.pool.Put(b)
 	switch res {
 	case added:
-		return true
 	case addedFirst:
 		signal(r.wake)
-		return true
 	case full:
-		if r.wait(u) {
-			return true
-		}
-	case closed, invalid:
+		res, group = r.wait(ctx, u)
+	case closed, invalid, late:
 	}
-	r.refused.Add(1)
-	return false
+	if res != added && res != addedFirst || r.cfg.Durable && !r.await(ctx, group) {
+		r.refused.Add(1)
+		return false
+	}
+	return true
 }
 
 // acquire returns a locked buffer: the one that this processor used last,
@@ -258,41 +287,50 @@ func (r *Recorder) acquire() *buffer {
 	return b
 }
 
-// wait waits for room, up to MaxWait.
-func (r *Recorder) wait(u *Use) bool {
+// wait waits for room, up to MaxWait, and returns what came of it, with the group that
+// the use was added to.
+func (r *Recorder) wait(ctx context.Context, u *Use) (result, *group) {
+	// Nothing is said to be stored up to a time that this use may lie before.
+	r.through.held.Add(1)
+	defer r.through.held.Add(-1)
 	signal(r.hurry)
 	signal(r.wake)
 	timer := time.NewTimer(r.cfg.MaxWait)
 	defer timer.Stop()
 	for {
 		freed := r.free.watch()
-		if res := r.addAnywhere(u); res != full {
-			return res == added
+		if res, group := r.addAnywhere(u); res != full {
+			return res, group
 		}
 		select {
 		case <-freed:
 		case <-timer.C:
-			return false
+			return full, nil
+		case <-ctx.Done():
+			return full, nil
 		}
 	}
 }
 
-// addAnywhere looks for room in every buffer.
-func (r *Recorder) addAnywhere(u *Use) result {
+// addAnywhere looks for room in every buffer, and returns the group of the one that
+// took the use.
+func (r *Recorder) addAnywhere(u *Use) (result, *group) {
 	for _, b := range r.buffers {
 		b.mu.Lock()
-		res := r.add(b, u)
+		res, group := r.add(b, u), b.group
 		b.mu.Unlock()
 		switch res {
 		case full:
 		case addedFirst:
 			signal(r.wake)
-			return added
+			return added, group
+		case added:
+			return added, group
 		default:
-			return res
+			return res, nil
 		}
 	}
-	return full
+	return full, nil
 }
 
 func signal(c chan struct{}) {
@@ -307,25 +345,80 @@ func signal(c chan struct{}) {
 func (r *Recorder) Start(ctx context.Context) error {
 	r.life.Lock()
 	defer r.life.Unlock()
-	if r.started || r.closed {
-		return ErrState
-	}
-	mark, err := r.flusher.enc.Mark(uses.Header{
-		Kind: uses.KindBoot, Ledger: r.cfg.Ledger, Org: events.System, Verifier: r.cfg.Verifier, Boot: r.boot,
-		From: bootTime(r.boot), Bound: uint64(r.cfg.MaxBuffered),
-	})
+	mark, err := r.mark()
 	if err != nil {
-		return fmt.Errorf("recording: boot mark: %w", err)
+		return err
 	}
 	if err := r.publish(ctx, []uses.Message{mark}); err != nil {
 		return fmt.Errorf("recording: boot mark is not stored: %w", err)
 	}
-	// The goroutine outlives ctx: Close ends it.
+	r.begun()
+	r.launch(ctx, nil)
+	return nil
+}
+
+// StartLater opens the recorder at once, and has the boot mark stored before
+// anything else as soon as the sink takes it: for a verifier that starts while its
+// broker is away. Until [Recorder.Marked], no stored mark would tell of uses that a
+// crash loses; who wants them seen keeps the boot's name and has its [BootMark]
+// stored by the next boot.
+func (r *Recorder) StartLater(ctx context.Context) error {
+	r.life.Lock()
+	defer r.life.Unlock()
+	mark, err := r.mark()
+	if err != nil {
+		return err
+	}
+	r.through.storing.Store(true)
+	r.launch(ctx, &mark)
+	return nil
+}
+
+// Marked returns a channel that is closed when the boot mark is stored.
+func (r *Recorder) Marked() <-chan struct{} { return r.marked }
+
+// begun tells that the boot mark is stored.
+func (r *Recorder) begun() {
+	r.through.storing.Store(false)
+	close(r.marked)
+}
+
+// mark is the boot mark of a recorder that may start.
+func (r *Recorder) mark() (uses.Message, error) {
+	if r.started || r.closed {
+		return uses.Message{}, ErrState
+	}
+	return bootMark(r.flusher.enc, r.cfg.Ledger, r.cfg.Verifier, r.boot, r.cfg.bound())
+}
+
+// launch opens the recorder. Its goroutine outlives ctx: Close ends it.
+func (r *Recorder) launch(ctx context.Context, mark *uses.Message) {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.started, r.cancel = true, cancel
 	r.open.Store(true)
-	go r.run(run)
-	return nil
+	go r.run(run, mark)
+}
+
+// BootMark is the mark of a boot that may have ended before its mark was stored: what
+// is lost of it is then seen. The bound is how many uses may be missing, which is what
+// MaxBuffered was. A mark that is stored already is not stored again.
+func BootMark(ledger events.LedgerID, verifier events.VerifierID, boot uses.BootID, bound int) (uses.Message, error) {
+	enc, err := uses.NewEncoder()
+	if err != nil {
+		return uses.Message{}, fmt.Errorf("recording: %w", err)
+	}
+	return bootMark(enc, ledger, verifier, boot, bound)
+}
+
+func bootMark(enc *uses.Encoder, ledger events.LedgerID, verifier events.VerifierID, boot uses.BootID, bound int) (uses.Message, error) {
+	m, err := enc.Mark(uses.Header{
+		Kind: uses.KindBoot, Ledger: ledger, Org: events.System, Verifier: verifier, Boot: boot,
+		From: bootTime(boot), Bound: uint64(bound),
+	})
+	if err != nil {
+		return uses.Message{}, fmt.Errorf("recording: boot mark: %w", err)
+	}
+	return m, nil
 }
 
 // bootTime is the time in a UUIDv7, so that a mark which is published again by

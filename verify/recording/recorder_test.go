@@ -122,8 +122,11 @@ func stop(t testing.TB, r *Recorder) {
 	}
 }
 
+// began is after the times of bubbles and of this run, so that no use comes too late.
+const began events.Time = 4_000_000_000_000_000
+
 func use(i uint64) Use {
-	u := Use{At: events.Time(1_790_000_000_000_000 + i), Org: "acme", Code: events.CodeValid, Permission: "interview:start", Workspace: "main"}
+	u := Use{At: began + events.Time(i), Org: "acme", Code: events.CodeValid, Permission: "interview:start", Workspace: "main"}
 	binary.BigEndian.PutUint64(u.Key[8:], i)
 	return u
 }
@@ -158,7 +161,7 @@ func TestNothingIsLost(t *testing.T) {
 				u := use(uint64(g*each + i))
 				u.Org = events.OrgID(fmt.Sprintf("org-%d", (g+i)%orgs))
 				u.Context.RequestID = fmt.Sprintf("%d/%d", g, i)
-				if !r.Record(&u) {
+				if !r.Record(t.Context(), &u) {
 					t.Error("refused")
 					return
 				}
@@ -198,13 +201,13 @@ func TestWhatIsRecorded(t *testing.T) {
 	u := use(5)
 	u.Permission = "a:b OR " + long
 	u.Context = Context{RequestID: long, Method: "PATCH", Path: "/v1/é" + long, ClientIP: "2001:db8::1", UserAgent: long}
-	if !r.Record(&u) {
+	if !r.Record(t.Context(), &u) {
 		t.Fatal("refused")
 	}
 	for _, org := range []events.OrgID{"", "a.b", "UPPER"} {
 		bad := use(6)
 		bad.Org = org
-		if r.Record(&bad) {
+		if r.Record(t.Context(), &bad) {
 			t.Errorf("organization %q accepted", org)
 		}
 	}
@@ -232,7 +235,7 @@ func TestRecordsOnlyWhileOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := use(1)
-	if r.Record(&u) {
+	if r.Record(t.Context(), &u) {
 		t.Error("recorded before the start")
 	}
 	// A boot mark that is not stored opens nothing; the next try has its id.
@@ -248,7 +251,7 @@ func TestRecordsOnlyWhileOpen(t *testing.T) {
 	if err := r.Start(ctx); !errors.Is(err, errSink) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("start: %v", err)
 	}
-	if r.Record(&u) {
+	if r.Record(t.Context(), &u) {
 		t.Error("recorded before the mark was stored")
 	}
 	away = false
@@ -258,11 +261,11 @@ func TestRecordsOnlyWhileOpen(t *testing.T) {
 	if err := r.Start(context.Background()); !errors.Is(err, ErrState) {
 		t.Errorf("second start: %v", err)
 	}
-	if !r.Record(&u) {
+	if !r.Record(t.Context(), &u) {
 		t.Error("refused")
 	}
 	stop(t, r)
-	if r.Record(&u) {
+	if r.Record(t.Context(), &u) {
 		t.Error("recorded after the end")
 	}
 	stop(t, r)
@@ -310,7 +313,7 @@ func TestFullBuffer(t *testing.T) {
 				for {
 					u := use(uint64(n))
 					began := time.Now()
-					if r.Record(&u) {
+					if r.Record(t.Context(), &u) {
 						n++
 						continue
 					}
@@ -330,7 +333,7 @@ func TestFullBuffer(t *testing.T) {
 				// Who waits is served when room comes.
 				time.AfterFunc(time.Second/2, func() { close(gate) })
 				u := use(uint64(n))
-				if !r.Record(&u) {
+				if !r.Record(t.Context(), &u) {
 					t.Error("refused although room came")
 				}
 				stop(t, r)
@@ -359,7 +362,7 @@ func TestSinkFails(t *testing.T) {
 		for i := range n {
 			u := use(uint64(i))
 			u.Org = events.OrgID(fmt.Sprintf("org-%d", i%5))
-			if !r.Record(&u) {
+			if !r.Record(t.Context(), &u) {
 				t.Fatal("refused")
 			}
 			if i%100 == 0 {
@@ -385,7 +388,7 @@ func TestCloseGivesUp(t *testing.T) {
 		s.ask(func(context.Context) error { return errSink })
 		for i := range 10 {
 			u := use(uint64(i))
-			if !r.Record(&u) {
+			if !r.Record(t.Context(), &u) {
 				t.Fatal("refused")
 			}
 		}
@@ -423,7 +426,7 @@ func TestCrash(t *testing.T) {
 				})
 			}
 			u := use(uint64(i))
-			if !r.Record(&u) {
+			if !r.Record(t.Context(), &u) {
 				t.Fatal("refused")
 			}
 		}
@@ -455,7 +458,7 @@ func TestIdleIsIdle(t *testing.T) {
 		s.ask(func(context.Context) error { calls.Add(1); return nil })
 		time.Sleep(time.Hour)
 		u := use(1)
-		r.Record(&u)
+		r.Record(t.Context(), &u)
 		time.Sleep(time.Hour)
 		if calls.Load() != 1 {
 			t.Errorf("%d publishes", calls.Load())
@@ -487,7 +490,7 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	u := use(1)
 	u.Context = Context{RequestID: "req-1", Method: "GET", Path: "/v1/things/1", ClientIP: "192.0.2.1", UserAgent: "curl/8"}
 	if n := testing.AllocsPerRun(10_000, func() {
-		if !r.Record(&u) {
+		if !r.Record(t.Context(), &u) {
 			t.Error("refused")
 		}
 	}); n != 0 {
@@ -529,7 +532,7 @@ func BenchmarkRecord(b *testing.B) {
 					if full {
 						u.Context = Context{Method: "GET", Path: "/v1/interviews", UserAgent: "client/1.2"}
 					}
-					if !r.Record(&u) {
+					if !r.Record(b.Context(), &u) {
 						b.Error("refused")
 						return
 					}

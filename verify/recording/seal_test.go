@@ -51,7 +51,7 @@ func TestTextsAreSealed(t *testing.T) {
 		if u.Org = org; i != 2 {
 			u.Context = texts
 		}
-		if !r.Record(&u) {
+		if !r.Record(t.Context(), &u) {
 			t.Fatal("refused")
 		}
 	}
@@ -88,7 +88,7 @@ func TestNothingLooksSealed(t *testing.T) {
 	r := start(t, config(s))
 	u := use(1)
 	u.Context = Context{RequestID: uses.SealedNone, Path: "sealed:", ClientIP: "sealed:a:b:c", UserAgent: "sealed: a"}
-	if !r.Record(&u) {
+	if !r.Record(t.Context(), &u) {
 		t.Fatal("refused")
 	}
 	stop(t, r)
@@ -119,7 +119,7 @@ func TestWhatCannotBeSealedIsLeftOut(t *testing.T) {
 		for i := range 4 {
 			u := use(uint64(i))
 			u.Context = Context{RequestID: "r", Path: "/", ClientIP: "192.0.2.7", UserAgent: "curl"}
-			if !r.Record(&u) {
+			if !r.Record(t.Context(), &u) {
 				t.Fatal("refused")
 			}
 		}
@@ -164,7 +164,7 @@ func TestManyAreSealed(t *testing.T) {
 		u := use(uint64(i))
 		u.Org = events.OrgID([]string{"closed", "shut"}[i%2])
 		u.Context.ClientIP = fmt.Sprintf("192.0.2.%d", i%200)
-		if !r.Record(&u) {
+		if !r.Record(t.Context(), &u) {
 			t.Fatal("refused")
 		}
 	}
@@ -196,7 +196,7 @@ func TestWithhold(t *testing.T) {
 		for i, org := range []events.OrgID{"closed", "open"} {
 			u := use(uint64(i))
 			u.Org, u.Context = org, Context{Method: "GET", ClientIP: "192.0.2.7"}
-			if !r.Record(&u) {
+			if !r.Record(t.Context(), &u) {
 				t.Fatal("refused")
 			}
 		}
