@@ -5,8 +5,9 @@ SHELL       := bash
 .DEFAULT_GOAL := help
 
 # What the tests need beyond Go, as command:package. The race detector wants a
-# C compiler; scripts that show the HTTP surface want curl and jq.
-NEEDS    := curl:curl jq:jq gcc:gcc
+# C compiler; scripts that show the HTTP surface want curl and jq; the gateways
+# are shown with the programs that people run.
+NEEDS    := curl:curl jq:jq gcc:gcc nginx:nginx-light haproxy:haproxy
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN      ?= bin
@@ -30,8 +31,14 @@ run: ## the guided tour, on an empty ledger in a temporary folder
 build: ## bin/keyledger, one static binary; the image is built by this too
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/keyledger ./cmd/keyledger
 
-setup: ## install what the tests need beyond Go, or say what is missing
-	@missing=(); \
+# Caddy, a gateway like those of NEEDS, which Debian has in an old version only. It is
+# pinned like a tool, in a module of its own, and built when it is missing.
+$(BIN)/caddy: tools/caddy/go.mod
+	CGO_ENABLED=0 go build -C tools/caddy -trimpath -ldflags '-s -w' -o $(abspath $@) github.com/caddyserver/caddy/v2/cmd/caddy
+	@touch $@
+
+setup: $(BIN)/caddy ## install what the tests need beyond Go, or say what is missing
+	@missing=(); PATH="$$PATH:/usr/sbin"; \
 	for need in $(NEEDS); do \
 		command -v "$${need%%:*}" >/dev/null || missing+=("$${need##*:}"); \
 	done; \

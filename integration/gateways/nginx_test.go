@@ -1,0 +1,44 @@
+package gateways
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// nginxMain is what an installed nginx has around the included file. The workers
+// keep the test's user, whose folders they look into.
+const nginxMain = `%s
+worker_processes 2;
+pid %s/nginx.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    include %s/keyledger.conf;
+}
+`
+
+// nginx starts nginx before an application, asking at an address or unix:PATH.
+func nginx(t *testing.T, ask, application string) *gateway {
+	t.Helper()
+	g := &gateway{address: freeAddress(t), stale: 403, down: 500}
+	dir := configure(t, "nginx", put{"127.0.0.1:8081", ask}, put{"127.0.0.1:3000", application}, put{"listen 80", "listen " + g.address}, put{"listen      80", "listen " + g.address})
+	user := ""
+	if os.Getuid() == 0 {
+		user = "user root;"
+	}
+	conf := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxMain, user, dir, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	launch(t, g.address, "nginx", "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;")
+	return g
+}
+
+func TestNginx(t *testing.T) {
+	w := newWorld(t)
+	g := nginx(t, w.server.Address("http://")[len("http://"):], w.application.address)
+	keepsPromises(t, w, g)
+}

@@ -1,0 +1,106 @@
+package gateways
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/keyledger/keyledger/events/clustertest"
+	"github.com/keyledger/keyledger/integration/program"
+)
+
+// world is a ledger with a server, an organization with a catalog, keys, and the
+// application that gateways guard.
+type world struct {
+	server      *program.Process
+	owner       *program.Door
+	application *application
+
+	// reader may read interviews, everything may do all that the catalog has, and
+	// manager is a management key.
+	reader, everything, manager holder
+}
+
+// organization is the one whose keys are judged.
+const organization = "acme"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	data := t.TempDir()
+	w := &world{application: newApplication(t)}
+	w.server = program.Start(t, program.Build(t, t.TempDir()), "serve", "--data", data, "--listen", "127.0.0.1:0", "--nats-listen", freeAddress(t), "--record-client-ip").Ready()
+	key, err := os.ReadFile(filepath.Join(data, "owner.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.owner = program.At(w.server.Address("http://"), strings.TrimSpace(string(key)))
+	must := func(want int, method, path string, body map[string]any) program.Answer {
+		return w.owner.Must(t, want, method, "/v1/organizations"+path, body)
+	}
+	must(201, "POST", "", obj{"id": organization, "name": "Acme"})
+	must(201, "POST", "/acme/workspaces", obj{"id": "hiring", "name": "Hiring"})
+	must(201, "POST", "/acme/workspaces", obj{"id": "research", "name": "Research"})
+	must(201, "POST", "/acme/profiles", obj{"id": "fast", "name": "Fast", "settings": obj{"model": "small"}})
+	must(200, "PUT", "/acme/permissions", obj{"permissions": []obj{
+		{"name": "interview:start", "access": "write", "routes": []string{"POST /api/v1/interviews/start"}},
+		{"name": "interview:read", "access": "read", "routes": []string{"GET /api/v1/interviews/{id}"}},
+		{"name": "report:read", "access": "read"},
+	}})
+	w.reader = w.key(t, obj{"permissions": []string{"interview:read"}, "profile": "fast"})
+	w.everything = w.key(t, obj{"permissions": obj{"level": "all"}})
+	w.manager = w.key(t, obj{"kind": "management", "role": "owner"})
+	return w
+}
+
+type obj = map[string]any
+
+// holder is somebody with a key.
+type holder struct{ secret, id string }
+
+// key makes a key.
+func (w *world) key(t *testing.T, wish obj) holder {
+	t.Helper()
+	body := obj{"scope": obj{"all_workspaces": true}}
+	for name, value := range wish {
+		body[name] = value
+	}
+	made := w.owner.Must(t, 201, "POST", "/v1/organizations/"+organization+"/keys", body)
+	return holder{made.Text("secret"), made.Text("key.id")}
+}
+
+// revoke ends a key.
+func (w *world) revoke(t *testing.T, h holder) {
+	t.Helper()
+	w.owner.Must(t, 200, "POST", "/v1/organizations/"+organization+"/keys/"+h.id+"/revoke", obj{"reason": "it was stolen"})
+}
+
+// freeAddress is one that nobody listened on a moment ago.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(clustertest.FreePorts(t, 1)[0]))
+}
+
+// cases numbers the requests.
+var cases atomic.Uint64
+
+// send sends a request through a gateway, and returns the answer and what arrived at
+// the application.
+func (w *world) send(t *testing.T, g *gateway, r request) (response, []arrival) {
+	t.Helper()
+	return w.sendOn(t, dial(t, g.address), r)
+}
+
+// sendOn is send on a connection that is there.
+func (w *world) sendOn(t *testing.T, c *connection, r request) (response, []arrival) {
+	t.Helper()
+	name := strconv.FormatUint(cases.Add(1), 10)
+	res, err := c.exchange(r.method, r.wire(name))
+	if err != nil {
+		t.Fatalf("%s %s: %v", r.method, r.target, err)
+	}
+	return res, w.application.saw(name)
+}
