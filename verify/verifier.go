@@ -38,6 +38,10 @@ const (
 	// process that stood still, as one that was stopped does or one that got no
 	// processor, must not go on by the time at which it stopped.
 	overdue = 50 * clockStep
+
+	// maxTries bounds how often a verdict is made anew that came too late to be
+	// recorded.
+	maxTries = 3
 )
 
 // Config says what a verifier works with.
@@ -322,22 +326,32 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 	if q.AtLeast > d.Position {
 		d.Position, behind = v.catchUp(ctx, q.AtLeast)
 	}
-	if !v.decide(q, &d, behind) {
-		v.unrecorded.add(d.Code)
-		if v.missed != nil && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
-			v.missed(Miss{Code: d.Code, Kind: q.Kind, Within: q.Within, From: q.From, RequestID: q.Context.RequestID})
+	for try := 1; ; try++ {
+		if !v.decide(q, &d, behind) {
+			v.unrecorded.add(d.Code)
+			if v.missed != nil && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
+				v.missed(Miss{Code: d.Code, Kind: q.Kind, Within: q.Within, From: q.From, RequestID: q.Context.RequestID})
+			}
+			return d
 		}
-		return d
+		use := recording.Use{
+			At: d.At, Org: d.Org, Key: d.Key, Code: d.Code,
+			Permission: d.Permission, Workspace: string(q.Workspace), Context: q.Context,
+		}
+		if v.recorder.Record(ctx, &use) {
+			return d
+		}
+		if try == maxTries || !v.recorder.Late(d.At) {
+			d.Code = events.CodeUnavailable
+			v.unrecorded.add(d.Code)
+			return d
+		}
+		// The process stood still since it judged, and has told meanwhile that all
+		// uses of that time are stored.
+		v.tick()
+		d = Decision{Position: v.index.Applied()}
+		behind = q.AtLeast > d.Position
 	}
-	use := recording.Use{
-		At: d.At, Org: d.Org, Key: d.Key, Code: d.Code,
-		Permission: d.Permission, Workspace: string(q.Workspace), Context: q.Context,
-	}
-	if !v.recorder.Record(ctx, &use) {
-		d.Code = events.CodeUnavailable
-		v.unrecorded.add(d.Code)
-	}
-	return d
 }
 
 // Recheck judges a question anew, at once, and records nothing: for a request

@@ -246,7 +246,7 @@ func (r *Recorder) Boot() uses.BootID { return r.boot }
 // limits of package uses. False means that the verdict must not be given: the
 // buffer remained full for MaxWait, or the use was not stored by then and
 // Config.Durable asks for that, or ctx ended; or the recorder is not running, Org is
-// no id, or the use is of a time before [Recorder.StoredThrough].
+// no id, or the use comes too late ([Recorder.Late]).
 func (r *Recorder) Record(ctx context.Context, u *Use) bool {
 	b := r.acquire()
 	res := r.add(b, u)
@@ -260,6 +260,9 @@ func (r *Recorder) Record(ctx context.Context, u *Use) bool {
 	case full:
 		res, group = r.wait(ctx, u)
 	case closed, invalid, late:
+	}
+	if res == late {
+		return false
 	}
 	if res != added && res != addedFirst || r.cfg.Durable && !r.await(ctx, group) {
 		r.refused.Add(1)
@@ -470,7 +473,7 @@ type Stats struct {
 	// Recorded is how many uses were taken, Flushed how many of them are
 	// stored, in how many Blocks, and Backlog how many are not yet.
 	Recorded, Flushed, Blocks, Backlog uint64
-	// Refused is how many uses were not taken.
+	// Refused is how many uses were not taken, but for those that came too late.
 	Refused uint64
 	// Failures is how often the sink failed.
 	Failures uint64

@@ -8,9 +8,10 @@ import (
 	"github.com/keyledger/keyledger/events"
 )
 
-// maxLate is how much later than it was judged a use may come to the recorder. It is
-// far more than a verdict takes, and what [Recorder.StoredThrough] stays behind.
-const maxLate = 500 * time.Millisecond
+// maxLate is how much later than it was judged a use may come to the recorder: more
+// than a verifier's clock may be behind, and what [Recorder.StoredThrough] stays
+// behind. Who comes later judges anew.
+const maxLate = 100 * time.Millisecond
 
 // through keeps up to which time all uses are stored.
 //
@@ -50,9 +51,15 @@ func (t *through) begin() events.Time {
 // clock that was set back.
 func (t *through) late(at events.Time) bool { return at < t.begin() }
 
+// Late reports whether a use of a time is refused for coming too late: all that
+// were judged before are said to be stored. Whoever asks may judge anew.
+func (r *Recorder) Late(at events.Time) bool {
+	return at < events.Time(r.through.floor.Load()) && r.through.late(at)
+}
+
 // StoredThrough returns a time before which, by this machine's clock, no use lies that
-// is not stored: neither one that was recorded nor one that will be. It is half a
-// second ago while nothing waits, falls behind while uses wait to be stored, and goes
+// is not stored: neither one that was recorded nor one that will be. It is a tenth
+// of a second ago while nothing waits, falls behind while uses wait to be stored, and goes
 // back only when the clock is set back. It is zero before the boot mark is stored.
 func (r *Recorder) StoredThrough() events.Time {
 	began := r.through.begin()
