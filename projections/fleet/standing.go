@@ -1,0 +1,165 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/presence"
+	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/projections"
+)
+
+// timedFor is how long a revocation is timed, at most.
+const timedFor = 5 * time.Minute
+
+// Revocation is the end of a key, or of an organization.
+type Revocation struct {
+	Org      events.OrgID
+	Position events.Position
+	// At is the broker's time.
+	At events.Time
+}
+
+// Standing is where a verifier, in one of its runs, stands with a revocation.
+type Standing struct {
+	Verifier events.VerifierID
+	// Boot and Kind are unknown of one that is silent.
+	Boot  uses.BootID
+	Kind  presence.Kind
+	State State
+	// Since is since when one that is not live is not heard of: its last word, or for
+	// one that never spoke when its credential was issued.
+	Since events.Time
+	// Applied says that its verdicts rest on the revocation, KnownAt since when that
+	// is known. AppliedAt is the same where the announcement before it did not say so,
+	// and 0 where there is none before it.
+	Applied            bool
+	KnownAt, AppliedAt events.Time
+	// Position is how far it had come by its last word, and HeardAt when that was.
+	Position events.Position
+	HeardAt  events.Time
+	// MaxStaleness is its bound, by its word, or by its credential; with ServesStale
+	// it does not keep to it.
+	MaxStaleness time.Duration
+	ServesStale  bool
+	// DeniesBy is when one that has not applied the revocation denies at the latest,
+	// since it cannot have been shown anything younger; 0 for one that serves stale.
+	DeniesBy events.Time
+	// UsesStored says that every use it may have accepted before it applied the
+	// revocation is stored.
+	UsesStored bool
+}
+
+// Standings tell where all verifiers stand that serve the organization of a
+// revocation, by name. Those that said that they end are none.
+func (v *View) Standings(r Revocation, now time.Time) []Standing {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.standings(r, now)
+}
+
+func (v *View) standings(of Revocation, now time.Time) []Standing {
+	var out []Standing
+	for _, name := range v.names {
+		row, ok := v.row(name, now)
+		if !ok || !row.Serves(of.Org) {
+			continue
+		}
+		if row.State == Silent {
+			out = append(out, Standing{
+				Verifier: name, State: Silent, Since: row.IssuedAt, MaxStaleness: row.MaxStaleness, DeniesBy: of.bound(row.MaxStaleness),
+			})
+			continue
+		}
+		current := v.verifiers[name].current(now)
+		for _, r := range v.verifiers[name].runs {
+			if !r.last.Ended && (r == current || r.live(now) || of.concerns(r)) {
+				out = append(out, of.standing(name, r, now))
+			}
+		}
+	}
+	return out
+}
+
+// bound is when a verifier denies that has not applied the revocation: what it was
+// shown last is older, by the broker's clock, than the revocation.
+func (of Revocation) bound(maxStaleness time.Duration) events.Time {
+	return of.At.Add(maxStaleness + projections.ClockMargin)
+}
+
+// concerns tells whether a run that another has taken the place of, and that did not
+// say that it ends, may have been fresh at the revocation without having it.
+func (of Revocation) concerns(r *run) bool {
+	_, held, _ := r.holds(of.Position)
+	lasts := time.Duration(r.last.Lease)*time.Millisecond + r.maxStaleness()
+	return !held && r.stored.Add(lasts) >= of.At
+}
+
+func (of Revocation) standing(name events.VerifierID, r *run, now time.Time) Standing {
+	s := Standing{
+		Verifier: name, Boot: r.id, Kind: r.last.Kind, State: Live, Position: r.last.Applied, HeardAt: r.stored,
+		MaxStaleness: r.maxStaleness(), ServesStale: r.last.ServesStale,
+	}
+	if !r.live(now) {
+		s.State, s.Since = Lost, r.stored
+	}
+	first, held, exact := r.holds(of.Position)
+	s.Applied = held
+	switch {
+	case !held && !s.ServesStale:
+		s.DeniesBy = of.bound(s.MaxStaleness)
+	case held:
+		s.KnownAt = first.stored
+		if exact {
+			s.AppliedAt = first.stored
+		}
+		// One clock, the verifier's own, tells both times.
+		s.UsesStored = first.at != 0 && r.last.StoredThrough > first.at
+	}
+	return s
+}
+
+// timed is a revocation that is on its way.
+type timed struct {
+	Revocation
+	seen time.Time
+}
+
+// Propagated returns how long revocations took that arrived since it was last asked:
+// from being stored until the last verifier that is live was known to have applied
+// them. At most [maxTimed] are timed at once, so that there are some among many. One
+// that has not arrived after five minutes is told with those.
+func (v *View) Propagated(now time.Time) []time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var took []time.Duration
+	v.timed = slices.DeleteFunc(v.timed, func(t timed) bool {
+		live, arrived, last := 0, 0, events.Time(0)
+		for _, s := range v.standings(t.Revocation, now) {
+			if s.State != Live {
+				continue
+			}
+			live++
+			if s.Applied {
+				arrived++
+				last = max(last, s.AppliedAt)
+			}
+		}
+		switch {
+		case live > 0 && arrived == live:
+			// Who has it since before anything was known tells nothing of how long
+			// it took.
+			if last != 0 {
+				took = append(took, max(last.Std().Sub(t.At.Std()), 0))
+			}
+			return true
+		case now.Sub(t.seen) <= timedFor:
+			return false
+		case live > 0:
+			took = append(took, timedFor)
+		}
+		return true
+	})
+	return took
+}
