@@ -348,7 +348,7 @@ func TestBeginningOnACluster(t *testing.T) {
 			t.Fatalf("round %d: nobody began: %v", round, codes)
 		}
 		c.ownedBy(began)
-		for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
+		for _, stream := range jetstream.Streams() {
 			if _, err := c.Operator().Request("$JS.API.STREAM.DELETE."+stream, nil, 10*time.Second); err != nil {
 				t.Fatal(err)
 			}

@@ -210,7 +210,7 @@ func (c *Cluster) Begin() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	for _, name := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
+	for _, name := range jetstream.Streams() {
 		c.until("no stream "+name, func() bool {
 			err := js.DeleteStream(c.t.Context(), name)
 			return err == nil || errors.Is(err, natsjs.ErrStreamNotFound)

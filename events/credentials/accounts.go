@@ -99,7 +99,7 @@ func closed(claims *jwt.AccountClaims) {
 // by the operator alone, who signs every account's imports.
 func exports() []string {
 	out := []string{nowhere, acks("*")}
-	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamAccess} {
+	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamAccess, jetstream.StreamSnapshots} {
 		for _, verb := range []string{"MSG.NEXT", "INFO", "RESET"} {
 			out = append(out, "$JS.API.CONSUMER."+verb+"."+stream+".*")
 		}

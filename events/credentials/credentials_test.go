@@ -240,10 +240,11 @@ func TestImports(t *testing.T) {
 		grant Grant
 		want  []string
 	}{
-		"verifier": {Grant{Name: "v", For: events.CredentialVerifier}, append(next("LEDGER", "v"), reset("LEDGER", "v"), "uses.*.*.v")},
+		"verifier": {Grant{Name: "v", For: events.CredentialVerifier}, append(slices.Concat(next("LEDGER", "v"), next("SNAPSHOTS", "v")), reset("LEDGER", "v"), reset("SNAPSHOTS", "v"), "uses.*.*.v", "presence.v")},
 		"verifier of one": {
 			Grant{Name: "v", For: events.CredentialVerifier, Organizations: []events.OrgID{"acme"}, Scope: "s"},
-			append(next("LEDGER", "v"), reset("LEDGER", "v"), "uses.0160.acme.v", events.UsesSubject(events.System, "v")),
+			append(slices.Concat(next("LEDGER", "v"), next("SNAPSHOTS", "v")), reset("LEDGER", "v"), reset("SNAPSHOTS", "v"),
+				"uses.0160.acme.v", events.UsesSubject(events.System, "v"), "presence.v"),
 		},
 		"subscriber": {Grant{Name: "s", For: events.CredentialSubscriber}, append(next("LEDGER", "s"), "$JS.ACK.LEDGER.s.>")},
 		"auditor": {
@@ -299,8 +300,8 @@ func TestImports(t *testing.T) {
 func TestExports(t *testing.T) {
 	for _, subject := range exports() {
 		for _, verb := range []string{"CREATE", "UPDATE", "DELETE", "PURGE", "RESTORE", "SNAPSHOT", "MSG.DELETE", "LEADER.STEPDOWN", "PEER.REMOVE"} {
-			for _, stream := range []string{"LEDGER", "USES", "SEALS", "ACCESS"} {
-				if verb == "MSG.DELETE" && stream == "SEALS" || verb == "PURGE" && stream == "USES" {
+			for _, stream := range []string{"LEDGER", "USES", "SEALS", "ACCESS", "PRESENCE", "SNAPSHOTS"} {
+				if verb == "MSG.DELETE" && stream == "SEALS" || verb == "PURGE" && (stream == "USES" || stream == "SNAPSHOTS") {
 					continue
 				}
 				if jwt.Subject("$JS.API.STREAM." + verb + "." + stream).IsContainedIn(jwt.Subject(subject)) {

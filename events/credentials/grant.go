@@ -7,6 +7,8 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/presence"
+	"github.com/keyledger/keyledger/events/snapshots"
 )
 
 // Grant says what a credential is for, as the fact that issued it does.
@@ -75,7 +77,9 @@ func (g Grant) Readers(ledger events.LedgerID) []jetstream.ReaderSpec {
 		accesses.Scope = ""
 		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), uses, accesses}
 	case events.CredentialVerifier:
-		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...)}
+		stored := of(jetstream.StreamSnapshots, snapshots.Subjects(g.Scope))
+		stored.Scope = ""
+		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), stored}
 	default:
 		return nil
 	}
@@ -124,6 +128,8 @@ func (g Grant) imports() []string {
 		ask(jetstream.StreamAccess, "MSG.NEXT", "INFO", "RESET")
 	case events.CredentialVerifier:
 		ask(jetstream.StreamLedger, "MSG.NEXT", "INFO", "RESET")
+		ask(jetstream.StreamSnapshots, "MSG.NEXT", "INFO", "RESET")
+		out = append(out, presence.Subject(events.VerifierID(g.Name)))
 		if len(g.Organizations) == 0 {
 			out = append(out, uses(g.Name))
 			break

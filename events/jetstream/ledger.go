@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -42,10 +43,18 @@ const (
 	StreamSeals = "SEALS"
 	// StreamAccess holds access records, which end.
 	StreamAccess = "ACCESS"
+	// StreamPresence holds what verifiers say of themselves, the last of each.
+	StreamPresence = "PRESENCE"
+	// StreamSnapshots holds snapshots of the verification index, the last of each
+	// scope. They can be made again.
+	StreamSnapshots = "SNAPSHOTS"
 )
 
 // streams are all of them.
-var streams = [...]string{StreamLedger, StreamUses, StreamSeals, StreamAccess}
+var streams = [...]string{StreamLedger, StreamUses, StreamSeals, StreamAccess, StreamPresence, StreamSnapshots}
+
+// Streams returns the names of all streams of a ledger.
+func Streams() []string { return slices.Clone(streams[:]) }
 
 // Config says which ledger it is and how to reach it.
 type Config struct {

@@ -15,7 +15,7 @@ import (
 func (l *Ledger) tail(stream string, after events.Position) *tail {
 	t := &tail{
 		conn: l.conn, log: l.log, heartbeat: l.config.Heartbeat, tap: own{l}, expiry: pullExpiry,
-		stream: stream, expires: stream == StreamUses || stream == StreamAccess, holes: stream == StreamAccess, last: after,
+		stream: stream, expires: stream != StreamLedger, holes: stream == StreamAccess || stream == StreamPresence, last: after,
 	}
 	if l.replicas > 1 {
 		t.catchUp = l.config.CatchUp

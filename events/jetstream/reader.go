@@ -15,6 +15,7 @@ import (
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/events/batch"
+	"github.com/keyledger/keyledger/events/presence"
 )
 
 // ReaderConfig says by which credential to read.
@@ -112,6 +113,18 @@ func (r *Reader) FollowUses(ctx context.Context, after events.Position, apply fu
 // [Ledger.FollowAccess] does, to a credential that shows them.
 func (r *Reader) FollowAccess(ctx context.Context, after events.Position, apply func([]access.Message) error) error {
 	return followAccess(ctx, r.tail(StreamAccess, after), apply)
+}
+
+// PublishUses stores blocks of uses that a credential's verifier recorded, as
+// [Ledger.PublishUses] does.
+func (r *Reader) PublishUses(ctx context.Context, blocks []events.UsesMessage) error {
+	return r.ledger.PublishUses(ctx, blocks)
+}
+
+// PublishPresence stores what a credential's verifier says of itself, as
+// [Ledger.PublishPresence] does.
+func (r *Reader) PublishPresence(ctx context.Context, m presence.Message) error {
+	return r.ledger.PublishPresence(ctx, m)
 }
 
 // Last returns the position of the last fact. To a credential that shows a part of

@@ -19,9 +19,12 @@ import (
 // member, so that one which this program has never heard of is seen too.
 type rawConfig map[string]jsontext.Value
 
+// headerRoom is room for a message's headers.
+const headerRoom = 4 * 1024
+
 // maxMessageBytes bounds a stored message: a fact or block at its largest, and
 // room for its headers.
-const maxMessageBytes = events.MaxFactBytes + 4*1024
+const maxMessageBytes = events.MaxFactBytes + headerRoom
 
 // duplicateWindow is how long the broker remembers message ids. It costs memory
 // for each of them; what must hold for longer rests on expectations.
@@ -50,6 +53,10 @@ func wanted(stream string, replicas int) natsjs.StreamConfig {
 		config.Subjects, config.DenyPurge = []string{"uses.>"}, false
 	case StreamAccess:
 		accessConfig(&config)
+	case StreamPresence:
+		presenceConfig(&config)
+	case StreamSnapshots:
+		snapshotsConfig(&config)
 	case StreamSeals:
 		// The last on each subject, and nothing that keeps a wrapped key from
 		// being destroyed. None of them is ever stored together with another.
@@ -69,7 +76,9 @@ var operators = map[string][]string{
 	StreamUses:  {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "discard", "deny_purge"},
 	StreamSeals: {"description", "metadata", "placement", "max_consumers"},
 	// How much of the accesses is kept is the operator's to say.
-	StreamAccess: {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "max_msgs_per_subject"},
+	StreamAccess:    {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "max_msgs_per_subject"},
+	StreamPresence:  {"description", "metadata", "placement", "max_consumers", "max_age", "max_bytes", "max_msgs_per_subject"},
+	StreamSnapshots: {"description", "metadata", "placement", "max_consumers", "max_bytes"},
 }
 
 // EnsureStreams creates the streams of a ledger. It is called at an

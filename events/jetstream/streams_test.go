@@ -66,7 +66,7 @@ func TestMissingStreams(t *testing.T) {
 	if !errors.Is(err, jetstream.ErrStreamMissing) || !errors.Is(err, events.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
-	for _, name := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
+	for _, name := range jetstream.Streams() {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%q does not name %s", err, name)
 		}

@@ -3,16 +3,16 @@ package jetstream
 // Subjects returns what a connection has to be allowed to publish to do all that
 // a [Ledger] does, and nothing beyond: no stream is created, changed, deleted,
 // restored or moved with it, none is purged but that of the uses, which retention
-// shortens, and no message is deleted but of the seals, whose keys are there to be
+// shortens, and that of the snapshots, which can be made again, and no message is deleted but of the seals, whose keys are there to be
 // destroyed. Beside these a connection subscribes to its own inbox only.
 func Subjects() []string {
 	subjects := []string{
-		"ledger.>", "uses.>", "seals.>", "access.>",
+		"ledger.>", "uses.>", "seals.>", "access.>", "presence.>", "snapshots.>",
 		"$JS.API.STREAM.INFO." + StreamSeals, "$JS.API.STREAM.MSG.GET." + StreamSeals,
 		"$JS.API.STREAM.MSG.DELETE." + StreamSeals,
-		"$JS.API.STREAM.PURGE." + StreamUses,
+		"$JS.API.STREAM.PURGE." + StreamUses, "$JS.API.STREAM.PURGE." + StreamSnapshots,
 	}
-	for _, stream := range []string{StreamLedger, StreamUses, StreamAccess} {
+	for _, stream := range []string{StreamLedger, StreamUses, StreamAccess, StreamPresence, StreamSnapshots} {
 		subjects = append(subjects,
 			"$JS.API.STREAM.INFO."+stream,
 			"$JS.API.STREAM.MSG.GET."+stream,

@@ -137,22 +137,27 @@ func (l *Ledger) DropUses(ctx context.Context, through events.Position) error {
 	case uint64(through) < info.State.First:
 		return nil
 	}
+	// The broker keeps what stands at Seq. Without one it would keep nothing.
+	return l.purge(ctx, StreamUses, struct {
+		Seq uint64 `json:"seq"`
+	}{uint64(through) + 1})
+}
+
+// purge removes what a request says from a stream that lets it. After an error it may
+// have been removed or not.
+func (l *Ledger) purge(ctx context.Context, stream string, request any) error {
 	var answer struct {
 		Error   *apiError `json:"error"`
 		Success bool      `json:"success"`
 	}
-	// The broker keeps what stands at Seq. Without one it would keep nothing.
-	request := struct {
-		Seq uint64 `json:"seq"`
-	}{uint64(through) + 1}
-	if err := l.ask(ctx, "$JS.API.STREAM.PURGE."+StreamUses, request, &answer); err != nil {
+	if err := l.ask(ctx, "$JS.API.STREAM.PURGE."+stream, request, &answer); err != nil {
 		return err
 	}
 	if answer.Error != nil {
 		return fmt.Errorf("%w: %w", events.ErrUnavailable, answer.Error)
 	}
 	if !answer.Success {
-		return fmt.Errorf("%w: the broker did not remove the blocks of uses", events.ErrUnavailable)
+		return fmt.Errorf("%w: the broker removed nothing from %s", events.ErrUnavailable, stream)
 	}
 	return nil
 }

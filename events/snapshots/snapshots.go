@@ -1,7 +1,7 @@
 // Package snapshots is the vocabulary of stored snapshots: what the verification
 // index was at a position, kept beside the ledger so that a verifier need not replay
-// all of it. A snapshot lies in chunks on one of two sides, which take turns, and its
-// [Manifest] comes last: what has no manifest is not there.
+// all of it. A snapshot lies in chunks on a side of its own, and its [Manifest] comes
+// last: what has no manifest is not there.
 //
 // Snapshots hold digests and settings of keys, and never a secret. They are nothing
 // that cannot be made again: the ledger is the truth.
@@ -32,11 +32,8 @@ const (
 	MaxManifestBytes = 32 * 1024
 )
 
-// The sides that snapshots of a scope lie on in turn.
-const (
-	SideA = "a"
-	SideB = "b"
-)
+// maxSideLength holds a random name of 22 characters, and more.
+const maxSideLength = 32
 
 // everything stands in subjects for the scope of who reads all.
 const everything = "all"
@@ -58,7 +55,8 @@ type Manifest struct {
 	// Projection is the version of what it holds: another version reads another.
 	Projection int `json:"projection"`
 	// Size is how many bytes it has, in so many Chunks on a Side, and Digest is
-	// their SHA-256.
+	// their SHA-256. A side is drawn by who stores a snapshot, for that one alone:
+	// two who store at a time never write over each other's.
 	Size   int64              `json:"size"`
 	Digest events.DigestValue `json:"digest"`
 	Chunks int                `json:"chunks"`
@@ -107,6 +105,28 @@ func ChunkSubject(scope events.ScopeLabel, side string, n int) string {
 	return "snapshots." + ScopeToken(scope) + "." + side + "." + strconv.Itoa(n)
 }
 
+// Side reports whether a text can be the name of a side. It is fit to be part of a
+// file's name.
+func Side(text string) bool {
+	return text != "" && len(text) <= maxSideLength && !strings.ContainsFunc(text, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}
+
+// ParseChunk reads the side and the number out of a chunk's subject.
+func ParseChunk(scope events.ScopeLabel, subject string) (side string, n int, ok bool) {
+	rest, ok := strings.CutPrefix(subject, "snapshots."+ScopeToken(scope)+".")
+	if !ok {
+		return "", 0, false
+	}
+	side, digits, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(digits)
+	if err != nil || !Side(side) || n < 0 || n >= MaxBytes/ChunkBytes || ChunkSubject(scope, side, n) != subject {
+		return "", 0, false
+	}
+	return side, n, true
+}
+
 // Check reports what no manifest may be.
 func (m *Manifest) Check() error {
 	var faults []string
@@ -128,7 +148,7 @@ func (m *Manifest) Check() error {
 	fault(m.Projection <= 0, "projection")
 	fault(m.Size <= 0 || m.Size > MaxBytes, "size")
 	fault(int64(m.Chunks) != (m.Size+ChunkBytes-1)/ChunkBytes, "chunks")
-	fault(m.Side != SideA && m.Side != SideB, "side")
+	fault(!Side(m.Side), "side")
 	fault(m.CreatedAt.IsZero(), "created_at")
 	if faults == nil {
 		return nil

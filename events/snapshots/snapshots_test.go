@@ -15,7 +15,7 @@ func manifest() Manifest {
 	return Manifest{
 		Ledger: events.LedgerID{1}, Scope: "0123456789abcdef0123456789abcdef", Organizations: []events.OrgID{"acme", "globex"},
 		Position: 7, Stored: events.TimeOf(time.Unix(1, 0)), Projection: 1, Size: ChunkBytes + 1, Digest: events.DigestValue{2}, Chunks: 2,
-		Side: SideA, CreatedAt: events.TimeOf(time.Unix(2, 0)), Signature: "— keyledger x\n",
+		Side: "Zq9", CreatedAt: events.TimeOf(time.Unix(2, 0)), Signature: "— keyledger x\n",
 	}
 }
 
@@ -49,7 +49,7 @@ func TestWhatIsNoManifest(t *testing.T) {
 		"projection":    func(m *Manifest) { m.Projection = 0 },
 		"size":          func(m *Manifest) { m.Size = MaxBytes + 1 },
 		"chunks":        func(m *Manifest) { m.Chunks = 3 },
-		"side":          func(m *Manifest) { m.Side = "c" },
+		"side":          func(m *Manifest) { m.Side = "../c" },
 		"created_at":    func(m *Manifest) { m.CreatedAt = 0 },
 	} {
 		m := manifest()
@@ -100,4 +100,22 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%v: %s", err, body)
 		}
 	})
+}
+
+func TestParseChunk(t *testing.T) {
+	for _, scope := range []events.ScopeLabel{"", "00ff"} {
+		if side, n, ok := ParseChunk(scope, ChunkSubject(scope, "Zq9", 17)); !ok || side != "Zq9" || n != 17 {
+			t.Errorf("%q %d %v", side, n, ok)
+		}
+		token := ScopeToken(scope)
+		for _, bad := range []string{
+			"", ManifestSubject(scope), ChunkSubject("beef", "a", 1), "snapshots." + token + ".a.+1", "snapshots." + token + ".a.01",
+			"snapshots." + token + ".a.-1", "snapshots." + token + ".a.1.2", "snapshots." + token + "..1", "snapshots." + token + ".a/b.1",
+			ChunkSubject(scope, strings.Repeat("a", 33), 1), ChunkSubject(scope, "a", MaxBytes/ChunkBytes),
+		} {
+			if side, n, ok := ParseChunk(scope, bad); ok {
+				t.Errorf("%s: %q %d", bad, side, n)
+			}
+		}
+	}
 }

@@ -38,7 +38,7 @@ func (w *world) where() []string {
 		events.WorkspaceSubject("globex", "evil").String(), events.WorkspaceSubject("acme", "w0").String(),
 		events.UsesSubject("globex", "other"), events.UsesSubject("globex", "evil"), "seals.installation.signing", access.Subject("globex", access.LoginFailed),
 	}
-	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
+	for _, stream := range jetstream.Streams() {
 		for _, verb := range []string{"DELETE", "PURGE", "UPDATE", "CREATE", "RESTORE", "SNAPSHOT", "MSG.DELETE"} {
 			out = append(out, "$JS.API.STREAM."+verb+"."+stream)
 		}
@@ -111,7 +111,7 @@ func (w *world) alone(g credentials.Grant) []attempt {
 		{subject: "$JS.API.DIRECT.GET.LEDGER", body: `{"seq":1}`},
 		{subject: "$JS.API.DIRECT.GET.LEDGER." + evil},
 	}
-	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
+	for _, stream := range jetstream.Streams() {
 		out = append(
 			out,
 			attempt{subject: "$JS.API.STREAM.INFO." + stream},
@@ -379,7 +379,7 @@ func (w *world) asTheServer(conn *nats.Conn, g credentials.Grant) {
 	w.Helper()
 	name := string(g.Name)
 	var sends []attempt
-	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
+	for _, stream := range jetstream.Streams() {
 		sends = append(
 			sends,
 			attempt{subject: "$JS.API.STREAM.INFO." + stream},

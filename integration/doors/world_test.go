@@ -287,7 +287,7 @@ type consumer struct {
 func (w *world) look() state {
 	w.Helper()
 	var s state
-	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamSeals, jetstream.StreamAccess} {
+	for _, stream := range jetstream.Streams() {
 		var info struct {
 			Config json.RawMessage `json:"config"`
 			State  struct {
