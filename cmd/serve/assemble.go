@@ -73,6 +73,7 @@ type parts struct {
 	recorder *recording.Recorder
 	verifier *verify.Verifier
 	front    *api.Server
+	gateways gateways
 	log      *slog.Logger
 	// addresses are told when the server answers.
 	addresses string
@@ -416,8 +417,9 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 	}
 	// Streams have no end of their own.
 	server.RegisterOnShutdown(p.front.EndStreams)
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- server.Serve(listener) }()
+	p.gateways.serve(ended)
 	var announcing sync.WaitGroup
 	starting, settled := context.WithCancel(ctx)
 	defer settled()
@@ -441,10 +443,13 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainRequests)
 	defer cancel()
+	var others sync.WaitGroup
+	others.Go(func() { p.gateways.stop(drain) })
 	if shutdown := server.Shutdown(drain); shutdown != nil {
 		p.log.Warn("requests were cut off", "error", shutdown)
 		_ = server.Close()
 	}
+	others.Wait()
 	// Of a server that could not serve nobody else would end this.
 	settled()
 	announcing.Wait()

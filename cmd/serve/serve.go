@@ -31,6 +31,9 @@ import (
 type Config struct {
 	// Listen is where HTTP is served. Port 0 takes any.
 	Listen string
+	// GRPCListen is where gateways ask over gRPC, as Envoy does (ext_authz). Empty:
+	// nowhere.
+	GRPCListen string
 	// Data is the folder of the embedded broker's files, the views and the keys.
 	Data string
 	// Cluster is where the ledger lies; its zero value is the embedded broker.
@@ -41,7 +44,7 @@ type Config struct {
 	// InstallationKey is the file of the installation key; empty: the one in Data.
 	InstallationKey string
 	// TLSCert and TLSKey are the files of the certificate and its key, in PEM, for
-	// both listeners.
+	// all listeners.
 	TLSCert, TLSKey string
 	// InsecureHTTP allows listening beyond loopback without TLS.
 	InsecureHTTP bool
@@ -87,6 +90,7 @@ func (c Config) Validate() error {
 	if err == nil && c.TLSCert == "" && !c.InsecureHTTP && !loopback(host) {
 		faults = append(faults, fmt.Errorf("%w: give --tls-cert and --tls-key, or --insecure-http where something else keeps the wire safe", ErrInsecure))
 	}
+	faults = append(faults, c.validateGRPC()...)
 	faults = append(faults, c.Cluster.validate()...)
 	if c.NATSListen != "" {
 		faults = append(faults, c.validateNATSListen()...)
@@ -137,6 +141,13 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer listener.Close()
+	gateways, err := listenGRPC(cfg)
+	if err != nil {
+		return err
+	}
+	if gateways != nil {
+		defer gateways.Close()
+	}
 	if err := free(cfg.NATSListen); err != nil {
 		return err
 	}
@@ -164,6 +175,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	parts.addresses = strings.TrimSpace(reach(cfg, listener) + " " + b.address())
+	if err := parts.admitGateways(cfg, gateways); err != nil {
+		return errors.Join(err, parts.close())
+	}
 	return parts.serve(ctx, cfg, listener)
 }
 
