@@ -72,6 +72,17 @@ type Config struct {
 	// ServeStale gives verdicts past MaxStaleness all the same, with
 	// Decision.Stale set. No bound on honouring a revocation holds then.
 	ServeStale bool
+	// ServeStaleNow does so for as long as it reports true. It is called as Fresh
+	// is. Optional.
+	ServeStaleNow func(now time.Time) bool
+	// Bound returns a bound that counts where it is smaller than MaxStaleness, 0
+	// for none. It is called as Fresh is. Optional.
+	Bound func() time.Duration
+	// Ask is asked about what is not known well enough here: verdicts that would be
+	// STALE, and keys that are not found while verdicts are served past
+	// MaxStaleness. It replaces the decision and reports true, or leaves it. A
+	// verdict that it gave is not recorded here. Optional.
+	Ask func(ctx context.Context, q *Question, d *Decision) bool
 }
 
 // Validate reports every fault of the configuration at once.
@@ -100,6 +111,9 @@ type Verifier struct {
 	maxWait  time.Duration
 	maxStale time.Duration
 	serve    bool
+	serveNow func(time.Time) bool
+	bound    func() time.Duration
+	ask      func(context.Context, *Question, *Decision) bool
 	missed   func(Miss)
 	queries  *queries
 
@@ -109,9 +123,13 @@ type Verifier struct {
 	now    atomic.Int64
 	stale  atomic.Int64
 	ticked atomic.Int64
-	began  time.Time
-	stop   context.CancelFunc
-	ticker sync.WaitGroup
+	// limit is how stale the index may be, in nanoseconds, and serving says that
+	// verdicts are given past it: both as of the last tick.
+	limit   atomic.Int64
+	serving atomic.Bool
+	began   time.Time
+	stop    context.CancelFunc
+	ticker  sync.WaitGroup
 
 	ticking sync.Mutex // guards closed, and serializes who sets the clock
 	closed  bool
@@ -127,7 +145,7 @@ func New(c Config) (*Verifier, error) {
 	v := &Verifier{
 		index: c.Index, recorder: c.Recorder, fresh: c.Fresh, waitFor: c.WaitFor,
 		maxWait: c.MaxWait, maxStale: c.MaxStaleness, serve: c.ServeStale, missed: c.Missed,
-		queries: newQueries(),
+		serveNow: c.ServeStaleNow, bound: c.Bound, ask: c.Ask, queries: newQueries(),
 	}
 	if v.maxWait == 0 {
 		v.maxWait = DefaultMaxWait
@@ -167,6 +185,14 @@ func (v *Verifier) tick() {
 	if !proven.IsZero() {
 		stale = staleness(now.Sub(proven), now.Round(0).Sub(proven.Round(0)))
 	}
+	limit := v.maxStale
+	if v.bound != nil {
+		if bound := v.bound(); bound > 0 {
+			limit = min(limit, bound)
+		}
+	}
+	v.limit.Store(int64(limit))
+	v.serving.Store(v.serve || v.serveNow != nil && v.serveNow(now))
 	v.stale.Store(int64(stale))
 	v.now.Store(now.UnixMicro())
 	v.ticked.Store(int64(now.Sub(v.began)))
@@ -288,6 +314,8 @@ type Decision struct {
 	ScopeChecked bool
 	// Stale says that the verdict was given past MaxStaleness, by ServeStale.
 	Stale bool
+	// Asked says that the server gave the verdict, and has recorded the use.
+	Asked bool
 	// Position is how far the index had come: the verdict rests on every fact
 	// up to there, and perhaps on some beyond.
 	Position events.Position
@@ -327,7 +355,11 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 		d.Position, behind = v.catchUp(ctx, q.AtLeast)
 	}
 	for try := 1; ; try++ {
-		if !v.decide(q, &d, behind) {
+		known := v.decide(q, &d, behind)
+		if v.ask != nil && (d.Code == events.CodeStale || d.Stale && !known) && v.ask(ctx, q, &d) {
+			return d
+		}
+		if !known {
 			v.unrecorded.add(d.Code)
 			if v.missed != nil && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
 				v.missed(Miss{Code: d.Code, Kind: q.Kind, Within: q.Within, From: q.From, RequestID: q.Context.RequestID})
@@ -370,9 +402,9 @@ func (v *Verifier) decide(q *Question, d *Decision, behind bool) bool {
 		d.Code = events.CodeUnavailable
 		return false
 	}
-	stale := d.Staleness > v.maxStale
-	d.Stale = stale && v.serve
-	behind = behind || stale && !v.serve
+	stale := int64(d.Staleness) > v.limit.Load()
+	d.Stale = stale && v.serving.Load()
+	behind = behind || stale && !d.Stale
 
 	var hit index.Hit
 	if !v.find(q, &hit) {
@@ -496,12 +528,18 @@ func (v *Verifier) catchUp(ctx context.Context, pos events.Position) (events.Pos
 // for longer than MaxStaleness, or never, or it has stopped.
 func (v *Verifier) Stale() bool {
 	_, stale := v.clock()
-	return stale > v.maxStale
+	return int64(stale) > v.limit.Load()
 }
 
 // Staleness is how long ago the index was last known to be complete; the longest
 // there is for never.
 func (v *Verifier) Staleness() time.Duration { return time.Duration(v.stale.Load()) }
+
+// Limit returns how stale the index may be before verdicts are STALE.
+func (v *Verifier) Limit() time.Duration { return time.Duration(v.limit.Load()) }
+
+// Serving reports whether verdicts are given past that now.
+func (v *Verifier) Serving() bool { return v.serving.Load() }
 
 // Position returns how far the verifier's index has come.
 func (v *Verifier) Position() events.Position { return v.index.Applied() }

@@ -1,0 +1,186 @@
+package verify
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/projections"
+	"github.com/keyledger/keyledger/projections/continuity"
+	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/verify/recording"
+)
+
+// never is the staleness of who was never fresh.
+const never = time.Duration(math.MaxInt64)
+
+// engine is what a client runs once it is known what there is to read.
+type engine struct {
+	o      *options
+	info   jetstream.ReaderInfo
+	orgs   []events.OrgID
+	reader *jetstream.Reader
+
+	continuity *continuity.View
+	index      *index.Index
+	installed  *installed
+	runner     *projections.Runner
+	recorder   *recording.Recorder
+	verifier   *Verifier
+
+	// recording is closed once uses can be recorded.
+	recording chan struct{}
+	// starting ends the attempts to begin recording, and begun says that they
+	// have ended.
+	starting context.CancelFunc
+	begun    chan struct{}
+}
+
+// assemble makes the parts. Nothing runs yet but the verifier's clock.
+func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine, error) {
+	e := &engine{o: c.o, info: info, recording: make(chan struct{}), begun: make(chan struct{}), installed: &installed{}}
+	var err error
+	if e.orgs, err = organizationsOf(info); err != nil {
+		return nil, err
+	}
+	e.reader, err = jetstream.NewReader(jetstream.ReaderConfig{Conn: c.conn, Name: string(c.o.name), Info: info, Logger: c.o.log})
+	if err != nil {
+		return nil, err
+	}
+	e.continuity, err = continuity.New(continuity.Config{
+		Ledger: info.Ledger, Scope: events.ScopeLabel(info.Scope), Organizations: e.orgs, VerifierKeys: c.o.keys, Logger: c.o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if e.index, err = index.New(index.Config{Logger: c.o.log}); err != nil {
+		return nil, err
+	}
+	e.runner, err = projections.NewRunner(projections.Config{
+		Source: e.source(), View: projections.Together("index", e.continuity, e.installed, e.index),
+		Proven: e.continuity.Proven, Filtered: len(e.orgs) > 0, Logger: c.o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.recorder, err = recording.New(recording.Config{
+		Ledger: info.Ledger, Verifier: c.o.name, Sink: e.reader, MaxBuffered: c.o.maxBuffered,
+		Durable: c.o.durability == Durable, Sealer: recording.Withhold(nil), Logger: c.o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	config := Config{
+		Index: e.index, Recorder: e.recorder, Fresh: e.runner.Fresh, WaitFor: e.runner.WaitFor,
+		MaxWait: c.o.maxWait, MaxStaleness: c.o.maxStaleness, ServeStale: c.o.whenStale == Serve, Missed: c.o.missed,
+	}
+	if c.o.server != nil {
+		config.Ask = e.ask
+	}
+	e.verifier, err = New(config)
+	return e, err
+}
+
+// ask has the server answer what is not known here, or all that is STALE if that is
+// wanted.
+func (e *engine) ask(ctx context.Context, q *Question, d *Decision) bool {
+	if !d.Key.IsZero() && e.o.whenStale != Ask {
+		return false
+	}
+	return e.o.server.ask(ctx, q, d, e.positions(), e.orgs)
+}
+
+func (e *engine) positions() events.Positions {
+	return events.Positions{Ledger: e.info.Ledger, Epoch: e.installed.epoch.Load()}
+}
+
+// run starts the parts, which end with the client's context.
+func (c *Client) run(ctx context.Context, e *engine) {
+	// A view that stops says so by itself, in the log and in the status.
+	c.work.Go(func() { _ = e.runner.Run(ctx) })
+	starting, cancel := context.WithCancel(ctx)
+	e.starting = cancel
+	c.work.Go(func() {
+		defer close(e.begun)
+		if e.recorder.Start(starting) == nil {
+			close(e.recording)
+		}
+	})
+	c.work.Go(func() { c.arrive(ctx, e) })
+}
+
+// arrive closes Ready when the client can give verdicts.
+func (c *Client) arrive(ctx context.Context, e *engine) {
+	for _, first := range []<-chan struct{}{e.runner.Ready(), e.recording} {
+		select {
+		case <-first:
+		case <-ctx.Done():
+			return
+		}
+	}
+	look := time.NewTicker(glance)
+	defer look.Stop()
+	for e.verifier.Stale() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+	close(c.ready)
+}
+
+// close ends the parts that have something to leave behind.
+func (e *engine) close(ctx context.Context) error {
+	e.verifier.Close()
+	e.starting()
+	<-e.begun
+	return e.recorder.Close(ctx)
+}
+
+// source is the ledger as the credential shows it.
+func (e *engine) source() projections.Source {
+	if len(e.orgs) == 0 {
+		return e.reader
+	}
+	return narrowed{e.reader, 0}
+}
+
+// narrowed is a part of the ledger. How far a part goes is not for its reader to
+// know: what the broker says is at least so far, and less than was read before is no
+// sign of anything.
+type narrowed struct {
+	*jetstream.Reader
+	from events.Position
+}
+
+// Last is at least what was read before.
+func (n narrowed) Last(ctx context.Context) (events.Position, error) {
+	last, err := n.Reader.Last(ctx)
+	return max(last, n.from), err
+}
+
+// installed notes which epoch of the ledger this is.
+type installed struct {
+	through atomic.Uint64
+	epoch   atomic.Uint32
+}
+
+func (i *installed) Name() string { return "installation" }
+
+func (i *installed) Position(context.Context) (events.Position, error) {
+	return events.Position(i.through.Load()), nil
+}
+
+func (i *installed) Apply(_ context.Context, facts []events.Recorded) error {
+	for j := range facts {
+		if e, ok := facts[j].Event.(events.InstallationCreated); ok && facts[j].Subject == events.InstallationSubject() {
+			i.epoch.CompareAndSwap(0, e.Epoch)
+		}
+	}
+	i.through.Store(uint64(facts[len(facts)-1].Position))
+	return nil
+}

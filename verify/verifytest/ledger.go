@@ -1,0 +1,302 @@
+// Package verifytest gives a test a ledger of its own, on a broker in its process,
+// with verifier credentials to read it by: for tests of programs that use package
+// verify. What it appends goes through the broker as a server's changes do, and past
+// the rules that a server keeps: the caller says what happened.
+package verifytest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/embedded"
+	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/projections"
+	"github.com/keyledger/keyledger/projections/continuity"
+)
+
+// patience bounds what a broker takes its time for.
+const patience = 30 * time.Second
+
+// Permissions are those of every organization's catalog.
+var permissions = []events.CatalogPermission{
+	{Name: "doc:read", Access: events.AccessRead, Routes: []string{"GET /docs/{id}"}},
+	{Name: "doc:write", Access: events.AccessWrite, Routes: []string{"POST /docs"}},
+}
+
+// Ledger is a ledger on a broker. Its methods are for one goroutine at a time.
+type Ledger struct {
+	t   testing.TB
+	id  events.LedgerID
+	dir string
+	// listen is where verifiers come in, the same after a restart.
+	listen string
+	signer note.Signer
+	vkey   string
+
+	broker    *embedded.Broker
+	ledger    *jetstream.Ledger
+	revisions map[events.Subject]events.Revision
+	counting  *counting
+}
+
+// counting is what ticks are made of.
+type counting struct {
+	view   *continuity.View
+	runner *projections.Runner
+	stop   func()
+}
+
+// Begin begins a ledger that ends with the test. It holds no organization yet.
+func Begin(t testing.TB) *Ledger {
+	t.Helper()
+	l := &Ledger{
+		t: t, id: events.LedgerID(uuid.New()), listen: "127.0.0.1:0",
+		revisions: make(map[events.Subject]events.Revision),
+	}
+	l.dir = l.folder()
+	secret, vkey, err := note.GenerateKey(rand.Reader, "verifytest")
+	l.must(err)
+	l.vkey = vkey
+	l.signer, err = note.NewSigner(secret)
+	l.must(err)
+	l.Start()
+	l.must(l.broker.Setup(t.Context(), func(conn *nats.Conn) error { return jetstream.EnsureStreams(t.Context(), conn, 1) }))
+	l.Append(events.InstallationSubject(), events.InstallationCreated{Ledger: l.id, Epoch: 1})
+	l.Append(events.InstallationSubject(), events.InstallationSignerAdded{Name: "verifytest", VerifierKey: vkey})
+	return l
+}
+
+// folder is a temporary one. A broker that has ended may still sweep up in it.
+func (l *Ledger) folder() string {
+	dir, err := os.MkdirTemp("", "verifytest")
+	l.must(err)
+	l.t.Cleanup(func() {
+		for range 50 {
+			if os.RemoveAll(dir) == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	return dir
+}
+
+func (l *Ledger) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// Start starts the broker, on the ledger that it had before it was stopped.
+func (l *Ledger) Start() {
+	l.t.Helper()
+	b, err := embedded.Start(l.t.Context(), embedded.Config{Dir: l.dir, Listen: l.listen})
+	l.must(err)
+	l.broker, l.listen = b, b.Addr().String()
+	l.t.Cleanup(b.Shutdown)
+	l.ledger, err = jetstream.New(jetstream.Config{Conn: b.Conn(), Ledger: l.id, Replicas: 1})
+	l.must(err)
+}
+
+// Stop stops the broker.
+func (l *Ledger) Stop() {
+	if l.counting != nil {
+		l.counting.stop()
+		l.counting = nil
+	}
+	l.broker.Shutdown()
+}
+
+// ID is the ledger's.
+func (l *Ledger) ID() events.LedgerID { return l.id }
+
+// Positions write and read its positions.
+func (l *Ledger) Positions() events.Positions { return events.Positions{Ledger: l.id, Epoch: 1} }
+
+// LogKey is the verifier key of what the installation signs, and Signer signs it.
+func (l *Ledger) LogKey() string { return l.vkey }
+
+// Signer signs for the installation.
+func (l *Ledger) Signer() note.Signer { return l.signer }
+
+// JetStream is the ledger as a server works with it.
+func (l *Ledger) JetStream() *jetstream.Ledger { return l.ledger }
+
+// URL is where verifiers come in.
+func (l *Ledger) URL() string { return "nats://" + l.listen }
+
+// Append appends an event to its aggregate, and returns where it stands.
+func (l *Ledger) Append(subject events.Subject, e events.Event) events.Position {
+	l.t.Helper()
+	facts, err := l.ledger.Append(l.t.Context(), []events.Entry{{Subject: subject, Event: e, Meta: events.Meta{
+		ID: events.EventID(uuid.Must(uuid.NewV7())), Ledger: l.id, Time: events.TimeOf(time.Now()), Revision: l.revisions[subject] + 1,
+		Actor: events.Actor{Type: events.ActorSystem, Name: "verifytest"}, Command: events.CommandID(uuid.New()),
+	}}})
+	l.must(err)
+	l.revisions[subject]++
+	return facts[0].Position
+}
+
+// Organization makes an organization with the permissions doc:read and doc:write,
+// routes to them (GET /docs/{id}, POST /docs), and the workspaces w1 and w2.
+func (l *Ledger) Organization(org events.OrgID) {
+	l.t.Helper()
+	l.Append(events.OrganizationSubject(org), events.OrganizationCreated{ID: org, Name: events.ClearText(string(org))})
+	l.Append(events.CatalogSubject(org), events.CatalogReplaced{Permissions: permissions})
+	for _, w := range []events.WorkspaceID{"w1", "w2"} {
+		l.Append(events.WorkspaceSubject(org, w), events.WorkspaceCreated{ID: w, Name: events.ClearText(string(w))})
+	}
+}
+
+// Key makes a key that may do what is listed, everything if nothing is, in all
+// workspaces, and returns it with its id.
+func (l *Ledger) Key(org events.OrgID, grants ...string) (secret string, id events.KeyID) {
+	l.t.Helper()
+	var random [24]byte
+	_, err := rand.Read(random[:])
+	l.must(err)
+	key, err := keystring.New("kl_test", random)
+	l.must(err)
+	secret, id = key.Reveal(), events.KeyID(uuid.Must(uuid.NewV7()))
+	may := events.Permissions{Level: events.LevelAll}
+	if len(grants) > 0 {
+		may = events.Permissions{Level: events.LevelRestricted, Grants: slices.Sorted(slices.Values(grants))}
+	}
+	l.Append(events.KeySubject(org, id), events.KeyCreated{
+		ID: id, KeyKind: events.KindAPI, Prefix: keystring.Prefix(secret), LastFour: keystring.LastFour(secret),
+		Digest:      events.Digest{Alg: events.SHA256, Value: keystring.Digest(secret)},
+		Permissions: may, Scope: events.Scope{AllWorkspaces: true}, CreatedAt: events.TimeOf(time.Now()),
+	})
+	return secret, id
+}
+
+// Revoke revokes a key, and returns where that stands.
+func (l *Ledger) Revoke(org events.OrgID, id events.KeyID) events.Position {
+	l.t.Helper()
+	return l.Append(events.RevokedSubject(org, id), events.KeyRevoked{})
+}
+
+// Last is where the ledger ends.
+func (l *Ledger) Last() events.Position {
+	l.t.Helper()
+	last, err := l.ledger.Last(l.t.Context())
+	l.must(err)
+	return last
+}
+
+// Verifier issues a credential for a verifier, narrowed to organizations if any are
+// named, and returns what opens the broker with it: a secret.
+func (l *Ledger) Verifier(name events.CredentialName, maxStaleness time.Duration, orgs ...events.OrgID) []byte {
+	l.t.Helper()
+	issued := events.CredentialIssued{
+		Name: name, For: events.CredentialVerifier, Organizations: slices.Sorted(slices.Values(orgs)), MaxStaleness: int(maxStaleness / time.Second),
+	}
+	if len(orgs) > 0 {
+		label := make([]byte, 16)
+		_, err := rand.Read(label)
+		l.must(err)
+		issued.Scope = events.ScopeLabel(hex.EncodeToString(label))
+	}
+	drawn, err := credentials.Draw(credentials.GrantOf(issued))
+	l.must(err)
+	issued.Account = drawn.Account
+	l.Append(events.CredentialSubject(name), issued)
+	grant := credentials.GrantOf(issued)
+	for _, r := range grant.Readers(l.id) {
+		l.must(jetstream.EnsureReader(l.t.Context(), l.broker.Conn(), r))
+	}
+	account, err := l.broker.Authority().Account(grant, drawn.Account)
+	l.must(err)
+	l.must(l.broker.Push(l.t.Context(), account))
+	return drawn.Creds
+}
+
+// Connect connects with a credential. The connection ends with the test, and comes
+// back by itself when the broker does; it is returned also when no broker is there.
+func (l *Ledger) Connect(creds []byte, options ...nats.Option) *nats.Conn {
+	l.t.Helper()
+	conn, err := nats.Connect(l.URL(), append([]nats.Option{
+		nats.UserCredentialBytes(creds), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
+		nats.RetryOnFailedConnect(true), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}, options...)...)
+	l.must(err)
+	l.t.Cleanup(conn.Close)
+	return conn
+}
+
+// Tick appends a tick that counts everything there is, which makes those fresh who
+// read a part of it.
+func (l *Ledger) Tick() events.Position {
+	l.t.Helper()
+	if l.counting == nil {
+		l.count()
+	}
+	c := l.counting
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	l.must(c.runner.WaitFor(ctx, l.Last()))
+	draft, _ := c.view.Next(events.TimeOf(time.Now()))
+	text := draft.Tick.Text(l.id)
+	signed, err := note.Sign(&note.Note{Text: text}, l.signer)
+	l.must(err)
+	draft.Tick.Signature = strings.TrimSuffix(strings.TrimPrefix(string(signed), text+"\n"), "\n")
+	return l.Append(events.TickSubject(), draft.Tick)
+}
+
+// count begins to count the ledger.
+func (l *Ledger) count() {
+	l.t.Helper()
+	view, err := continuity.New(continuity.Config{Ledger: l.id})
+	l.must(err)
+	runner, err := projections.NewRunner(projections.Config{Source: l.ledger, View: view, Proven: view.Proven})
+	l.must(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := runner.Run(ctx); err != nil {
+			l.t.Errorf("verifytest: count the ledger: %v", err)
+		}
+	})
+	stop := sync.OnceFunc(func() { cancel(); running.Wait() })
+	l.t.Cleanup(stop)
+	l.counting = &counting{view, runner, stop}
+}
+
+// Uses counts the uses that are stored, by the verifier that recorded them, and
+// returns what their numbers show to be wrong: runs that have no end among it.
+func (l *Ledger) Uses() (map[events.VerifierID]uint64, []uses.Finding) {
+	l.t.Helper()
+	counted := make(map[events.VerifierID]uint64)
+	var runs uses.Continuity
+	var findings []uses.Finding
+	last, err := l.ledger.LastUses(l.t.Context())
+	l.must(err)
+	for pos := events.Position(1); pos <= last; pos++ {
+		m, err := l.ledger.UsesAt(l.t.Context(), pos)
+		l.must(err)
+		h, err := uses.ReadHeader(m.Subject, m.Body)
+		l.must(err)
+		fresh, found := runs.Add(h)
+		if fresh > 0 {
+			counted[h.Verifier] += h.Last - fresh + 1
+		}
+		findings = append(findings, found...)
+	}
+	return counted, append(findings, runs.Unended()...)
+}
