@@ -20,7 +20,7 @@ import (
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/cmd/access"
-	"github.com/keyledger/keyledger/cmd/serve"
+	"github.com/keyledger/keyledger/cmd/nodes"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
@@ -132,13 +132,13 @@ func (a *app) explain(cmd *cobra.Command, err error) *fault {
 		f.hint = "--data names the folder of a server; for a cluster there are --nats and --auth."
 	case errors.Is(err, credentials.ErrNoAuthority):
 		f.hint = "keyledger nats-auth operator --out DIR makes one."
-	case errors.Is(err, serve.ErrNoBroker):
+	case errors.Is(err, nodes.ErrNone):
 		f.hint = "--nats names the cluster's nodes."
-	case errors.Is(err, serve.ErrUntrusted):
+	case errors.Is(err, nodes.ErrUntrusted):
 		f.hint = "--nats-ca names the file with the authorities that signed it."
-	case errors.Is(err, serve.ErrRefused) && cmd.Name() == "init":
+	case errors.Is(err, nodes.ErrRefused) && cmd.Name() == "init":
 		f.hint = "--nats-creds names the file: operator.creds of the folder that nats-auth operator made."
-	case errors.Is(err, serve.ErrRefused):
+	case errors.Is(err, nodes.ErrRefused):
 		f.hint = "--nats-creds names the file with the credentials."
 	case errors.Is(err, jetstream.ErrReplicas):
 		f.hint = "--replicas says on how many nodes the streams lie: what the installation began with."

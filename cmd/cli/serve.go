@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -111,20 +110,17 @@ A new ledger. Its owner's key is in %s; to use it:
 `, path, shellQuote(filepath.ToSlash(path)))
 }
 
-// serveFault writes the faults of a server's configuration on one line.
+// serveFault writes the faults of a configuration on one line.
 func serveFault(err error) string {
-	var joined interface{ Unwrap() []error }
-	if !errors.As(err, &joined) {
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // its parts, and not those of one of them
+	if !ok {
 		return strip(err)
 	}
-	text := ""
-	for i, e := range joined.Unwrap() {
-		if i > 0 {
-			text += "; "
-		}
-		text += strip(e)
+	var faults []string
+	for _, e := range joined.Unwrap() {
+		faults = append(faults, serveFault(e))
 	}
-	return text
+	return strings.Join(faults, "; ")
 }
 
 var plainPath = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)

@@ -2,56 +2,34 @@ package serve
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 
 	"github.com/keyledger/keyledger/cmd/access"
+	"github.com/keyledger/keyledger/cmd/nodes"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 )
 
-var (
-	// ErrNoBroker says that no node of the cluster answered.
-	ErrNoBroker = errors.New("serve: no broker answers")
-
-	// ErrRefused says that the cluster does not take the credentials.
-	ErrRefused = errors.New("serve: the broker refuses the credentials")
-
-	// ErrUntrusted says that nobody trusted signed a node's certificate.
-	ErrUntrusted = errors.New("serve: the broker's certificate is not trusted")
-
-	// ErrNoLedger says that nothing has begun on the cluster.
-	ErrNoLedger = errors.New("serve: no ledger has begun on this cluster")
-)
+// ErrNoLedger says that nothing has begun on the cluster.
+var ErrNoLedger = errors.New("serve: no ledger has begun on this cluster")
 
 // How long a start waits for a cluster.
 const (
 	// connectPatience is for a cluster that is being started itself.
 	connectPatience = 15 * time.Second
-	// connectTimeout is for one node.
-	connectTimeout = 2 * time.Second
 	// answerPatience is for streams that have no leader: an election takes 4 to
 	// 9 s, and a cluster that starts makes several.
 	answerPatience = 30 * time.Second
 	// missingPatience is how long a stream that was there may be said not to be:
 	// a cluster that starts says so before it has caught up.
 	missingPatience = 10 * time.Second
-	// heartbeat is how often a node is asked whether it is there. One that stands
-	// still keeps its connections open, and only its silence tells: after two
-	// missed answers, in as long as an election takes, another node is tried.
-	heartbeat = 3 * time.Second
-	missed    = 2
 	// tryAgain is the pause between two attempts.
 	tryAgain = 250 * time.Millisecond
 )
@@ -81,99 +59,19 @@ func (c Cluster) validate() []error {
 		return nil
 	}
 	var faults []error
-	for text := range strings.SplitSeq(c.URL, ",") {
-		if _, err := access.Node(text); err != nil {
-			faults = append(faults, errors.New("serve: --nats takes addresses such as nats://10.0.0.1:4222, separated by commas"))
-			break
-		}
+	if err := c.nodes().Validate(); err != nil {
+		faults = append(faults, err)
 	}
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		faults = append(faults, errors.New("serve: --replicas must be 1, 3 or 5"))
 	}
-	for flag, file := range map[string]string{"--nats-creds": c.Creds, "--nats-ca": c.CA} {
-		if file == "" {
-			continue
-		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("serve: %s: %w", flag, err))
-			continue
-		}
-		if flag == "--nats-creds" {
-			if _, err := nkeys.ParseDecoratedUserNKey(content); err != nil {
-				faults = append(faults, fmt.Errorf("serve: %s: there are no credentials in %s", flag, file))
-			}
-		}
-	}
 	return faults
 }
 
-// Shown is the cluster's address without what may stand in it to log in with.
-func (c Cluster) Shown() string {
-	nodes := strings.Split(c.URL, ",")
-	for i, text := range nodes {
-		u, err := access.Node(text)
-		switch {
-		case err != nil:
-			nodes[i] = "?"
-		case u.User != nil:
-			u.User = url.User("xxxxx")
-			nodes[i] = u.String()
-		}
-	}
-	return strings.Join(nodes, ",")
-}
+func (c Cluster) nodes() nodes.Config { return nodes.Config{URL: c.URL, Creds: c.Creds, CA: c.CA} }
 
-// connect connects, and waits for a cluster that does not answer yet. Once it is
-// connected it stays so for ever: a node that goes is replaced by another, a
-// cluster that goes is tried until it is back.
-func (c Cluster) connect(ctx context.Context, name string, log *slog.Logger, more ...nats.Option) (*nats.Conn, error) {
-	log = log.With("connection", name)
-	options := append([]nats.Option{
-		nats.Name(name), nats.Timeout(connectTimeout), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
-		nats.PingInterval(heartbeat), nats.MaxPingsOutstanding(missed),
-		// What cannot be sent now is refused now: sent later, it would be a
-		// surprise.
-		nats.ReconnectBufSize(-1),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			// There is none when it was closed here.
-			if err != nil {
-				log.Warn("the broker is gone", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(conn *nats.Conn) { log.Info("the broker is back", "node", conn.ConnectedUrlRedacted()) }),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			subject := ""
-			if sub != nil {
-				subject = sub.Subject
-			}
-			log.Error("broker connection", "error", err, "subject", subject)
-		}),
-	}, more...)
-	if c.Creds != "" {
-		options = append(options, nats.UserCredentials(c.Creds))
-	}
-	if c.CA != "" {
-		options = append(options, nats.RootCAs(c.CA))
-	}
-	for deadline := time.Now().Add(connectPatience); ; {
-		conn, err := nats.Connect(c.URL, options...)
-		var untrusted *tls.CertificateVerificationError
-		switch {
-		case err == nil:
-			return conn, nil
-		case errors.As(err, &untrusted):
-			return nil, fmt.Errorf("%w: %s: %w", ErrUntrusted, c.Shown(), untrusted.Err)
-		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
-			return nil, fmt.Errorf("%w: %s: %w", ErrRefused, c.Shown(), err)
-		case time.Now().After(deadline):
-			return nil, fmt.Errorf("%w at %s: %w", ErrNoBroker, c.Shown(), err)
-		}
-		if err := pause(ctx, tryAgain); err != nil {
-			return nil, err
-		}
-	}
-}
+// Shown is the cluster's address without what may stand in it to log in with.
+func (c Cluster) Shown() string { return c.nodes().Shown() }
 
 // pause waits, unless the context ends.
 func pause(ctx context.Context, d time.Duration) error {
@@ -250,7 +148,7 @@ func useCluster(cfg Config) (*onCluster, error) {
 }
 
 func (c *onCluster) connect(ctx context.Context, name string) (*nats.Conn, error) {
-	return c.Cluster.connect(ctx, name, c.log, nats.CustomInboxPrefix(embedded.InboxPrefix))
+	return c.nodes().Connect(ctx, name, connectPatience, c.log, nats.CustomInboxPrefix(embedded.InboxPrefix))
 }
 
 func (c *onCluster) arrive(ctx context.Context, conn *nats.Conn, _ folder) (events.LedgerID, bool, error) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyledger/keyledger/cmd/nodes"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 )
@@ -106,14 +107,14 @@ func TestClusterThatSpeaksTLS(t *testing.T) {
 		for _, scheme := range []string{"tls://", "nats://"} {
 			other := server
 			other.CA, other.URL = ca, scheme+strings.TrimPrefix(server.URL, "tls://")
-			if _, err := join(other); !errors.Is(err, ErrUntrusted) {
+			if _, err := join(other); !errors.Is(err, nodes.ErrUntrusted) {
 				t.Errorf("%s, trusting %q: %v", other.URL, filepath.Base(ca), err)
 			}
 		}
 	}
 	nobody := server
 	nobody.Creds = ""
-	if _, err := join(nobody); !errors.Is(err, ErrRefused) {
+	if _, err := join(nobody); !errors.Is(err, nodes.ErrRefused) {
 		t.Errorf("without credentials: %v", err)
 	}
 }

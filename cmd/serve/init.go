@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/keyledger/keyledger/cmd/nodes"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/embedded"
@@ -81,7 +82,7 @@ func Init(ctx context.Context, cfg InitConfig) (Begun, error) {
 		}
 		defer release()
 	}
-	conn, err := cfg.Cluster.connect(ctx, "keyledger init", cfg.Logger)
+	conn, err := cfg.Cluster.nodes().Connect(ctx, "keyledger init", connectPatience, cfg.Logger)
 	if err != nil {
 		return Begun{}, err
 	}
@@ -103,7 +104,7 @@ func Init(ctx context.Context, cfg InitConfig) (Begun, error) {
 // answer: it says so beside the answer.
 func denied(conn *nats.Conn, err error) error {
 	if said := conn.LastError(); err != nil && errors.Is(said, nats.ErrPermissionViolation) {
-		return fmt.Errorf("%w: %w", ErrRefused, said)
+		return fmt.Errorf("%w: %w", nodes.ErrRefused, said)
 	}
 	return err
 }
