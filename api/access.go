@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
@@ -46,9 +47,9 @@ func (s *Server) accessed(c *call, err error) {
 	kind, code := e.reads, ""
 	if err != nil {
 		k := kindOf(err)
-		switch k.status {
+		switch k.Status {
 		case http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusUnprocessableEntity:
-			code = k.code
+			code = k.Code
 		default:
 			// It could not be read, or not be done: that denies nobody anything.
 			return
@@ -106,7 +107,7 @@ func Missed(to *gather.Gatherer) func(verify.Miss) {
 			org = events.System
 		}
 		to.Add(gather.Entry{
-			Kind: access.SecretUnknown, Org: org, What: "verify", Code: m.Code.String(), Source: addressIn(m.From), RequestID: m.RequestID,
+			Kind: access.SecretUnknown, Org: org, What: "verify", Code: m.Code.String(), Source: gate.AddressIn(m.From), RequestID: m.RequestID,
 		})
 	}
 }
@@ -119,15 +120,6 @@ func peerOf(r *http.Request) string {
 		return ""
 	}
 	return addr.Addr().Unmap().WithZone("").String()
-}
-
-// addressIn is the address in a text that should be one, else nothing.
-func addressIn(text string) string {
-	addr, err := netip.ParseAddr(strings.TrimSpace(text))
-	if err != nil {
-		return ""
-	}
-	return addr.Unmap().WithZone("").String()
 }
 
 func (s *Server) accessEndpoint() endpoint {

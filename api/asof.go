@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
@@ -129,7 +130,7 @@ func (c *call) pastQuestion() (verify.Question, error) {
 	q := verify.Question{Permission: c.query("permission")}
 	if permission.MayBeQuery(q.Permission) {
 		if _, err := permission.ParseQuery(q.Permission); err != nil {
-			return q, notAsked(err)
+			return q, gate.NotAsked(err)
 		}
 	}
 	if text := c.query("workspace"); text != "" {

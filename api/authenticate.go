@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
@@ -13,18 +14,8 @@ import (
 	"github.com/keyledger/keyledger/verify/recording"
 )
 
-const realm = `Bearer realm="keyledger"`
-
-// bearer returns the key of a request, empty when there is none. The scheme is
-// matched in any case, as RFC 9110 says.
-func bearer(h http.Header) string {
-	const scheme = "bearer "
-	text := h.Get("Authorization")
-	if len(text) <= len(scheme) || !strings.EqualFold(text[:len(scheme)], scheme) {
-		return ""
-	}
-	return strings.TrimSpace(text[len(scheme):])
-}
+// bearer returns the key of a request, empty when there is none.
+func bearer(h http.Header) string { return gate.Bearer(h.Get("Authorization")) }
 
 // authenticate finds out who asks. The use of the key is recorded like every
 // other use.
@@ -44,7 +35,7 @@ func (s *Server) admit(ctx context.Context, r *http.Request, requestID string, d
 	secret := bearer(r.Header)
 	if secret == "" {
 		s.loginFailed(r, requestID, codeMissing, d)
-		return unauthenticated(realm, "send a management key as Authorization: Bearer <key>")
+		return unauthenticated(gate.Realm, "send a management key as Authorization: Bearer <key>")
 	}
 	q := verify.Question{Secret: secret, Kind: events.KindManagement, Context: useOf(r, requestID)}
 	*d = s.cfg.Verifier.Verify(ctx, &q)
@@ -77,16 +68,11 @@ func refusalOf(d *verify.Decision) error {
 	case events.CodeOutOfScope:
 		return domain.Refuse(domain.ErrForbidden, "", "none of the workspaces that this key was for is there any more")
 	default:
-		return unauthenticated(realm+`, error="invalid_token"`, "the key is not accepted")
+		return unauthenticated(gate.Realm+`, error="invalid_token"`, "the key is not accepted")
 	}
 }
 
-func unauthenticated(challenge, detail string) error {
-	return &refusal{
-		err: errUnauthenticated, field: "Authorization", detail: detail,
-		headers: http.Header{"Www-Authenticate": {challenge}},
-	}
-}
+func unauthenticated(challenge, detail string) error { return gate.Unauthenticated(challenge, detail) }
 
 // useOf is what is recorded of a request to this server itself. The path is
 // that of the route: what stands in its place may be anything.

@@ -3,25 +3,19 @@ package api
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"mime"
 	"net/http"
-	"reflect"
-	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/keyledger/keyledger/api/wire"
-	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/domain/keystring"
 )
 
 // mediaTypes are those of a body that is read. A merge patch is JSON too, and
 // telling them apart would only keep people out.
-var mediaTypes = []string{"application/json", "application/merge-patch+json"}
+var mediaTypes = []string{gate.TypeJSON, gate.TypePatch}
 
 // readBody reads a JSON body of bounded size and refuses any other.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
@@ -42,16 +36,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 }
 
 func checkMediaType(r *http.Request) error {
-	header, encoding := r.Header.Get("Content-Type"), r.Header.Get("Content-Encoding")
-	if header == mediaTypes[0] && encoding == "" {
-		return nil
-	}
-	t, params, err := mime.ParseMediaType(header)
-	if err != nil || t != mediaTypes[0] && t != mediaTypes[1] ||
-		params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") || encoding != "" {
-		return refuse(errMediaType, "Content-Type", "the body must be %s, in UTF-8 and not compressed", strings.Join(mediaTypes, " or "))
-	}
-	return nil
+	return gate.CheckMediaType(r.Header.Get("Content-Type"), r.Header.Get("Content-Encoding"))
 }
 
 // decode reads a body strictly: one JSON object, every member known, none
@@ -91,7 +76,7 @@ func walk(body []byte) error {
 			return bodyFault(err)
 		}
 		if tok.Kind() == '"' && keystring.Contains(tok.String()) {
-			return secretIn(fieldOf(dec.StackPointer()))
+			return secretIn(gate.FieldOf(dec.StackPointer()))
 		}
 		if dec.StackDepth() > MaxDepth {
 			return refuse(errRequest, "", "the body nests deeper than %d", MaxDepth)
@@ -110,98 +95,6 @@ func walk(body []byte) error {
 	return nil
 }
 
-func secretIn(field string) error {
-	if field == "" {
-		field = "body"
-	}
-	return domain.Refuse(domain.ErrSecretInField, field, "holds what looks like an API key; a secret belongs in no field of this request. If it was sent by mistake, treat it as leaked and revoke it")
-}
+func secretIn(field string) error { return gate.SecretIn(field) }
 
-// bodyFault tells what is wrong with a body, and repeats nothing of it but the
-// names of members that the API itself knows.
-func bodyFault(err error) error {
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
-		if errors.Is(err, jsontext.ErrDuplicateName) {
-			return refuse(errRequest, fieldOf(syntactic.JSONPointer), "the member stands twice")
-		}
-		return refuse(errRequest, "", "the body is no valid JSON at byte %d", syntactic.ByteOffset)
-	}
-	var semantic *json.SemanticError
-	if !errors.As(err, &semantic) {
-		return refuse(errRequest, "", "the body cannot be read")
-	}
-	// The innermost error is the one that knows what was expected.
-	inner := semantic
-	for errors.As(inner.Err, &semantic) {
-		inner = semantic
-	}
-	field := fieldOf(inner.JSONPointer)
-	if errors.Is(inner.Err, json.ErrUnknownName) {
-		return refuse(errRequest, field, "there is no such member; names are matched exactly, in lower case")
-	}
-	return refuse(errRequest, field, "%s", expected(inner.GoType))
-}
-
-// fieldOf writes a JSON pointer as people write fields: permissions[0].name.
-// Names that the API does not know are written only if they are plain words.
-func fieldOf(pointer jsontext.Pointer) string {
-	var out strings.Builder
-	for token := range pointer.Tokens() {
-		switch {
-		case token != "" && strings.Trim(token, "0123456789") == "" && len(token) < 6:
-			fmt.Fprintf(&out, "[%s]", token)
-			continue
-		case !plainWord(token):
-			token = "(a name not shown)"
-		}
-		if out.Len() > 0 {
-			out.WriteByte('.')
-		}
-		out.WriteString(token)
-	}
-	return out.String()
-}
-
-// plainWord reports whether a text reads like the name of a member. No secret
-// of any system that is worth the name is made of a few letters.
-func plainWord(s string) bool {
-	if len(s) == 0 || len(s) > 24 {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '_' {
-			return false
-		}
-	}
-	return true
-}
-
-// expected says in JSON's words what a Go type is read from.
-func expected(t reflect.Type) string {
-	for t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch {
-	case t == nil:
-		return "has a value of the wrong kind"
-	case t == reflect.TypeFor[time.Time]():
-		return "must be a time as RFC 3339 writes it, such as 2026-12-31T00:00:00Z"
-	case t == reflect.TypeFor[wire.GrantWish]():
-		return "must be an object with a level, or a list of permissions"
-	}
-	switch t.Kind() {
-	case reflect.String:
-		return "must be a string"
-	case reflect.Bool:
-		return "must be true or false"
-	case reflect.Int, reflect.Int32, reflect.Int64:
-		return "must be a whole number"
-	case reflect.Slice, reflect.Array:
-		return "must be a list"
-	case reflect.Struct, reflect.Map:
-		return "must be an object"
-	default:
-		return "has a value of the wrong kind"
-	}
-}
+func bodyFault(err error) error { return gate.BodyFault(err) }

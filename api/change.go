@@ -48,8 +48,8 @@ func (s *Server) settleOn(ctx context.Context, view string, wait func(context.Co
 // applied: it must not look like success to who takes a key away.
 func (s *Server) notApplied(pos events.Position, cause error) error {
 	return &refusal{
-		err: errors.Join(errNotApplied, cause),
-		detail: fmt.Sprintf("the change is recorded at position %s, and this server has not applied it yet: its own verdicts are not to be relied on until it has; repeat the request with the same Idempotency-Key",
+		Err: errors.Join(errNotApplied, cause),
+		Detail: fmt.Sprintf("the change is recorded at position %s, and this server has not applied it yet: its own verdicts are not to be relied on until it has; repeat the request with the same Idempotency-Key",
 			s.position(pos)),
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 )
 
@@ -268,11 +269,11 @@ func (e *endpoint) answersTo(op *huma.Operation, registry huma.Registry) {
 
 // problemsOf lists what can go wrong, by status.
 func (e *endpoint) problemsOf(op *huma.Operation, problem *huma.Schema) {
-	byStatus := map[int][]kind{}
+	byStatus := map[int][]gate.Kind{}
 	for _, code := range e.allCodes() {
 		for _, k := range kinds {
-			if k.code == code {
-				byStatus[k.status] = append(byStatus[k.status], k)
+			if k.Code == code {
+				byStatus[k.Status] = append(byStatus[k.Status], k)
 				break
 			}
 		}
@@ -280,10 +281,10 @@ func (e *endpoint) problemsOf(op *huma.Operation, problem *huma.Schema) {
 	for status, list := range byStatus {
 		var text []string
 		for _, k := range list {
-			text = append(text, "`"+k.code+"`")
+			text = append(text, "`"+k.Code+"`")
 		}
 		example := wire.Problem{
-			Type: problemsPage + list[0].code, Title: list[0].title, Status: status, Code: list[0].code, RequestID: "req-8f14e45f",
+			Type: gate.ProblemType(list[0].Code), Title: list[0].Title, Status: status, Code: list[0].Code, RequestID: "req-8f14e45f",
 		}
 		op.Responses[strconv.Itoa(status)] = &huma.Response{
 			Description: http.StatusText(status) + ": " + strings.Join(text, ", "),

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
@@ -155,7 +156,7 @@ func (s *Server) stillAdmits(r *http.Request, was commands.Principal) error {
 	}
 	if d.Key != was.Actor.Key || d.Org != was.Org || d.Role != was.Role ||
 		d.Scope.AllWorkspaces != was.Scope.AllWorkspaces || !slices.Equal(d.Scope.Workspaces, was.Scope.Workspaces) {
-		return unauthenticated(realm+`, error="invalid_token"`, "the key's role or scope has changed while the request was under way; nothing was done, send it again")
+		return unauthenticated(gate.Realm+`, error="invalid_token"`, "the key's role or scope has changed while the request was under way; nothing was done, send it again")
 	}
 	return nil
 }
@@ -210,18 +211,11 @@ func (c *call) refuseSecrets() error {
 		}
 		for _, v := range values {
 			if keystring.Contains(v) {
-				return secretIn(fieldName(name))
+				return secretIn(gate.FieldName(name))
 			}
 		}
 	}
 	return nil
-}
-
-func fieldName(name string) string {
-	if !plainWord(name) {
-		return "query"
-	}
-	return name
 }
 
 // checkQuery refuses parameters that the endpoint does not take: a mistyped
@@ -234,11 +228,11 @@ func (c *call) checkQuery() error {
 	for name, values := range query {
 		switch most := c.endpoint.most(name); {
 		case most == 0:
-			return refuse(errRequest, fieldName(name), "there is no such parameter here")
+			return refuse(errRequest, gate.FieldName(name), "there is no such parameter here")
 		case most == 1 && len(values) > 1:
-			return refuse(errRequest, fieldName(name), "is given %d times", len(values))
+			return refuse(errRequest, gate.FieldName(name), "is given %d times", len(values))
 		case len(values) > most:
-			return refuse(errRequest, fieldName(name), "is given %d times, at most %d are allowed", len(values), most)
+			return refuse(errRequest, gate.FieldName(name), "is given %d times, at most %d are allowed", len(values), most)
 		}
 	}
 	return nil

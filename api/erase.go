@@ -41,8 +41,8 @@ func (s *Server) eraseSubject(ctx context.Context, c *call) (reply, error) {
 	case errors.Is(err, commands.ErrNotDestroyed):
 		s.remember(done.Position)
 		return reply{}, &refusal{
-			err:    errors.Join(errNotApplied, err),
-			detail: "the erasure is recorded, and what opens the texts is not destroyed yet: the servers go on trying; repeat the request to learn that it is done",
+			Err:    errors.Join(errNotApplied, err),
+			Detail: "the erasure is recorded, and what opens the texts is not destroyed yet: the servers go on trying; repeat the request to learn that it is done",
 		}
 	case err != nil:
 		return reply{}, err

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
@@ -94,7 +95,7 @@ func (s *Server) exported(ctx context.Context, c *call) (f audit.Filter, err err
 	}
 	if text := c.query("after"); text != "" && text != "0" {
 		if f.After, err = s.cfg.Positions.Parse(events.StreamLedger, text); err != nil {
-			return f, refuse(err, "after", "%s", plainDetail(err, kindOf(err)))
+			return f, refuse(err, "after", "%s", gate.PlainDetail(err, kindOf(err)))
 		}
 		if err := s.reached(ctx, f.After, "after"); err != nil {
 			return f, err

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/events"
 )
 
@@ -22,7 +23,7 @@ func poured(t *testing.T, pieces, good int, end error) (status int, body string,
 		sent := 0
 		c := &call{w: w, r: r, requestID: "req-1", endpoint: &endpoint{id: "test"}, still: func() error {
 			if sent++; sent > good {
-				return unauthenticated(realm, "the key has ended")
+				return unauthenticated(gate.Realm, "the key has ended")
 			}
 			return nil
 		}}

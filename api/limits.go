@@ -3,7 +3,7 @@ package api
 import (
 	"time"
 
-	"github.com/keyledger/keyledger/verify"
+	"github.com/keyledger/keyledger/api/gate"
 )
 
 // What bounds a request, each with its reason.
@@ -16,24 +16,17 @@ const (
 	// is a few hundred bytes, and room for some that have a lot.
 	MaxImportBytes = 8 << 20
 
-	// MaxVerifyBytes bounds the body of /v1/verify: a key, a few names and the
-	// context of the request, each bounded by itself.
-	MaxVerifyBytes = 16 << 10
-
-	// MaxVerifyBatch bounds the requests of /v1/verify/batch: at some 10 µs each
-	// with their reading and writing, one batch keeps nobody waiting.
-	MaxVerifyBatch = 100
-
-	// MaxVerifyBatchBytes bounds its body: 100 requests with the longest query and
-	// context, and keys that are far longer than ours, at 2.5 KiB each.
-	MaxVerifyBatchBytes = 256 << 10
+	// Those of verdicts are those of every door.
+	MaxVerifyBytes      = gate.MaxVerifyBytes
+	MaxVerifyBatch      = gate.MaxVerifyBatch
+	MaxVerifyBatchBytes = gate.MaxVerifyBatchBytes
 
 	// MaxDepth bounds how deep a body nests. A profile's settings are the only
 	// document of the caller's own shape.
 	MaxDepth = 64
 
-	// MaxRequestID bounds X-Request-Id; it stands in facts and log lines.
-	MaxRequestID = 128
+	// MaxRequestID bounds X-Request-Id.
+	MaxRequestID = gate.MaxRequestID
 
 	// MaxQueryBytes bounds a query: a cursor, a searched text, and a few ids.
 	MaxQueryBytes = 4 << 10
@@ -76,17 +69,9 @@ const (
 	// million keys takes half a minute to make, and a slow line longer to carry.
 	flowTimeout = 15 * time.Minute
 
-	// batchWait bounds how long the verdicts of one batch wait for positions, all
-	// together: as long as one does.
-	batchWait = verify.DefaultMaxWait
-
 	// readWait bounds how long a read waits for the writes that this server
 	// answered before it. A view that is further behind is read as it is.
 	readWait = 2 * time.Second
-
-	// retryAfter is what clients are told to wait when nothing was done: about
-	// as long as the broker takes to elect a leader.
-	retryAfter = "2"
 
 	// defaultHeartbeat keeps proxies from closing a quiet stream of events; most
 	// wait 30 s or 60 s.

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/api/gate"
 )
 
 // metrics are the server's own. No label ever holds what a client chose: routes
@@ -19,10 +19,10 @@ type metrics struct {
 	requests *prometheus.HistogramVec
 	// known are the observers of requests that came before: a look-up by
 	// labels costs more than a verdict.
-	known   map[requestLabels]prometheus.Observer
-	knowing sync.RWMutex
-	verify  [len(doors)][len(events.Codes) + 1]prometheus.Observer
-	streams prometheus.Gauge
+	known    map[requestLabels]prometheus.Observer
+	knowing  sync.RWMutex
+	verdicts *gate.Metrics
+	streams  prometheus.Gauge
 	// streamsEnded counts by why they ended.
 	streamsEnded *prometheus.CounterVec
 }
@@ -32,19 +32,14 @@ type requestLabels struct {
 	status        int
 }
 
-// door is how a verdict went out.
-type door int
-
-const (
-	doorVerify door = iota
-	doorAuthorize
-)
-
-var doors = [...]string{"verify", "authorize"}
-
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
+	verdicts, err := gate.NewMetrics(registry)
+	if err != nil {
+		return nil, err
+	}
 	m := &metrics{
-		known: map[requestLabels]prometheus.Observer{},
+		verdicts: verdicts,
+		known:    map[requestLabels]prometheus.Observer{},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "keyledger_http_request_duration_seconds", Help: "Time from a request's headers to its answer.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 15},
@@ -56,19 +51,10 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 			Name: "keyledger_event_streams_ended_total", Help: "Streams of GET /v1/events that ended, by why.",
 		}, []string{"reason"}),
 	}
-	verdicts := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "keyledger_verify_duration_seconds", Help: "Time a verdict took, by its code and the path it was asked on.",
-		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2, .1, 1},
-	}, []string{"code", "path"})
-	for p, name := range doors {
-		for _, code := range events.Codes {
-			m.verify[p][code] = verdicts.WithLabelValues(code.String(), name)
-		}
-	}
 	for _, reason := range [...]string{endedByClient, endedSlow, endedByStop, endedByKey, endedUnknown, endedUnreadable} {
 		m.streamsEnded.WithLabelValues(reason)
 	}
-	return m, errors.Join(registry.Register(m.requests), registry.Register(verdicts), registry.Register(m.streams), registry.Register(m.streamsEnded))
+	return m, errors.Join(registry.Register(m.requests), registry.Register(m.streams), registry.Register(m.streamsEnded))
 }
 
 func (m *metrics) request(method, route string, status int, took time.Duration) {
@@ -83,12 +69,6 @@ func (m *metrics) request(method, route string, status int, took time.Duration) 
 		m.knowing.Unlock()
 	}
 	o.Observe(took.Seconds())
-}
-
-func (m *metrics) verdict(p door, code events.Code, took time.Duration) {
-	if o := m.verify[p][code]; o != nil {
-		o.Observe(took.Seconds())
-	}
 }
 
 func metricsHandler(registry *prometheus.Registry) http.Handler {

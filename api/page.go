@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/events"
 )
 
@@ -65,14 +66,14 @@ type problemRow struct {
 func problemRows() []problemRow {
 	var out []problemRow
 	for _, k := range kinds {
-		if k.help != "" {
-			out = append(out, problemRow{k.code, k.help, k.status})
+		if k.Help != "" {
+			out = append(out, problemRow{k.Code, k.Help, k.Status})
 		}
 	}
 	for _, code := range events.Codes {
-		d, ok := denials[code]
-		if ok && !slices.ContainsFunc(out, func(p problemRow) bool { return p.Code == d.code }) {
-			out = append(out, problemRow{d.code, "The verdict " + code.String() + " of /v1/authorize: " + d.detail + ".", d.status})
+		d := gate.Denied(code)
+		if code != events.CodeValid && !slices.ContainsFunc(out, func(p problemRow) bool { return p.Code == d.Code }) {
+			out = append(out, problemRow{d.Code, "The verdict " + code.String() + " of /v1/authorize: " + d.Detail + ".", d.Status})
 		}
 	}
 	slices.SortFunc(out, func(a, b problemRow) int { return strings.Compare(a.Code, b.Code) })

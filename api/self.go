@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
@@ -38,7 +39,7 @@ func (s *Server) revokeSelf(ctx context.Context, c *call) (reply, error) {
 	case d.Code == events.CodeStale || d.Code == events.CodeUnavailable:
 		return reply{}, refuse(events.ErrUnavailable, "", "this server cannot tell right now which key that is; try again")
 	default:
-		return reply{}, unauthenticated(realm+`, error="invalid_token"`, "there is no such key")
+		return reply{}, unauthenticated(gate.Realm+`, error="invalid_token"`, "there is no such key")
 	}
 	actor := events.Actor{Type: events.ActorKey, Org: d.Org, Key: d.Key}
 	trackOf(c.w).actor = actor

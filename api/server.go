@@ -10,16 +10,19 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
 )
 
 // Server answers HTTP. Its handler may be served by any number of listeners.
 type Server struct {
 	cfg      Config
 	metrics  *metrics
-	buffers  *bufferPool
-	batches  *bufferPool
+	gate     *gate.Gate
+	buffers  *gate.BufferPool
+	batches  *gate.BufferPool
 	checks   *checks
 	streamed *endpoint
 	handler  http.Handler
@@ -40,8 +43,6 @@ type Server struct {
 	sent *seats
 	// sheets are the parts of a report's page.
 	sheets *template.Template
-	// lastPosition is the last position that was written as a text.
-	lastPosition atomic.Pointer[positionText]
 }
 
 // New returns a server.
@@ -51,7 +52,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.Streams = cfg.Streams.withDefaults()
 	s := &Server{
-		cfg: cfg, buffers: newBufferPool(2<<10, MaxVerifyBytes), batches: newBufferPool(32<<10, MaxVerifyBatchBytes),
+		cfg: cfg, buffers: gate.NewBufferPool(2<<10, MaxVerifyBytes), batches: gate.NewBufferPool(32<<10, MaxVerifyBatchBytes),
 		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger), sent: newSeats(maxReportsOfOrg, "reports are being sent"),
 		looking: newSeats(maxPastsOfOrg, "such lists are being made"),
 	}
@@ -60,6 +61,12 @@ func New(cfg Config) (*Server, error) {
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("api: register metrics: %w", err)
+	}
+	if s.gate, err = gate.New(gate.Config{
+		Verifier: cfg.Verifier, Positions: func() events.Positions { return cfg.Positions }, Metrics: s.metrics.verdicts,
+		Effective: s.effective, RecordClientIP: cfg.RecordClientIP,
+	}); err != nil {
+		return nil, err
 	}
 	if s.sheets, err = parseReportPage(); err != nil {
 		return nil, err
@@ -193,7 +200,7 @@ func notAllowed(methods []string) http.HandlerFunc {
 	allow := []string{strings.Join(methods, ", ")}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		t := trackOf(w)
-		err := &refusal{err: errMethod, detail: "this path takes " + allow[0], headers: http.Header{"Allow": allow}}
+		err := &refusal{Err: errMethod, Detail: "this path takes " + allow[0], Headers: http.Header{"Allow": allow}}
 		t.fail(writeProblem(w, err, t.requestID), err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain/configuration"
@@ -15,30 +16,10 @@ import (
 	"github.com/keyledger/keyledger/projections/catalog"
 )
 
-// positionText is a position with its text, kept because verdict after verdict
-// tells the same one.
-type positionText struct {
-	pos  events.Position
-	text string
-}
-
-func (s *Server) position(pos events.Position) string {
-	if last := s.lastPosition.Load(); last != nil && last.pos == pos {
-		return last.text
-	}
-	p := &positionText{pos, s.cfg.Positions.Format(events.StreamLedger, pos)}
-	s.lastPosition.Store(p)
-	return p.text
-}
+func (s *Server) position(pos events.Position) string { return s.gate.Position(pos) }
 
 // instant returns nil for none.
-func instant(t events.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	std := t.Std()
-	return &std
-}
+func instant(t events.Time) *time.Time { return gate.Instant(t) }
 
 func textOrNull[T ~string](s T) *string {
 	if s == "" {
@@ -89,16 +70,9 @@ func rowOf(k commands.Key, config configuration.State, now, lastUsed events.Time
 	}
 }
 
-func grantOf(kind events.KeyKind, p events.Permissions) *wire.Grant {
-	if kind == events.KindManagement {
-		return nil
-	}
-	return &wire.Grant{Level: string(p.Level), Grants: p.Grants}
-}
+func grantOf(kind events.KeyKind, p events.Permissions) *wire.Grant { return gate.GrantOf(kind, p) }
 
-func scopeOf(s events.Scope) wire.Scope {
-	return wire.Scope{AllWorkspaces: s.AllWorkspaces, Workspaces: texts(s.Workspaces)}
-}
+func scopeOf(s events.Scope) wire.Scope { return gate.ScopeOf(s) }
 
 func texts[T ~string](list []T) []string {
 	if len(list) == 0 {

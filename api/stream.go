@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
@@ -90,8 +91,8 @@ func unreadable(ctx context.Context, cause error) error {
 		return context.Cause(ctx)
 	}
 	return &ended{endedUnreadable, &refusal{
-		err:    errors.Join(events.ErrUnavailable, cause),
-		detail: "events cannot be read on this server right now; come again with Last-Event-ID, here or at another server of this ledger",
+		Err:    errors.Join(events.ErrUnavailable, cause),
+		Detail: "events cannot be read on this server right now; come again with Last-Event-ID, here or at another server of this ledger",
 	}}
 }
 
@@ -269,7 +270,7 @@ func (s *Server) beginning(ctx context.Context, c *call) (events.Position, error
 	}
 	pos, err := s.cfg.Positions.Parse(events.StreamLedger, text)
 	if err != nil {
-		return 0, refuse(err, field, "%s", plainDetail(err, kindOf(err)))
+		return 0, refuse(err, field, "%s", gate.PlainDetail(err, kindOf(err)))
 	}
 	return pos, s.reached(ctx, pos, field)
 }
@@ -438,7 +439,7 @@ func (st *stream) send(ctx context.Context) error {
 	}
 	if err := st.allowed(ctx); err != nil {
 		reason := endedByKey
-		if kindOf(err).status == http.StatusServiceUnavailable {
+		if kindOf(err).Status == http.StatusServiceUnavailable {
 			reason = endedUnknown
 		}
 		return &ended{reason, err}

@@ -1,16 +1,14 @@
 package api
 
 import (
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"time"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
@@ -64,7 +62,7 @@ func (t *track) fail(p wire.Problem, err error) { t.code, t.err = p.Code, err }
 func (s *Server) tracked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
-		t := &track{ResponseWriter: w, requestID: requestID(r.Header.Get("X-Request-Id"))}
+		t := &track{ResponseWriter: w, requestID: gate.RequestID(r.Header.Get("X-Request-Id"))}
 		h := w.Header()
 		h["X-Request-Id"] = []string{t.requestID}
 		h["X-Content-Type-Options"] = nosniff
@@ -79,34 +77,6 @@ func (s *Server) tracked(next http.Handler) http.Handler {
 }
 
 var nosniff = []string{"nosniff"}
-
-// requestID takes the caller's id when it is one that may stand in facts and
-// logs, and draws one otherwise.
-func requestID(given string) string {
-	if validRequestID(given) {
-		return given
-	}
-	// It only has to be found in a log: a trace id's form, from a cheap source.
-	var random [16]byte
-	binary.BigEndian.PutUint64(random[:8], rand.Uint64())
-	binary.BigEndian.PutUint64(random[8:], rand.Uint64())
-	var text [32]byte
-	hex.Encode(text[:], random[:])
-	return string(text[:])
-}
-
-func validRequestID(id string) bool {
-	if len(id) == 0 || len(id) > MaxRequestID {
-		return false
-	}
-	for i := range len(id) {
-		if c := id[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' {
-			return false
-		}
-	}
-	// Not even a part of a key: Redact masks what only has the form of one.
-	return keystring.Redact(id) == id
-}
 
 // panicked answers a request whose handler panicked, without details. What was
 // thrown may hold anything, so that only its type is logged, with the stack,

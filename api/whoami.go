@@ -4,10 +4,8 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
-	"github.com/keyledger/keyledger/commands"
-	"github.com/keyledger/keyledger/domain"
-	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/verify"
 )
@@ -42,41 +40,23 @@ func (s *Server) self(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	switch d.Code {
-	case events.CodeValid:
-	case events.CodeOutOfScope, events.CodeInsufficientPermissions:
-		return reply{}, domain.Refuse(domain.ErrForbidden, "", "none of the workspaces that this key was for is there any more")
-	case events.CodeStale, events.CodeUnavailable:
-		return reply{}, refuse(events.ErrUnavailable, "", "this server cannot tell right now whether the key is good; try again")
-	default:
-		return reply{}, unauthenticated(realm+`, error="invalid_token"`, "the key is not accepted")
+	who, err := s.gate.Whoami(&d)
+	if err != nil {
+		return reply{}, err
 	}
 	trackOf(c.w).actor = events.Actor{Type: events.ActorKey, Org: d.Org, Key: d.Key}
-	return reply{body: wire.Whoami{
-		KeyID: d.Key.String(), Organization: string(d.Org), Kind: string(d.Kind), Role: string(d.Role),
-		Permissions: grantOf(d.Kind, d.Permissions), Scope: scopeOf(d.Scope), ExpiresAt: instant(d.ExpiresAt), Position: s.position(d.Position),
-	}}, nil
+	return reply{body: who}, nil
 }
 
 // ownVerdict judges the key of a request, of whatever kind. The use is recorded.
 func (s *Server) ownVerdict(ctx context.Context, c *call) (verify.Decision, error) {
 	secret := bearer(c.r.Header)
 	if secret == "" {
-		return verify.Decision{}, unauthenticated(realm, "send a key as Authorization: Bearer <key>")
+		return verify.Decision{}, gate.NoKey()
 	}
-	// A verdict is asked of one kind; the prefix tells which is likely. A key
-	// of the other kind is asked again, so that its use is recorded as good.
-	q := verify.Question{Secret: secret, Kind: events.KindAPI, Context: useOf(c.r, c.requestID)}
-	if keystring.Prefix(secret) == commands.ManagementPrefix {
-		q.Kind = events.KindManagement
-	}
-	d := s.cfg.Verifier.Verify(ctx, &q)
-	if d.Code == events.CodeInsufficientPermissions && d.Kind != q.Kind {
-		q.Kind = d.Kind
-		d = s.cfg.Verifier.Verify(ctx, &q)
-	}
+	d, kind := s.gate.Own(ctx, secret, useOf(c.r, c.requestID))
 	// Of a secret that nobody has the verifier tells, unless it was to be a login.
-	if q.Kind == events.KindManagement && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
+	if kind == events.KindManagement && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
 		s.loginFailed(c.r, c.requestID, d.Code.String(), &d)
 	}
 	return d, nil

@@ -21,7 +21,7 @@ import (
 // prefix, ManagementPrefix those that manage this ledger.
 const (
 	DefaultPrefix    = "kl_live"
-	ManagementPrefix = "kl_mgmt"
+	ManagementPrefix = keystring.ManagementPrefix
 )
 
 // maxChain bounds how many successors a cascading revocation follows.

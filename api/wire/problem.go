@@ -10,6 +10,7 @@ type Problem struct {
 	Code      string  `json:"code" example:"unknown_permission" doc:"Stable; decide on this."`
 	Field     string  `json:"field,omitzero" example:"permissions.grants" doc:"The member, parameter or header at fault, if one is."`
 	Errors    []Fault `json:"errors,omitempty" doc:"All faults, when there is more than one."`
+	Error     string  `json:"error,omitzero" doc:"Of /oauth2 alone: what RFC 6749 calls it."`
 	RequestID string  `json:"request_id,omitzero"`
 }
 

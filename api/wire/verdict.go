@@ -48,6 +48,7 @@ type Verdict struct {
 	ScopeChecked bool            `json:"scope_checked,omitzero" doc:"Whether a workspace was asked about and judged."`
 	Position     string          `json:"position" doc:"How far this verifier has applied the ledger."`
 	Staleness    float64         `json:"staleness" doc:"Seconds since this verifier last knew that it had applied everything."`
+	Stale        bool            `json:"stale,omitzero" doc:"true when a sidecar that was told to serve stale verdicts gave this one past its bound: a revocation may be missing. Left out otherwise."`
 }
 
 // VerdictProfile is the profile that a verdict carries.
@@ -55,4 +56,32 @@ type VerdictProfile struct {
 	ID       string         `json:"id"`
 	Name     string         `json:"name,omitzero"`
 	Settings jsontext.Value `json:"settings"`
+}
+
+// IntrospectRequest is the form of /oauth2/introspect (RFC 7662). Parameters that
+// are not known are passed over.
+type IntrospectRequest struct {
+	Token         string `json:"token" example:"kl_live_…" doc:"The key as the caller presented it."`
+	TokenTypeHint string `json:"token_type_hint,omitzero" doc:"Passed over: there is one type of token."`
+	Permission    string `json:"permission,omitzero" example:"interview:start" doc:"Must the token be allowed this? One permission, or a query, as for /v1/verify. It is inactive otherwise."`
+	Workspace     string `json:"workspace,omitzero" example:"support" doc:"Must the token be of use there? It is inactive otherwise."`
+}
+
+// Introspection answers /oauth2/introspect (RFC 7662). Of a token that is not
+// active it tells that alone.
+type Introspection struct {
+	Active    bool     `json:"active"`
+	Scope     *string  `json:"scope,omitempty" example:"interview:read interview:start" doc:"The permissions that the key has today, with spaces between."`
+	ClientID  string   `json:"client_id,omitzero" format:"uuid" doc:"The key's id."`
+	TokenType string   `json:"token_type,omitzero" enum:"Bearer"`
+	Exp       int64    `json:"exp,omitzero" doc:"When the key expires, in seconds since 1970. Left out for never."`
+	Sub       string   `json:"sub,omitzero" format:"uuid" doc:"The key's id."`
+	Iss       string   `json:"iss,omitzero" example:"urn:uuid:0197ab6e-98f1-7c3a-8f0e-2f3a4b5c6d7e" doc:"The installation."`
+	Keyledger *Verdict `json:"keyledger,omitempty" doc:"The verdict, as /v1/verify answers it."`
+}
+
+// RevokeRequest is the form of /oauth2/revoke (RFC 7009).
+type RevokeRequest struct {
+	Token         string `json:"token" example:"kl_live_…" doc:"The key that is to end."`
+	TokenTypeHint string `json:"token_type_hint,omitzero" doc:"Passed over: there is one type of token."`
 }

@@ -41,6 +41,9 @@ const (
 	// MaxPrefixLen is what MaxLen leaves for the prefix.
 	MaxPrefixLen = 15
 
+	// ManagementPrefix begins the keys that manage the ledger itself.
+	ManagementPrefix = "kl_mgmt"
+
 	randomLen   = 33 // 62^33 > 2^192 > 62^32
 	checksumLen = 6  // 62^6 > 2^32 > 62^5
 	bodyLen     = randomLen + checksumLen

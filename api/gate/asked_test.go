@@ -1,4 +1,4 @@
-package api
+package gate
 
 import (
 	"context"
@@ -120,7 +120,7 @@ func TestBatchesAreReadBothWays(t *testing.T) {
 		`[{"secret":"x"}]`:                                              "",
 	} {
 		list, err := readBatch([]byte(body), nil)
-		if p := problemOf(err, ""); err == nil || p.Field != field || p.Status != 400 {
+		if p := Problems().Problem(err, ""); err == nil || p.Field != field || p.Status != 400 {
 			t.Errorf("%s: %d, %v, field %q", body, len(list), err, p.Field)
 		}
 	}
@@ -195,58 +195,42 @@ func TestABatchWaitsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	m, err := newMetrics(prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
+	s := testGate(t, Config{Verifier: v})
+	b := &Buffers{Questions: make([]verify.Question, 5)}
+	for i := range b.Questions {
+		b.Questions[i] = verify.Question{Secret: "x", AtLeast: 7}
 	}
-	s := &Server{cfg: Config{Verifier: v, Positions: events.Positions{Ledger: events.LedgerID{1}, Epoch: 1}}, metrics: m}
-	b := &buffers{questions: make([]verify.Question, 5)}
-	for i := range b.questions {
-		b.questions[i] = verify.Question{Secret: "x", AtLeast: 7}
-	}
-	if err := s.judge(t.Context(), b, ""); err != nil || strings.Count(string(b.out), `"STALE"`) != 5 {
-		t.Errorf("%s, %v", b.out, err)
+	if err := s.AnswerBatch(t.Context(), b); err != nil || strings.Count(string(b.Out), `"STALE"`) != 5 {
+		t.Errorf("%s, %v", b.Out, err)
 	}
 	if len(until) != 5 || slices.ContainsFunc(until, func(at time.Time) bool { return at != until[0] }) {
 		t.Errorf("they wait until %v", until)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.judge(gone, b, ""); err == nil {
+	if err := s.AnswerBatch(gone, b); err == nil {
 		t.Error("verdicts for who has gone")
 	}
+}
+
+// testGate returns a gate that has what it needs and the test does not say.
+func testGate(t testing.TB, c Config) *Gate {
+	t.Helper()
+	m, err := NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Metrics, c.Positions = m, func() events.Positions { return events.Positions{Ledger: events.LedgerID{1}, Epoch: 1} }
+	g, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 type forgetful struct{}
 
 func (forgetful) PublishUses(context.Context, []uses.Message) error { return nil }
-
-// Every sentinel of the rooms below is in the table, and every code is
-// explained once.
-func TestProblemTable(t *testing.T) {
-	explained, statuses := map[string]bool{}, map[string]int{}
-	for _, k := range kinds {
-		if got := kindOf(k.err); got.code != k.code && got.status >= 500 {
-			t.Errorf("%v is answered as %s", k.err, got.code)
-		}
-		if s, ok := statuses[k.code]; ok && s != k.status {
-			t.Errorf("%s is answered with %d and %d", k.code, s, k.status)
-		}
-		statuses[k.code] = k.status
-		if k.help != "" && explained[k.code] {
-			t.Errorf("%s is explained twice", k.code)
-		}
-		explained[k.code] = explained[k.code] || k.help != ""
-		if strings.ToLower(k.code) != k.code || k.title == "" {
-			t.Errorf("%+v", k)
-		}
-	}
-	for code, ok := range explained {
-		if !ok {
-			t.Errorf("%s is not explained", code)
-		}
-	}
-}
 
 // What is recorded of a request holds no key, and no address unless that is
 // configured.
@@ -256,11 +240,11 @@ func TestRecordedContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	given := recording.Context{RequestID: "r", Method: "GET", Path: "/x/" + secret.Reveal() + "?token=foreign", ClientIP: "192.0.2.1", UserAgent: secret.Reveal()}
-	got := (&Server{}).contextOf(given)
+	got := (&Gate{}).contextOf(given)
 	if got.ClientIP != "" || keystring.Contains(got.Path+" "+got.UserAgent) || strings.Contains(got.Path, "foreign") || got.RequestID != "r" {
 		t.Errorf("%+v", got)
 	}
-	if got := (&Server{cfg: Config{RecordClientIP: true}}).contextOf(given); got.ClientIP != "192.0.2.1" {
+	if got := (&Gate{cfg: Config{RecordClientIP: true}}).contextOf(given); got.ClientIP != "192.0.2.1" {
 		t.Errorf("%+v", got)
 	}
 }

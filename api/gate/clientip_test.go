@@ -1,13 +1,12 @@
-package api
+package gate
 
 import (
-	"net/http"
 	"testing"
 )
 
 // The address is what the gateway in front added: the last there is. What is no
 // address is none, and nothing is recorded unless that is configured.
-func TestClientIPOf(t *testing.T) {
+func TestRecordedClientIP(t *testing.T) {
 	for name, tt := range map[string]struct {
 		forwarded, real []string
 		want            string
@@ -28,18 +27,12 @@ func TestClientIPOf(t *testing.T) {
 		"a zone is another machine's": {[]string{"fe80::1%eth0"}, nil, "fe80::1"},
 		"mapped":                      {[]string{"::ffff:192.0.2.1"}, nil, "192.0.2.1"},
 	} {
-		h := http.Header{}
-		if tt.forwarded != nil {
-			h["X-Forwarded-For"] = tt.forwarded
+		r := &Request{APIKey: "x", ForwardedFor: tt.forwarded, RealIP: tt.real}
+		if q, _, err := (&Gate{cfg: Config{RecordClientIP: true}}).Asks(r); err != nil || q.Context.ClientIP != tt.want {
+			t.Errorf("%s: %q, %v, want %q", name, q.Context.ClientIP, err, tt.want)
 		}
-		if tt.real != nil {
-			h["X-Real-Ip"] = tt.real
-		}
-		if got := (&Server{cfg: Config{RecordClientIP: true}}).clientIPOf(h); got != tt.want {
-			t.Errorf("%s: %q, want %q", name, got, tt.want)
-		}
-		if got := (&Server{}).clientIPOf(h); got != "" {
-			t.Errorf("%s: %q though it is not configured", name, got)
+		if q, _, err := (&Gate{}).Asks(r); err != nil || q.Context.ClientIP != "" {
+			t.Errorf("%s: %q, %v though it is not configured", name, q.Context.ClientIP, err)
 		}
 	}
 }

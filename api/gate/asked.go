@@ -1,4 +1,4 @@
-package api
+package gate
 
 import (
 	"unsafe"
@@ -25,7 +25,7 @@ func (a *asked) read(body []byte) error {
 	}
 	var slow strictlyAsked
 	if err := json.Unmarshal(body, &slow, json.RejectUnknownMembers(true)); err != nil {
-		return bodyFault(err)
+		return BodyFault(err)
 	}
 	return slow.into(a)
 }
@@ -42,12 +42,12 @@ func readBatch(body []byte, list []asked) ([]asked, error) {
 		Requests []strictlyAsked `json:"requests"`
 	}
 	if err := json.Unmarshal(body, &slow, json.RejectUnknownMembers(true)); err != nil {
-		return list, bodyFault(err)
+		return list, BodyFault(err)
 	}
 	for i := range slow.Requests {
 		var a asked
 		if err := slow.Requests[i].into(&a); err != nil {
-			return list, inBatch(i, err)
+			return list, InBatch(i, err)
 		}
 		list = append(list, a)
 	}
@@ -70,7 +70,7 @@ func (s *strictlyAsked) into(a *asked) error {
 	}{{"permission", s.Permission}, {"workspace", s.Workspace}, {"at_least", s.AtLeast}} {
 		// A variable that was never set must not ask for less.
 		if member.Set && member.Value == "" {
-			return refuse(errRequest, member.name, "is empty; leave it out to ask for none")
+			return Refuse(ErrRequest, member.name, "is empty; leave it out to ask for none")
 		}
 	}
 	*a = asked{secret: s.Secret, permission: s.Permission.Value, workspace: s.Workspace.Value, atLeast: s.AtLeast.Value}
