@@ -132,8 +132,9 @@ func (c *Client) begin(ctx, run context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.engine.Store(e)
 	c.run(run, e)
+	// Only now: whoever closes the client ends what runs.
+	c.engine.Store(e)
 	return nil
 }
 

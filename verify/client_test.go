@@ -3,12 +3,14 @@ package verify_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/presence"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/verifytest"
 )
@@ -112,6 +114,16 @@ func TestClient(t *testing.T) {
 	}
 	if counted, findings := l.Uses(); counted["edge-1"] != 4 || counted["edge-2"] != 3 || len(findings) > 0 {
 		t.Errorf("uses: %v, findings: %+v", counted, findings)
+	}
+	last := make(map[events.VerifierID]presence.Announcement)
+	for _, said := range l.Announcements() {
+		last[said.Verifier] = said
+	}
+	for name, orgs := range map[events.VerifierID][]events.OrgID{"edge-1": nil, "edge-2": {"acme"}} {
+		said := last[name]
+		if !said.Ended || said.Applied < at || said.Recorded == 0 || said.Backlog != 0 || said.Kind != presence.SDK || !slices.Equal(said.Organizations, orgs) {
+			t.Errorf("%s said last: %+v", name, said)
+		}
 	}
 }
 

@@ -2,15 +2,19 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/presence"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/continuity"
 	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/verify/announcing"
 	"github.com/keyledger/keyledger/verify/recording"
 )
 
@@ -30,18 +34,39 @@ type engine struct {
 	runner     *projections.Runner
 	recorder   *recording.Recorder
 	verifier   *Verifier
+	announcer  *announcing.Announcer
 
 	// recording is closed once uses can be recorded.
 	recording chan struct{}
-	// starting ends the attempts to begin recording, and begun says that they
-	// have ended.
-	starting context.CancelFunc
-	begun    chan struct{}
+	// starting is the beginning of the recording, and telling the announcements.
+	starting, telling task
+}
+
+// task is something that runs beside the rest until it is ended.
+type task struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// begin runs f, which ends with its context.
+func (t *task) begin(ctx context.Context, work *sync.WaitGroup, f func(context.Context)) {
+	ctx, t.cancel = context.WithCancel(ctx)
+	t.done = make(chan struct{})
+	work.Go(func() {
+		defer close(t.done)
+		f(ctx)
+	})
+}
+
+// end ends it, and waits for that.
+func (t *task) end() {
+	t.cancel()
+	<-t.done
 }
 
 // assemble makes the parts. Nothing runs yet but the verifier's clock.
 func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine, error) {
-	e := &engine{o: c.o, info: info, recording: make(chan struct{}), begun: make(chan struct{}), installed: &installed{}}
+	e := &engine{o: c.o, info: info, recording: make(chan struct{}), installed: &installed{}}
 	var err error
 	if e.orgs, err = organizationsOf(info); err != nil {
 		return nil, err
@@ -59,8 +84,14 @@ func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine
 	if e.index, err = index.New(index.Config{Logger: c.o.log}); err != nil {
 		return nil, err
 	}
+	e.announcer, err = announcing.New(announcing.Config{
+		State: func() presence.Announcement { return c.announcement(e) }, Publish: e.publish, Lease: c.o.lease, Logger: c.o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
 	e.runner, err = projections.NewRunner(projections.Config{
-		Source: e.source(), View: projections.Together("index", e.continuity, e.installed, e.index),
+		Source: e.source(), View: projections.Together("index", e.continuity, e.installed, e.index, e.announcer.View(0)),
 		Proven: e.continuity.Proven, Filtered: len(e.orgs) > 0, Logger: c.o.log,
 	})
 	if err != nil {
@@ -101,14 +132,12 @@ func (e *engine) positions() events.Positions {
 func (c *Client) run(ctx context.Context, e *engine) {
 	// A view that stops says so by itself, in the log and in the status.
 	c.work.Go(func() { _ = e.runner.Run(ctx) })
-	starting, cancel := context.WithCancel(ctx)
-	e.starting = cancel
-	c.work.Go(func() {
-		defer close(e.begun)
-		if e.recorder.Start(starting) == nil {
+	e.starting.begin(ctx, &c.work, func(ctx context.Context) {
+		if e.recorder.Start(ctx) == nil {
 			close(e.recording)
 		}
 	})
+	e.telling.begin(ctx, &c.work, e.announcer.Run)
 	c.work.Go(func() { c.arrive(ctx, e) })
 }
 
@@ -136,9 +165,36 @@ func (c *Client) arrive(ctx context.Context, e *engine) {
 // close ends the parts that have something to leave behind.
 func (e *engine) close(ctx context.Context) error {
 	e.verifier.Close()
-	e.starting()
-	<-e.begun
-	return e.recorder.Close(ctx)
+	e.starting.end()
+	err := e.recorder.Close(ctx)
+	e.telling.end()
+	return errors.Join(err, e.announcer.End(ctx))
+}
+
+// announcement is what the client says of itself.
+func (c *Client) announcement(e *engine) presence.Announcement {
+	s := c.status(e)
+	said := presence.Announcement{
+		Ledger: s.Ledger, Verifier: s.Verifier, Boot: s.Boot, Kind: s.Kind, Version: s.Version, Organizations: e.orgs,
+		StartedAt: events.TimeOf(s.StartedAt), Applied: s.Applied, Staleness: s.Staleness.Milliseconds(),
+		// Who starts offline answers by what it holds for so long.
+		MaxStaleness: max(s.MaxStaleness, c.o.offlineMax).Milliseconds(), ServesStale: s.WhenStale == Serve,
+		Ready: s.Ready && len(s.Failing()) == 0, Recorded: s.Uses.Recorded, Backlog: s.Uses.Backlog,
+		StoredThrough: s.StoredThrough, Misses: s.Misses,
+	}
+	if s.Staleness < 0 {
+		said.Staleness = -1
+	}
+	return said
+}
+
+// publish stores an announcement.
+func (e *engine) publish(ctx context.Context, said presence.Announcement) error {
+	m, err := presence.Encode(&said)
+	if err != nil {
+		return err
+	}
+	return e.reader.PublishPresence(ctx, m)
 }
 
 // source is the ledger as the credential shows it.

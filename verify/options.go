@@ -178,7 +178,7 @@ func (o *options) validate() error {
 			faults = append(faults, fmt.Errorf("verify: "+format, args...))
 		}
 	}
-	fault(o.maxStaleness <= 0, "MaxStaleness must be more than 0")
+	fault(o.maxStaleness < time.Millisecond, "MaxStaleness must be a millisecond at least")
 	fault(o.maxWait < 0, "MaxWait is negative")
 	fault(o.whenStale < Deny || o.whenStale > Ask, "WhileStale must be Deny, Serve or Ask")
 	fault(o.whenStale == Ask && o.server == nil, "WhileStale(Ask) takes a Server")
@@ -187,6 +187,8 @@ func (o *options) validate() error {
 	fault(o.offlineMax > 0 && o.folder == "", "OfflineStart takes a SnapshotFolder")
 	fault(o.lease < presence.MinLease || o.lease > presence.MaxLease, "Lease must be between %s and %s", presence.MinLease, presence.MaxLease)
 	fault(o.log == nil, "Logger is nil")
+	fault(o.kind != presence.SDK && o.kind != presence.Sidecar, "Program is an SDK or a sidecar")
+	fault(len(o.version) > presence.MaxVersionLength || strings.ContainsFunc(o.version, unprintable), "the version of Program is too long, or holds more than letters, digits and signs")
 	fault(o.narrowed && len(o.organizations) == 0, "Organizations needs at least one")
 	for _, org := range o.organizations {
 		_, err := events.ParseOrgID(string(org))

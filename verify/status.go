@@ -86,7 +86,9 @@ func (c Clock) Wrong() bool {
 }
 
 // Status tells how the client is doing.
-func (c *Client) Status() Status {
+func (c *Client) Status() Status { return c.status(c.engine.Load()) }
+
+func (c *Client) status(e *engine) Status {
 	s := Status{
 		Verifier: c.o.name, Kind: c.o.kind, Version: c.o.version, StartedAt: c.started,
 		Closed: c.closed.Load(), Connected: c.conn.IsConnected(), Stale: true, Staleness: -1,
@@ -97,7 +99,7 @@ func (c *Client) Status() Status {
 		s.Ready = true
 	default:
 	}
-	if e := c.engine.Load(); e != nil {
+	if e != nil {
 		e.status(&s)
 		return s
 	}

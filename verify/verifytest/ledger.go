@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/presence"
 	"github.com/keyledger/keyledger/events/uses"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/continuity"
@@ -300,3 +302,34 @@ func (l *Ledger) Uses() (map[events.VerifierID]uint64, []uses.Finding) {
 	}
 	return counted, append(findings, runs.Unended()...)
 }
+
+// Announcements are all that verifiers have said of themselves so far.
+func (l *Ledger) Announcements() []presence.Announcement {
+	l.t.Helper()
+	last, err := l.ledger.LastPresence(l.t.Context())
+	l.must(err)
+	var said []presence.Announcement
+	if last == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	err = l.ledger.FollowPresence(ctx, 0, func(messages []presence.Message) error {
+		for _, m := range messages {
+			a, err := presence.Decode(l.id, m)
+			l.must(err)
+			said = append(said, a)
+		}
+		if messages[len(messages)-1].Position >= last {
+			return errAll
+		}
+		return nil
+	})
+	if !errors.Is(err, errAll) {
+		l.t.Fatal(err)
+	}
+	return said
+}
+
+// errAll ends a reading that has come to the end.
+var errAll = errors.New("verifytest: that is all")
