@@ -107,12 +107,7 @@ func (c *Cluster) Start(auth string) {
 		}
 	}
 	c.t.Cleanup(c.end)
-	for i := range c.nodes {
-		c.launch(i)
-	}
-	for i := range c.nodes {
-		c.Healthy(i)
-	}
+	c.RestartAll()
 }
 
 // conf gives a node its conf: the very file, but for one that stands alone, which
@@ -203,6 +198,18 @@ func (c *Cluster) Restart(i int) {
 	c.t.Helper()
 	c.launch(i)
 	c.Healthy(i)
+}
+
+// RestartAll starts all nodes, which have ended or were never started: none is healthy
+// without others.
+func (c *Cluster) RestartAll() {
+	c.t.Helper()
+	for i := range c.nodes {
+		c.launch(i)
+	}
+	for i := range c.nodes {
+		c.Healthy(i)
+	}
 }
 
 // Pause has a node's process stand still: its connections stay open and nobody
