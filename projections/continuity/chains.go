@@ -16,6 +16,8 @@ const remembered = 1 << 15
 type chain struct {
 	count  uint64
 	digest events.DigestValue
+	// last is where the last fact stands.
+	last events.Position
 }
 
 // add makes the chain longer by a fact.
@@ -26,6 +28,7 @@ func (c *chain) add(pos events.Position, sum *[sha256.Size]byte) {
 	copy(b[sha256.Size+8:], sum[:])
 	c.digest = sha256.Sum256(b[:])
 	c.count++
+	c.last = pos
 }
 
 // chains are those of the whole ledger and of every organization, and what they
@@ -39,10 +42,12 @@ type chains struct {
 	latest *chain
 
 	// steps is a ring: the newest stands before next, the one before it further
-	// back, and dropped is the last position that it has forgotten.
-	steps   []step
-	next    int
-	dropped events.Position
+	// back, and dropped is the last position that it has forgotten, or that a
+	// snapshot was of; droppedAt is the broker's time of that.
+	steps     []step
+	next      int
+	dropped   events.Position
+	droppedAt events.Time
 }
 
 // step is what a fact changed.
@@ -89,7 +94,7 @@ func (c *chains) add(f *events.Recorded, whole, own bool) {
 		c.steps = append(c.steps, s)
 		return
 	}
-	c.dropped = c.steps[c.next].pos
+	c.dropped, c.droppedAt = c.steps[c.next].pos, c.steps[c.next].stored
 	c.steps[c.next] = s
 	c.next = (c.next + 1) % remembered
 }
@@ -106,7 +111,7 @@ type past struct {
 
 // at goes back to a position, and reports whether it is remembered.
 func (c *chains) at(pos events.Position) (past, bool) {
-	p := past{now: c, ledger: c.ledger}
+	p := past{now: c, ledger: c.ledger, stored: c.droppedAt}
 	if pos < c.dropped {
 		return p, false
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -76,10 +77,14 @@ type View struct {
 
 	mu      sync.Mutex // guards the following
 	signers []note.Verifier
-	chains  chains
-	scopes  map[events.ScopeLabel]*scope
-	allowed map[events.CredentialName]time.Duration // the verifiers' max_staleness, 0 for the default and for others
-	ticks   ticks
+	// named are the keys of those that the ledger itself names.
+	named  []string
+	chains chains
+	// installation is where the last fact of the installation itself stands.
+	installation events.Position
+	scopes       map[events.ScopeLabel]*scope
+	allowed      map[events.CredentialName]time.Duration // the verifiers' max_staleness, 0 for the default and for others
+	ticks        ticks
 	// proven is the broker's time up to which the reader is shown to hold
 	// everything; doubt says that nothing shows it any more.
 	proven events.Time
@@ -92,6 +97,8 @@ type View struct {
 type scope struct {
 	name events.CredentialName
 	orgs []events.OrgID
+	// verifies says that it is a verifier's.
+	verifies bool
 	// told is what the last tick said, and at is where that tick stands, 0 for
 	// none.
 	told events.TickScope
@@ -137,10 +144,13 @@ func New(c Config) (*View, error) {
 func (v *View) Name() string { return "continuity" }
 
 // Position returns the last position applied.
-func (v *View) Position(context.Context) (events.Position, error) {
+func (v *View) Position(context.Context) (events.Position, error) { return v.Applied(), nil }
+
+// Applied is Position, without its error.
+func (v *View) Applied() events.Position {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.chains.through, nil
+	return v.chains.through
 }
 
 // Apply counts facts, and checks ticks. It never fails: what does not agree is
@@ -167,11 +177,15 @@ func (v *View) Apply(ctx context.Context, facts []events.Recorded) error {
 // system minds the installation's own facts. It reports whether there is nothing
 // wrong with a tick.
 func (v *View) system(ctx context.Context, f *events.Recorded) (agreed bool) {
-	if f.Subject == events.TickSubject() {
+	switch f.Subject {
+	case events.TickSubject():
 		defer func() { v.ticks.position = f.Position }()
+	case events.InstallationSubject():
+		v.installation = f.Position
 	}
 	switch e := f.Event.(type) {
 	case events.InstallationSignerAdded:
+		v.name(e.VerifierKey)
 		if !v.pinned {
 			v.signer(e.VerifierKey)
 		}
@@ -187,6 +201,13 @@ func (v *View) system(ctx context.Context, f *events.Recorded) (agreed bool) {
 		}
 	}
 	return true
+}
+
+// name keeps a key that the ledger names.
+func (v *View) name(key string) {
+	if _, err := note.NewVerifier(key); err == nil && !slices.Contains(v.named, key) {
+		v.named = append(v.named, strings.Clone(key))
+	}
 }
 
 // signer takes a key in. One that cannot be read signs nothing, and one that is
@@ -220,7 +241,7 @@ func (v *View) issued(e events.CredentialIssued) {
 	}
 	orgs := slices.Clone(e.Organizations)
 	slices.Sort(orgs)
-	v.scopes[e.Scope] = &scope{name: e.Name, orgs: orgs}
+	v.scopes[e.Scope] = &scope{name: e.Name, orgs: orgs, verifies: e.For == events.CredentialVerifier}
 }
 
 func (v *View) revoked(name events.CredentialName) {
@@ -258,6 +279,13 @@ func (v *View) Faults() uint64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.faults
+}
+
+// Signers returns the keys that the ledger names as those that sign for it.
+func (v *View) Signers() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.named)
 }
 
 // Ledger returns the ledger that is read.

@@ -260,9 +260,15 @@ func (x *Index) applyOrganization(org *organization, r *events.Recorded) {
 			x.closeOrganization(org, r, TroubleMisplaced)
 			return
 		}
+		org.clear.Store(e.Policy.Sealing != events.SwitchOn)
 		org.stand(standingExists)
-	case events.OrganizationRenamed, events.OrganizationPlanChanged, events.OrganizationLimitsChanged,
-		events.OrganizationPolicyChanged, events.Unknown:
+	case events.OrganizationPolicyChanged:
+		if !exists {
+			x.closeOrganization(org, r, TroubleMisplaced)
+			return
+		}
+		org.clear.Store(e.Policy.Sealing != events.SwitchOn)
+	case events.OrganizationRenamed, events.OrganizationPlanChanged, events.OrganizationLimitsChanged, events.Unknown:
 		if !exists {
 			x.closeOrganization(org, r, TroubleMisplaced)
 		}

@@ -25,6 +25,8 @@ type book struct {
 	index     *index.Index
 	position  events.Position
 	revisions map[events.Subject]events.Revision
+	// only are the organizations that the index is shown, nil for all.
+	only []events.OrgID
 }
 
 func newBook(t testing.TB) *book {
@@ -47,6 +49,9 @@ func (b *book) add(s events.Subject, e events.Event) {
 func (b *book) at(s events.Subject, rev events.Revision, e events.Event) {
 	b.t.Helper()
 	b.position++
+	if b.only != nil && !slices.Contains(b.only, s.Org) {
+		return
+	}
 	r := events.Recorded{Position: b.position, Subject: s, Event: e, Meta: events.Meta{Revision: rev}}
 	if err := b.index.Apply(context.Background(), []events.Recorded{r}); err != nil {
 		b.t.Fatal(err)

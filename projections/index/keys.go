@@ -9,12 +9,13 @@ import (
 // The state of a key: flags in the upper 8 bits, then 24 of the grant's id,
 // then the second it expires in, 0 for never.
 const (
-	flagTaken uint64 = 1 << (56 + iota)
+	flagTaken uint64 = 1 << (flagShift + iota)
 	flagRevoked
 	flagClosed
 	flagExpired
 	flagDisabled
 
+	flagShift  = 56
 	grantShift = 32
 	grantMask  = uint64(grantLimit-1) << grantShift
 	expiryMask = uint64(1<<32 - 1)
@@ -295,6 +296,7 @@ func (x *Index) publish(c *change) {
 		x.ids.insert(c.key.org, c.key.id, c.hash)
 		if c.alg == events.PrefixShortLong {
 			x.shortLong.Add(1)
+			c.want.org.shortLong++
 		}
 		x.table.insert(&c.digest, c.hash, c.key.org, uint32(c.revision), c.key.id, c.state)
 		x.keys.Add(1)

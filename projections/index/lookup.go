@@ -239,3 +239,10 @@ func (x *Index) Organization(id events.OrgID) (Organization, bool) {
 		ID: o.id, Ended: standing&standingEnded != 0, Closed: standing&standingClosed != 0,
 	}, standing&standingExists != 0
 }
+
+// Sealing reports whether an organization has texts sealed that may name a person.
+// Of one that is not known, or not understood, it does.
+func (x *Index) Sealing(id events.OrgID) bool {
+	o := x.directory.Load().get(id)
+	return o == nil || !o.clear.Load() || o.standing.Load()&(standingExists|standingClosed) != standingExists
+}

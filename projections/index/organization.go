@@ -26,13 +26,17 @@ type organization struct {
 	index uint32
 	// standing is beside the view so that most verdicts need not look into it.
 	standing atomic.Uint32
-	view     atomic.Pointer[view]
+	// clear says that its policy leaves texts as they are.
+	clear atomic.Bool
+	view  atomic.Pointer[view]
 
 	// The writer's, from here on.
 	revision        events.Revision
 	catalogRevision events.Revision
-	workspaces      map[events.WorkspaceID]events.Revision
-	profiles        map[events.ProfileID]events.Revision
+	// shortLong counts its keys whose digest is of that form.
+	shortLong  int64
+	workspaces map[events.WorkspaceID]events.Revision
+	profiles   map[events.ProfileID]events.Revision
 	// names are the index's.
 	names *names
 	// grants are those that depend on the catalog, a workspace, a profile.
@@ -57,6 +61,8 @@ type view struct {
 type catalog struct {
 	permissions []catalogEntry
 	resources   []uint32
+	// source is what it was made from, without the descriptions.
+	source []events.CatalogPermission
 }
 
 type catalogEntry struct {
@@ -163,16 +169,20 @@ func resolveAll(set map[*grant]struct{}) {
 func (o *organization) replaceCatalog(entries []events.CatalogPermission) bool {
 	accesses := make(map[string]events.Access, len(entries))
 	var rules []permission.Rule
+	var source []events.CatalogPermission
 	n, good := 0, true
 	for _, p := range entries {
 		name := strings.Clone(p.Name)
-		accesses[name] = events.Access(strings.Clone(string(p.Access)))
+		own := events.CatalogPermission{Name: name, Access: events.Access(strings.Clone(string(p.Access)))}
+		accesses[name] = own.Access
 		for _, text := range p.Routes {
 			n++
+			own.Routes = append(own.Routes, strings.Clone(text))
 			route, err := permission.ParseRoute(text)
 			good = good && err == nil
 			rules = append(rules, permission.Rule{Route: route, Name: permission.Name(name)})
 		}
+		source = append(source, own)
 	}
 	// Without its table an organization's routes match nothing, and what
 	// matches nothing is denied.
@@ -184,6 +194,7 @@ func (o *organization) replaceCatalog(entries []events.CatalogPermission) bool {
 		}
 	}
 	numbered := o.names.catalog(accesses)
+	numbered.source = source
 	o.change(func(v *view) { v.catalog, v.routed, v.router = numbered, n > 0, router })
 	resolveAll(o.grants)
 	return good

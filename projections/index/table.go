@@ -112,8 +112,9 @@ func home(hash uint32, size int) int {
 type table struct {
 	seeds  seeds
 	shards [shards]atomic.Pointer[rows]
-	// taken is the writer's.
-	taken [shards]int
+	// taken is the writer's, and so is picture: nil as long as none is taken.
+	taken   [shards]int
+	picture *picture
 }
 
 func newTable(keys int) *table {
@@ -158,16 +159,21 @@ func (t *table) find(d *digest, hash uint32) (*slot, uint64, *rows) {
 // current reports whether rows are still those of their shard.
 func (t *table) current(hash uint32, r *rows) bool { return t.shards[hash>>homeBits].Load() == r }
 
-// findKey returns the slot of a key whose digest has a hash. For the writer.
+// findKey returns the slot of a key whose digest has a hash, to be changed. For the
+// writer.
 func (t *table) findKey(hash, org uint32, id events.KeyID) *slot {
 	hi, lo := keyWords(id)
-	slots := t.shards[hash>>homeBits].Load().slots
+	rows := t.shards[hash>>homeBits].Load()
+	slots := rows.slots
 	for i := home(hash, len(slots)); ; {
 		s := &slots[i]
 		if s.state() == 0 {
 			return nil
 		}
 		if s[wordKey] == hi && s[wordKey+1] == lo && s.org() == org {
+			if t.picture != nil {
+				t.picture.before(hash>>homeBits, i, rows)
+			}
 			return s
 		}
 		if i++; i == len(slots) {
@@ -179,19 +185,23 @@ func (t *table) findKey(hash, org uint32, id events.KeyID) *slot {
 // insert publishes a key whose digest is not there yet. For the writer.
 func (t *table) insert(d *digest, hash, org, rev uint32, id events.KeyID, state uint64) {
 	shard := hash >> homeBits
-	slots := t.shards[shard].Load().slots
-	if (t.taken[shard]+1)*loadDenom > len(slots)*loadNum {
-		slots = t.grow(shard)
+	rows := t.shards[shard].Load()
+	if (t.taken[shard]+1)*loadDenom > len(rows.slots)*loadNum {
+		rows = t.grow(shard)
 	}
 	t.taken[shard]++
-	s := vacant(slots, hash)
+	at := vacant(rows.slots, hash)
+	if t.picture != nil {
+		t.picture.before(shard, at, rows)
+	}
+	s := &rows.slots[at]
 	s[0], s[1], s[2], s[3] = d[0], d[1], d[2], d[3]
 	s[wordKey], s[wordKey+1] = keyWords(id)
 	atomic.StoreUint64(&s[wordOwner], uint64(org)<<32|uint64(rev))
 	s.setState(state) // last: it publishes the others
 }
 
-func (t *table) grow(shard uint32) []slot {
+func (t *table) grow(shard uint32) *rows {
 	old := t.shards[shard].Load().slots
 	slots := make([]slot, len(old)+len(old)/growBy)
 	for i := range old {
@@ -200,17 +210,18 @@ func (t *table) grow(shard uint32) []slot {
 			continue
 		}
 		d := digest(from[:4])
-		*vacant(slots, t.hash(&d)) = *from
+		slots[vacant(slots, t.hash(&d))] = *from
 	}
-	t.shards[shard].Store(&rows{slots: slots})
-	return slots
+	grown := &rows{slots: slots}
+	t.shards[shard].Store(grown)
+	return grown
 }
 
-// vacant returns the first free slot for a hash. There always is one.
-func vacant(slots []slot, hash uint32) *slot {
+// vacant returns the first free place for a hash. There always is one.
+func vacant(slots []slot, hash uint32) int {
 	for i := home(hash, len(slots)); ; {
-		if s := &slots[i]; s.state() == 0 {
-			return s
+		if slots[i].state() == 0 {
+			return i
 		}
 		if i++; i == len(slots) {
 			i = 0
