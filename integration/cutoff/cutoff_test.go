@@ -54,7 +54,6 @@ func TestCutOffVerifierDeniesPastItsBound(t *testing.T) {
 	}
 }
 
-
 // TestNodesThatDie: without nodes nothing is proven and everything denied, by the
 // bound; a leader that dies is missed for an election at most. Either way the verifier
 // goes on by itself, and what was answered in between is recorded in the end.

@@ -157,4 +157,3 @@ func private(t *testing.T, dir string) {
 		}
 	}
 }
-
