@@ -27,6 +27,7 @@ type engine struct {
 	info   jetstream.ReaderInfo
 	orgs   []events.OrgID
 	reader *jetstream.Reader
+	source *source
 
 	continuity *continuity.View
 	index      *index.Index
@@ -75,6 +76,7 @@ func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine
 	if err != nil {
 		return nil, err
 	}
+	e.source = &source{reader: e.reader, narrowed: len(e.orgs) > 0}
 	e.continuity, err = continuity.New(continuity.Config{
 		Ledger: info.Ledger, Scope: events.ScopeLabel(info.Scope), Organizations: e.orgs, VerifierKeys: c.o.keys, Logger: c.o.log,
 	})
@@ -91,7 +93,7 @@ func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine
 		return nil, err
 	}
 	e.runner, err = projections.NewRunner(projections.Config{
-		Source: e.source(), View: projections.Together("index", e.continuity, e.installed, e.index, e.announcer.View(0)),
+		Source: e.source, View: projections.Together("index", e.continuity, e.installed, e.index, e.announcer.View(0)),
 		Proven: e.continuity.Proven, Filtered: len(e.orgs) > 0, Logger: c.o.log,
 	})
 	if err != nil {
@@ -105,7 +107,7 @@ func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine
 		return nil, err
 	}
 	config := Config{
-		Index: e.index, Recorder: e.recorder, Fresh: e.runner.Fresh, WaitFor: e.runner.WaitFor,
+		Index: e.index, Recorder: e.recorder, Fresh: e.fresh, WaitFor: e.runner.WaitFor,
 		MaxWait: c.o.maxWait, MaxStaleness: c.o.maxStaleness, ServeStale: c.o.whenStale == Serve, Missed: c.o.missed,
 	}
 	if c.o.server != nil {
@@ -113,6 +115,16 @@ func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine
 	}
 	e.verifier, err = New(config)
 	return e, err
+}
+
+// fresh is when the client was last known to hold everything. Before all is read that
+// was there at the start it never was: what was answered before a restart holds after
+// it.
+func (e *engine) fresh() time.Time {
+	if !e.source.caughtUp() {
+		return time.Time{}
+	}
+	return e.runner.Fresh()
 }
 
 // ask has the server answer what is not known here, or all that is STALE if that is
@@ -195,28 +207,6 @@ func (e *engine) publish(ctx context.Context, said presence.Announcement) error 
 		return err
 	}
 	return e.reader.PublishPresence(ctx, m)
-}
-
-// source is the ledger as the credential shows it.
-func (e *engine) source() projections.Source {
-	if len(e.orgs) == 0 {
-		return e.reader
-	}
-	return narrowed{e.reader, 0}
-}
-
-// narrowed is a part of the ledger. How far a part goes is not for its reader to
-// know: what the broker says is at least so far, and less than was read before is no
-// sign of anything.
-type narrowed struct {
-	*jetstream.Reader
-	from events.Position
-}
-
-// Last is at least what was read before.
-func (n narrowed) Last(ctx context.Context) (events.Position, error) {
-	last, err := n.Reader.Last(ctx)
-	return max(last, n.from), err
 }
 
 // installed notes which epoch of the ledger this is.

@@ -66,6 +66,9 @@ type Reader struct {
 	name   string
 	info   ReaderInfo
 	mu     sync.Mutex
+	// ahead is what Ahead tells, once begun.
+	ahead uint64
+	begun bool
 	// firstTear and lastTear are the ends of the time in which deliveries went
 	// elsewhere, again and again.
 	firstTear, lastTear time.Time
@@ -133,6 +136,28 @@ func (r *Reader) PublishPresence(ctx context.Context, m presence.Message) error 
 // ahead is to be judged by it.
 func (r *Reader) Last(ctx context.Context) (events.Position, error) {
 	return r.lastOf(ctx, StreamLedger)
+}
+
+// Ahead returns how many facts there were to be handed over when Follow first began,
+// as the broker said, and whether it has begun. Who is shown a part of the ledger has
+// caught up with what there was when he was handed so many.
+func (r *Reader) Ahead() (n uint64, begun bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ahead, r.begun
+}
+
+// begins notes how many facts are to be handed over, of which the one that was seen
+// last is none.
+func (r *Reader) begins(pending uint64, last events.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.begun {
+		return
+	}
+	if r.ahead, r.begun = pending, true; last > 0 && pending > 0 {
+		r.ahead--
+	}
 }
 
 // LastUses is Last for blocks of uses.
@@ -242,6 +267,9 @@ func (b *bound) open(ctx context.Context, t *tail) (*consumer, func(), error) {
 	// may have expired.
 	if info.Pending == 0 && t.last > 0 && !t.expires && (t.body != nil || len(r.info.Subjects) == 0) {
 		return nil, nil, fmt.Errorf("%w: nothing stands at position %d or after it", errBehind, t.last)
+	}
+	if t.stream == StreamLedger {
+		r.begins(info.Pending, t.last)
 	}
 	return &consumer{name: r.name, seen: start - 1, ahead: info.Pending}, func() {}, nil
 }
