@@ -14,6 +14,8 @@ import (
 	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/presence"
+	"github.com/keyledger/keyledger/events/snapshots"
 )
 
 // attempt is one message that somebody sends.
@@ -37,6 +39,7 @@ func (w *world) where() []string {
 		"$JS.API.CONSUMER.DELETE.USES.aud", "$JS.ACK.LEDGER.sub.1.1.1.1.1", "$SYS.REQ.CLAIMS.UPDATE", "_R_.x.y",
 		events.WorkspaceSubject("globex", "evil").String(), events.WorkspaceSubject("acme", "w0").String(),
 		events.UsesSubject("globex", "other"), events.UsesSubject("globex", "evil"), "seals.installation.signing", access.Subject("globex", access.LoginFailed),
+		presence.Subject("other"), snapshots.ManifestSubject(""), snapshots.ManifestSubject(acmeScope), snapshots.ChunkSubject("", "x", 0),
 	}
 	for _, stream := range jetstream.Streams() {
 		for _, verb := range []string{"DELETE", "PURGE", "UPDATE", "CREATE", "RESTORE", "SNAPSHOT", "MSG.DELETE"} {
@@ -62,6 +65,9 @@ func asks(g credentials.Grant) []attempt {
 		{subject: "$JS.API.CONSUMER.RESET.USES." + name, body: `{"seq":1}`},
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.ACCESS." + name, body: `{"batch":3,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.RESET.ACCESS." + name, body: `{"seq":1}`},
+		{subject: "$JS.API.CONSUMER.MSG.NEXT.SNAPSHOTS." + name, body: `{"batch":3,"no_wait":true}`},
+		{subject: "$JS.API.CONSUMER.RESET.SNAPSHOTS." + name, body: `{"seq":1}`},
+		{subject: presence.Subject(events.VerifierID(name)), body: "own"},
 		{subject: "$JS.ACK.LEDGER." + name + ".1.1.1.1.1", body: ""},
 		{subject: "$JS.ACK.LEDGER." + name + ".1.2.2.1.1", body: `+NXT {"batch":2,"no_wait":true}`},
 	}
@@ -88,7 +94,12 @@ func (w *world) alone(g credentials.Grant) []attempt {
 		{subject: "uses.0000.globex.other", body: "forged"},
 		{subject: "seals.installation.signing", body: "forged"},
 		{subject: access.Subject("globex", access.LoginFailed), body: "forged"},
-		{subject: "presence.0000.acme.other", body: "forged"},
+		{subject: presence.Subject("other"), body: "forged"},
+		{subject: presence.Subject("evil"), body: "forged"},
+		{subject: presence.Subject(events.VerifierID(name)) + ".more", body: "forged"},
+		{subject: snapshots.ManifestSubject(""), body: "forged"},
+		{subject: snapshots.ManifestSubject(acmeScope), body: "forged"},
+		{subject: snapshots.ChunkSubject(acmeScope, "x", 0), body: "forged"},
 		{subject: w.waiting},
 		{subject: w.waiting, body: "+ACK"},
 		{subject: w.waiting, body: "+TERM"},
@@ -104,6 +115,7 @@ func (w *world) alone(g credentials.Grant) []attempt {
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.LEDGER.sub", body: `{"batch":10,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.USES.aud", body: `{"batch":10,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.MSG.NEXT.ACCESS.aud", body: `{"batch":10,"no_wait":true}`},
+		{subject: "$JS.API.CONSUMER.MSG.NEXT.SNAPSHOTS.other", body: `{"batch":10,"no_wait":true}`},
 		{subject: "$JS.API.CONSUMER.RESET.LEDGER.other", body: `{"seq":1}`},
 		{subject: "$JS.API.CONSUMER.INFO.LEDGER.other"},
 		{subject: "$JS.API.CONSUMER.LEADER.STEPDOWN.LEDGER.other"},
@@ -345,7 +357,7 @@ func TestTheServerKeepsTheStreams(t *testing.T) {
 		streams := func(s state) []string {
 			return slices.DeleteFunc(s.configs, func(c string) bool { return !strings.Contains(c, `"retention"`) })
 		}
-		if diff := cmp.Diff(streams(before), streams(after)); diff != "" || len(streams(after)) != 4 {
+		if diff := cmp.Diff(streams(before), streams(after)); diff != "" || len(streams(after)) != len(jetstream.Streams()) {
 			w.Errorf("configured otherwise:\n%s", diff)
 		}
 		if err := w.ledger.CheckStreams(w.Context()); err != nil {

@@ -17,6 +17,8 @@ import (
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/presence"
+	"github.com/keyledger/keyledger/events/snapshots"
 )
 
 // read reads everything that a credential shows.
@@ -69,6 +71,9 @@ func TestWalls(t *testing.T) {
 			"verifier, one":   {grant("ver-one", events.CredentialVerifier, "globex"), "LEDGER", []string{globex, globex, globex, globex + "revoked", tick}},
 			"verifier, two":   {grant("ver-two", events.CredentialVerifier, "globex", "acme"), "LEDGER", []string{acme, acme, acme, acme, globex, globex, globex, globex, tick}},
 			"verifier, none":  {grant("ver-none", events.CredentialVerifier, "initech"), "LEDGER", []string{tick}},
+			"snapshots":       {grant("ver-snap", events.CredentialVerifier), "SNAPSHOTS", []string{"snapshots.all.", snapshots.ManifestSubject("")}},
+			"snapshots, one":  {grant("ver-acme", events.CredentialVerifier, "acme"), "SNAPSHOTS", []string{"snapshots." + string(acmeScope) + ".", snapshots.ManifestSubject(acmeScope)}},
+			"snapshots, none": {grant("ver-globex", events.CredentialVerifier, "globex"), "SNAPSHOTS", nil},
 			"subscriber":      {grant("sub", events.CredentialSubscriber), "LEDGER", []string{acme + "revoked.", globex + "revoked."}},
 			"subscriber, one": {grant("sub-one", events.CredentialSubscriber, "acme"), "LEDGER", []string{acme + "revoked."}},
 			"auditor":         {grant("aud", events.CredentialAuditor), "LEDGER", []string{acme, acme, acme, acme, globex, globex, globex, globex, tick}},
@@ -94,6 +99,20 @@ func TestOwnUses(t *testing.T) {
 			answer, err := conn.Request(events.UsesSubject(org, "ver"), []byte("uses"), 10*time.Second)
 			if !errors.Is(err, want) || err == nil && !strings.Contains(string(answer.Data), `"seq"`) {
 				w.Errorf("uses of %s: %v", org, err)
+			}
+		}
+	})
+}
+
+// A verifier speaks for itself, and for no other.
+func TestOwnPresence(t *testing.T) {
+	both(t, func(w *world) {
+		conn := w.connect(nats.UserCredentialBytes(w.admit(grant("ver", events.CredentialVerifier, "acme"))))
+		for verifier, want := range map[events.VerifierID]error{"ver": nil, "other": nats.ErrNoResponders} {
+			answer, err := conn.Request(presence.Subject(verifier), []byte("here"), 10*time.Second)
+			// What its user may not publish is answered by nothing at all.
+			if want != nil && !errors.Is(err, want) && !errors.Is(err, nats.ErrTimeout) || want == nil && (err != nil || !strings.Contains(string(answer.Data), `"seq"`)) {
+				w.Errorf("presence of %s: %v", verifier, err)
 			}
 		}
 	})

@@ -5,6 +5,7 @@ package doors
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -24,6 +25,8 @@ import (
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/presence"
+	"github.com/keyledger/keyledger/events/snapshots"
 )
 
 var ledgerID = events.LedgerID(uuid.MustParse("0198c0de-0000-7000-8000-00000000001d"))
@@ -135,6 +138,21 @@ func (w *world) furnish() *world {
 			w.Fatal(err)
 		}
 	}
+	for _, scope := range []events.ScopeLabel{"", acmeScope} {
+		m := snapshots.Manifest{
+			Ledger: ledgerID, Scope: scope, Position: 1, Stored: 1, Projection: 1, Size: 3, Chunks: 1, CreatedAt: 1,
+			Digest: sha256.Sum256([]byte("all")),
+		}
+		if scope != "" {
+			m.Organizations = []events.OrgID{"acme"}
+		}
+		if err := w.ledger.PublishSnapshot(w.Context(), m, strings.NewReader("all")); err != nil {
+			w.Fatal(err)
+		}
+	}
+	if err := w.ledger.PublishPresence(w.Context(), presence.Message{Subject: presence.Subject("other"), ID: "1", Body: []byte("here")}); err != nil {
+		w.Fatal(err)
+	}
 	if _, err := w.operator.Request("seals.installation.signing", []byte("sealed"), 5*time.Second); err != nil {
 		w.Fatal(err)
 	}
@@ -185,11 +203,17 @@ func (w *world) connect(options ...nats.Option) *nats.Conn {
 	return conn
 }
 
+// acmeScope is the label of who sees acme alone.
+const acmeScope events.ScopeLabel = "aa112233445566778899aabbccddeeff"
+
 // verifier, subscriber and auditor are what programs are let in for.
 func grant(name events.CredentialName, kind events.CredentialKind, orgs ...events.OrgID) credentials.Grant {
 	g := credentials.Grant{Name: name, For: kind, Organizations: orgs}
 	if len(orgs) > 0 && kind != events.CredentialSubscriber {
 		g.Scope = "00112233445566778899aabbccddeeff"
+		if slices.Equal(orgs, []events.OrgID{"acme"}) {
+			g.Scope = acmeScope
+		}
 	}
 	return g
 }
@@ -283,7 +307,7 @@ type consumer struct {
 }
 
 // look reads all of it, but the uses that those who try may record under their own
-// names.
+// names, and what they may say of themselves.
 func (w *world) look() state {
 	w.Helper()
 	var s state
@@ -300,16 +324,19 @@ func (w *world) look() state {
 		for seq := max(1, info.State.First); seq <= info.State.Last; seq++ {
 			var got struct {
 				Message struct {
+					Seq     uint64 `json:"seq"`
 					Subject string `json:"subject"`
 					Header  []byte `json:"hdrs"`
 					Data    []byte `json:"data"`
 					Time    string `json:"time"`
 				} `json:"message"`
 			}
-			w.ask("$JS.API.STREAM.MSG.GET."+stream, fmt.Sprintf(`{"seq":%d}`, seq), &got)
+			w.ask("$JS.API.STREAM.MSG.GET."+stream, fmt.Sprintf(`{"seq":%d,"next_by_subj":">"}`, seq), &got)
 			m := got.Message
+			// Of one who announces himself often the first are gone.
+			seq = m.Seq
 			place := fmt.Sprint(seq)
-			if stream == jetstream.StreamUses {
+			if stream == jetstream.StreamUses || stream == jetstream.StreamPresence {
 				if name := m.Subject[strings.LastIndex(m.Subject, ".")+1:]; slices.Contains(w.own, name) {
 					continue
 				}
