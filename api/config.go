@@ -15,6 +15,7 @@ import (
 	"github.com/keyledger/keyledger/projections/access"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/fleet"
 	"github.com/keyledger/keyledger/projections/reports"
 	"github.com/keyledger/keyledger/projections/usage"
 	gather "github.com/keyledger/keyledger/relay/access"
@@ -48,6 +49,13 @@ type Config struct {
 	// UsesRead tells how many percent of the uses that were there when this server
 	// started its view of them has read. Without it they are taken as read.
 	UsesRead func(context.Context) (uint64, error)
+	// Fleet is the view of verifiers, and FleetRead tells that it has read what was
+	// announced before this server started. Without it that is taken as read.
+	Fleet     *fleet.View
+	FleetRead func() bool
+	// LastUses returns the last position of the stream of uses. Without it nothing
+	// says that the view of uses has read all of them.
+	LastUses func(context.Context) (events.Position, error)
 	// Last returns the ledger's last position: what tells a position that does
 	// not exist from one that this server has not reached.
 	Last func(context.Context) (events.Position, error)
@@ -117,6 +125,7 @@ func (c Config) Validate() error {
 		{"Reports", c.Reports == nil},
 		{"Accesses", c.Accesses == nil},
 		{"AccessLog", c.AccessLog == nil},
+		{"Fleet", c.Fleet == nil},
 		{"Last", c.Last == nil},
 		{"Verifier", c.Verifier == nil},
 		{"Positions", c.Positions.Ledger.IsZero()},

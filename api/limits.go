@@ -118,6 +118,23 @@ const (
 	// a second or so whatever it finds.
 	maxLooked = 5000
 
+	// maxReceiptWait bounds how long a receipt is waited for: as long as proxies keep
+	// a quiet request, and a verifier's default bound.
+	maxReceiptWait = 30 * time.Second
+
+	// maxWaitsOfOrg is how many receipts are waited for by the keys of one
+	// organization: enough for a script that revokes many keys at once.
+	maxWaitsOfOrg = 32
+
+	// usesPatience is how long a receipt that is complete waits for its uses. A
+	// verifier tells half a second after a revocation that they are stored.
+	usesPatience = 2 * time.Second
+
+	// leaseCheck is how often it is looked for leases that have run out, and
+	// announcedTogether how long announcements are gathered that come at once.
+	leaseCheck        = 250 * time.Millisecond
+	announcedTogether = 2 * time.Millisecond
+
 	// detachRounds bounds how often the keys of a profile are looked up again
 	// while they are detached: keys that get it meanwhile are not chased for ever.
 	detachRounds = 10

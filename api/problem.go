@@ -98,6 +98,10 @@ var kinds = slices.Concat(gate.Table{
 		Detail: gate.NotFound,
 	},
 	{
+		Err: errNotRevoked, Status: 409, Code: "not_revoked", Title: "Not revoked",
+		Help: "A receipt tells what became of a revocation, and the key was not revoked.",
+	},
+	{
 		Err: domain.ErrConflict, Status: 409, Code: "conflict", Title: "Conflict",
 		Help: "The request makes sense, but not in the present state. The detail says why.",
 	},
@@ -107,7 +111,7 @@ var kinds = slices.Concat(gate.Table{
 	},
 	{
 		Err: errCursor, Status: 400, Code: "invalid_cursor", Title: "Invalid cursor",
-		Help: "The cursor is not one of this list with these filters. Begin again without it.",
+		Help:   "The cursor is not one of this list with these filters. Begin again without it.",
 		Detail: badCursor,
 	},
 	{
@@ -116,7 +120,7 @@ var kinds = slices.Concat(gate.Table{
 	},
 	{
 		Err: events.ErrTooLarge, Status: 422, Code: "too_large", Title: "Too large for the ledger",
-		Help: "What would be recorded does not fit one event. Say it in fewer words.",
+		Help:   "What would be recorded does not fit one event. Say it in fewer words.",
 		Detail: fmt.Sprintf("an event holds at most %d bytes", events.MaxFactBytes),
 	},
 	{
@@ -129,7 +133,7 @@ var kinds = slices.Concat(gate.Table{
 	},
 	{
 		Err: events.ErrOutcomeUnknown, Status: 504, Code: "outcome_unknown", Title: "Outcome unknown",
-		Help: "The change was sent and no answer came. Repeat the request with the same Idempotency-Key to learn what became of it.",
+		Help:   "The change was sent and no answer came. Repeat the request with the same Idempotency-Key to learn what became of it.",
 		Detail: "the change was sent and no answer came: repeat the request with the same Idempotency-Key to learn what became of it",
 	},
 	{

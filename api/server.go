@@ -39,6 +39,8 @@ type Server struct {
 	// one for each organization's keys that have one made.
 	pasts   chan struct{}
 	looking *seats
+	// waiting are those who wait for receipts.
+	waiting *seats
 	// sent are the whole reports that are on their way.
 	sent *seats
 	// sheets are the parts of a report's page.
@@ -54,7 +56,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, buffers: gate.NewBufferPool(2<<10, MaxVerifyBytes), batches: gate.NewBufferPool(32<<10, MaxVerifyBatchBytes),
 		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger), sent: newSeats(maxReportsOfOrg, "reports are being sent"),
-		looking: newSeats(maxPastsOfOrg, "such lists are being made"),
+		looking: newSeats(maxPastsOfOrg, "such lists are being made"), waiting: newSeats(maxWaitsOfOrg, "receipts are being waited for"),
 	}
 	s.pasts = make(chan struct{}, maxPasts)
 	s.streaming, s.endStreams = context.WithCancelCause(context.Background())
@@ -84,6 +86,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
+// Gate returns what gives verdicts here, for doors that are not HTTP.
+func (s *Server) Gate() *gate.Gate { return s.gate }
+
 // Handler returns what serves all of it.
 func (s *Server) Handler() http.Handler { return s.handler }
 
@@ -93,7 +98,7 @@ func (s *Server) endpoints() []endpoint {
 	s.streamed = &events
 	return slices.Concat(
 		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(), s.auditEndpoints(), s.usesEndpoints(),
-		[]endpoint{s.accessEndpoint(), s.reportEndpoint(), s.exportEndpoint(), s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), events}, s.plainEndpoints(),
+		[]endpoint{s.accessEndpoint(), s.reportEndpoint(), s.exportEndpoint(), s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), s.verifiersEndpoint(), s.receiptEndpoint(), events}, s.plainEndpoints(),
 	)
 }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
+	"github.com/keyledger/keyledger/projections/fleet"
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/verify"
@@ -43,6 +44,7 @@ type Ledger interface {
 	recording.Sink
 	usage.BlockReader
 	FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error
+	LastUses(ctx context.Context) (events.Position, error)
 	seals.SubjectStore
 }
 
@@ -154,6 +156,8 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	idx, err := index.New(index.Config{Logger: log})
 	must(t, err)
 	configuration := commands.NewConfiguration()
+	verifiers, err := fleet.New(fleet.Config{Ledger: id, MaxStaleness: verify.DefaultMaxStaleness})
+	must(t, err)
 	dir := t.TempDir()
 	file := func(view string) string { return filepath.Join(dir, view+".db") }
 	used, err := usage.Open(ctx, usage.Config{Path: file("usage"), Of: s.Positions, Blocks: ledger})
@@ -163,7 +167,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	audits, err := audit.Open(ctx, audit.Config{Path: file("audit"), Of: s.Positions})
 	must(t, err)
 	var wait sync.WaitGroup
-	runners := follow(ctx, t, &wait, projections.Config{Source: ledger, Logger: log}, projections.Together("index", idx, configuration), browse, audits)
+	runners := follow(ctx, t, &wait, projections.Config{Source: ledger, Logger: log}, projections.Together("index", idx, configuration, verifiers), browse, audits)
 	memory, catalogs, audited := runners[0], runners[1], runners[2]
 	wait.Go(func() {
 		_ = ledger.FollowUses(ctx, 0, func(blocks []events.UsesMessage) error { return used.Apply(ctx, blocks) })
@@ -187,6 +191,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 		Accesses: s.Accesses.gatherer, AccessLog: s.Accesses.view,
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
 		Audit: audits, WaitForAudit: audited.WaitFor, Reports: review, Usage: used, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
+		Fleet: verifiers, LastUses: ledger.LastUses,
 		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
 		Unseal: s.Subjects.Open,
 	}

@@ -178,29 +178,44 @@ grace, so that whoever uses it can change over without a gap.`,
 }
 
 func (a *app) keysRevokeCommand() *cobra.Command {
-	var cascade bool
+	var (
+		cascade bool
+		wait    time.Duration
+	)
 	c := &cobra.Command{
 		Use: "revoke ID", Aliases: []string{"delete"}, Short: "End a key for ever", Args: takes("[ID]"),
 		Long: `End a key for ever: from the answer on every verdict denies it, and nothing
 brings it back. A key that succeeded it by rotation lives on, unless --cascade.
 
+With --wait it waits until every live verifier has applied it, shows the receipt,
+and exits with 3 when the time is up before: it says then who has not, and by when
+that one denies the key because of its bound. The key is revoked either way.
+
 Whoever holds a key needs no other one to end it: with --self the key itself is
 read from a file or standard input, as verify does it, and is the one to end.`,
 		Example: `  keyledger keys revoke 0198c0de-… --reason "laptop lost"
   keyledger keys revoke 0198c0de-… --cascade --yes
+  keyledger keys revoke 0198c0de-… --wait=10s
   keyledger keys revoke --self leaked.key`,
 	}
 	self := c.Flags().Bool("self", false, "end the key that a file, or standard input, holds")
 	c.Flags().BoolVar(&cascade, "cascade", false, "revoke the keys that succeed it as well")
+	c.Flags().DurationVar(&wait, "wait", 0, "`time` to wait until every verifier has applied it (--wait alone: 10s)")
+	c.Flags().Lookup("wait").NoOptDefVal = receiptWait.String()
 	a.yesFlag(c)
 	w := a.wishFlags(c, false)
 	c.MarkFlagsMutuallyExclusive("self", "cascade")
+	c.MarkFlagsMutuallyExclusive("self", "wait")
+	c.MarkFlagsMutuallyExclusive("dry-run", "wait")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case *self:
 			return a.revokeSelf(cmd, append(args, "")[0], w)
 		case len(args) == 0:
 			return usage(cmd.CommandPath()+" needs ID", "Usage: %s", cmd.UseLine())
+		}
+		if err := checkWait(wait); err != nil {
+			return err
 		}
 		s, org, err := a.openOrg(cmd)
 		if err != nil {
@@ -216,11 +231,32 @@ read from a file or standard input, as verify does it, and is the one to end.`,
 		if !warned && err == nil {
 			a.warn(done.Warnings)
 		}
+		if wait > 0 && err == nil {
+			return a.revokedEverywhere(cmd, s, org, done, wait)
+		}
 		return a.changed(err, got, done, args[0], func() error {
 			return a.out.say("Revoked key %s (%s). It is denied from now on, for ever.", done.Key.ID, plain(nameOf(done.Key)))
 		})
 	}
 	return c
+}
+
+// revokedEverywhere waits for the receipt of a revocation, and shows it.
+func (a *app) revokedEverywhere(cmd *cobra.Command, s *session, org string, done wire.Changed, wait time.Duration) error {
+	r, err := receiptOf(cmd.Context(), s, org, done.Key.ID, wait)
+	if err != nil {
+		return hinted(fmt.Errorf("key %s is revoked, and its receipt could not be had: %w", done.Key.ID, err),
+			"keyledger keys receipt %s asks for it again.", done.Key.ID)
+	}
+	if a.out.format == formatTable {
+		if err := a.out.say("Revoked key %s (%s).\n", done.Key.ID, plain(nameOf(done.Key))); err != nil {
+			return err
+		}
+	}
+	if err := a.out.record(r, r.KeyID, receiptFields(r, time.Now())); err != nil {
+		return err
+	}
+	return a.receiptVerdict(r)
 }
 
 // revokeSelf ends the key that a file holds, by that key alone.

@@ -18,7 +18,7 @@ func (a *app) keysCommand() *cobra.Command {
 		`A key is an id, what it may do, where, and until when. The key itself, its
 secret, is shown once: when it is created or rotated.`,
 		a.keysCreateCommand(), a.keysListCommand(), a.keysGetCommand(), a.keysUpdateCommand(), a.keysRenameCommand(),
-		a.keysEnableCommand(), a.keysDisableCommand(), a.keysRotateCommand(), a.keysRevokeCommand(), a.keysHistoryCommand(),
+		a.keysEnableCommand(), a.keysDisableCommand(), a.keysRotateCommand(), a.keysRevokeCommand(), a.keysReceiptCommand(), a.keysHistoryCommand(),
 		a.keysImportCommand())
 	c.Aliases = []string{"key"}
 	a.linked(c)

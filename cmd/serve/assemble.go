@@ -55,6 +55,9 @@ type parts struct {
 	subjects *seals.Subjects
 
 	access accessParts
+	fleet  fleetParts
+	// started is when this server did.
+	started events.Time
 
 	// memory feeds the index, the configuration and the count of both: what
 	// verdicts and decisions rest on moves together.
@@ -83,6 +86,7 @@ type parts struct {
 func assemble(ctx context.Context, cfg Config, ledger opened) (*parts, error) {
 	p := &parts{
 		ledger: ledger, configuration: commands.NewConfiguration(), log: cfg.Logger, caughtUp: make(chan struct{}),
+		started:  events.TimeOf(time.Now()),
 		subjects: seals.NewSubjects(ledger.keys, ledger, ledger.positions.Ledger),
 	}
 	if err := p.openViews(ctx, cfg); err != nil {
@@ -124,7 +128,7 @@ func (p *parts) openViews(ctx context.Context, cfg Config) error {
 
 // connect makes what runs and what answers.
 func (p *parts) connect(cfg Config) error {
-	err := errors.Join(p.makeErasure(cfg), p.makeRetention(cfg))
+	err := errors.Join(p.makeErasure(cfg), p.makeRetention(cfg), p.makeFleet(cfg))
 	if err != nil {
 		return err
 	}
@@ -134,8 +138,8 @@ func (p *parts) connect(cfg Config) error {
 		proven func() (events.Time, bool)
 	}{
 		// What the index tells of, the configuration knows: whether a use's texts
-		// are sealed is read there.
-		{&p.memory, projections.Together("index", p.continuity, p.erasure, p.retention, p.configuration, p.index), p.continuity.Proven},
+		// are sealed is read there. What announces revocations comes after what denies.
+		{&p.memory, projections.Together("index", p.continuity, p.erasure, p.retention, p.configuration, p.fleet.view, p.index, p.fleet.announcer.View(0)), p.continuity.Proven},
 		{&p.catalogs, p.catalog, nil},
 		{&p.audits, p.audit, nil},
 	} {
@@ -195,6 +199,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
 		Audit: p.audit, WaitForAudit: p.audits.WaitFor, Last: p.ledger.Last, Reports: p.reports, Usage: p.usage, UsesRead: p.uses.read,
 		Accesses: p.access.gatherer, AccessLog: p.access.view,
+		Fleet: p.fleet.view, FleetRead: p.fleet.heard.Load, LastUses: p.ledger.LastUses,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
 		RecordClientIP: cfg.RecordClientIP, Unseal: p.subjects.Open,
@@ -241,6 +246,9 @@ func (p *parts) checks() map[string]func() error {
 		},
 		"access": func() error {
 			return failing("the view has stopped", p.access.failed())
+		},
+		"fleet": func() error {
+			return failing("the view has stopped", p.fleet.failed())
 		},
 		"problems": func() error {
 			return failing("events could not be applied; their keys are UNAVAILABLE", p.index.Err())
@@ -291,6 +299,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		p.registerExpiry(registry),
 		p.registerSignals(registry),
 		p.access.register(registry),
+		p.fleet.register(registry),
 		p.registerErasure(registry),
 		p.registerRetention(registry),
 	}
@@ -381,6 +390,8 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	views.Go(func() { p.keepExpiry(running) })
 	views.Go(func() { p.signals.Run(running) })
 	views.Go(func() { p.access.follow(running) })
+	views.Go(func() { p.fleet.follow(running) })
+	views.Go(func() { p.fleet.measure(running) })
 	views.Go(func() { p.erasure.Run(running) })
 	views.Go(func() { p.keepRetention(running) })
 	defer func() {
@@ -394,6 +405,8 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 		return fmt.Errorf("serve: %w", err)
 	}
 	p.access.gatherer.Start()
+	// Its last word comes when all is stored.
+	defer p.fleet.announce(ctx)()
 	views.Go(func() { p.uses.tellUnended(running, p.ledger.name) })
 	err := p.answer(ctx, cfg, listener)
 	p.verifier.Close()
