@@ -1,6 +1,8 @@
 package extauthz
 
 import (
+	"encoding/binary"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -8,6 +10,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/keyledger/keyledger/api/gate"
+	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/permission"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/verify"
@@ -90,76 +94,127 @@ func (w *writer) text(tag byte, text string) {
 
 // header writes a HeaderValueOption.
 func (w *writer) header(name, value string) {
-	option := w.begin(message2)
-	header := w.begin(message1)
+	h := w.beginHeader(name)
+	w.b = append(w.b, value...)
+	w.endHeader(h)
+}
+
+// nested is where the messages begin that are not ended yet, from the outermost in.
+type nested [3]int
+
+// beginHeader begins a HeaderValueOption, up to its value.
+func (w *writer) beginHeader(name string) (h nested) {
+	h[0] = w.begin(message2)
+	h[1] = w.begin(message1)
 	w.text(message1, name)
-	w.text(message2, value)
-	w.end(header)
+	h[2] = w.begin(message2)
+	return h
+}
+
+func (w *writer) endHeader(h nested) {
+	w.end(h[2])
+	w.end(h[1])
 	w.varint(varint3, overwrite)
-	w.end(option)
+	w.end(h[0])
 }
 
 // field writes a field of a Struct whose value is a text.
 func (w *writer) field(name, value string) {
-	at, v := w.beginField(name)
-	w.text(message3, value)
-	w.endField(at, v)
+	f := w.beginText(name)
+	w.b = append(w.b, value...)
+	w.endText(f)
+}
+
+// beginText begins such a field, up to the text.
+func (w *writer) beginText(name string) nested {
+	f := w.beginField(name)
+	f[2] = w.begin(message3)
+	return f
+}
+
+func (w *writer) endText(f nested) {
+	w.end(f[2])
+	w.endField(f)
 }
 
 func (w *writer) fieldTrue(name string) {
-	at, v := w.beginField(name)
+	f := w.beginField(name)
 	w.varint(varint4, 1)
-	w.endField(at, v)
+	w.endField(f)
 }
 
 func (w *writer) fieldNumber(name string, n float64) {
-	at, v := w.beginField(name)
+	f := w.beginField(name)
 	w.b = append(w.b, fixed2)
-	bits := math.Float64bits(n)
-	for range 8 {
-		w.b = append(w.b, byte(bits))
-		bits >>= 8
-	}
-	w.endField(at, v)
+	w.b = binary.LittleEndian.AppendUint64(w.b, math.Float64bits(n))
+	w.endField(f)
 }
 
 func (w *writer) fieldList(name string, list []string) {
-	at, v := w.beginField(name)
-	l := w.begin(message6)
+	f := w.beginField(name)
+	f[2] = w.begin(message6)
 	for _, text := range list {
 		value := w.begin(message1)
 		w.text(message3, text)
 		w.end(value)
 	}
-	w.end(l)
-	w.endField(at, v)
+	w.end(f[2])
+	w.endField(f)
 }
 
-func (w *writer) beginField(name string) (at, value int) {
-	at = w.begin(message1)
+// beginField begins a field of a Struct, up to what is in its Value.
+func (w *writer) beginField(name string) (f nested) {
+	f[0] = w.begin(message1)
 	w.text(message1, name)
-	return at, w.begin(message2)
+	f[1] = w.begin(message2)
+	return f
 }
 
-func (w *writer) endField(at, value int) {
-	w.end(value)
-	w.end(at)
+func (w *writer) endField(f nested) {
+	w.end(f[1])
+	w.end(f[0])
 }
 
-// told is what is answered: a verdict, or a refusal to ask for one.
+// told is what is answered: a verdict, or why none was asked for.
 type told struct {
-	d         *verify.Decision
-	refusal   *refusal
+	d *verify.Decision
+	// problem and challenge say why the request may not pass; problem is nil when it
+	// may.
+	problem   *wire.Problem
+	challenge string
 	position  string
 	requestID string
 	// claimed are the client's own headers of our names.
 	claimed []string
 }
 
-// Names of headers. What an answer does not set of these is removed.
+// deny takes the denial that a verdict comes with.
+func (t *told) deny() {
+	denied := gate.Denied(t.d.Code)
+	p := denied.Problem(false, t.requestID)
+	t.problem, t.challenge = &p, denied.Challenge(t.d.Permission)
+}
+
+// refuse takes an error for what no verdict was asked for.
+func (t *told) refuse(err error) {
+	p := problems.Problem(err, t.requestID)
+	t.d, t.problem, t.challenge = nil, &p, ""
+	var r *gate.Refusal
+	if errors.As(err, &r) {
+		for _, challenge := range r.Headers["Www-Authenticate"] {
+			t.challenge = challenge
+		}
+	}
+}
+
+// problems is what may be wrong with a request before a verdict is asked for.
+var problems = gate.Problems()
+
+// Names of headers. What an answer that lets pass does not set of these, it removes.
 const (
 	headerCode         = ours + "code"
 	headerPosition     = ours + "position"
+	headerStale        = ours + "stale"
 	headerKeyID        = ours + "key-id"
 	headerOrganization = ours + "organization"
 	headerPermission   = ours + "permission"
@@ -171,7 +226,7 @@ const (
 
 // write appends the answer.
 func (w *writer) write(t *told) {
-	if t.refusal != nil {
+	if t.problem != nil {
 		w.writeDenied(t)
 	} else {
 		w.writeAllowed(t)
@@ -179,22 +234,36 @@ func (w *writer) write(t *told) {
 	w.writeMetadata(t)
 }
 
+// writeAllowed writes what the upstream is to be told. A gateway sets headers first
+// and removes then: no name may be in both.
 func (w *writer) writeAllowed(t *told) {
 	w.text(message1, "")
 	ok := w.begin(message3)
-	unset := w.writeVerdict(t)
+	w.writeVerdict(t)
 	d := t.d
-	w.header(headerPermissions, grantsOf(d.Permissions))
+	header := w.beginHeader(headerPermissions)
+	w.b = appendGrants(w.b, d.Permissions)
+	w.endHeader(header)
 	w.header(headerScopeChecked, strconv.FormatBool(d.ScopeChecked))
-	if d.Profile != nil && !d.Profile.Gone {
-		w.header(headerProfile, string(d.Profile.ID))
-	} else {
-		w.text(message5, headerProfile)
+	profile := profileOf(d)
+	if profile != "" {
+		w.header(headerProfile, profile)
 	}
-	if unset {
-		w.text(message5, headerPermission)
+	for _, h := range [...]struct {
+		name string
+		set  bool
+	}{
+		{headerStale, d.Stale},
+		{headerKeyID, !d.Key.IsZero()},
+		{headerOrganization, !d.Key.IsZero()},
+		{headerPermission, validName(d.Permission)},
+		{headerProfile, profile != ""},
+		{headerWorkspace, false},
+	} {
+		if !h.set {
+			w.text(message5, h.name)
+		}
 	}
-	w.text(message5, headerWorkspace)
 	for _, name := range t.claimed {
 		if !known(name) {
 			w.text(message5, name)
@@ -203,65 +272,68 @@ func (w *writer) writeAllowed(t *told) {
 	w.end(ok)
 }
 
-// known reports whether a header is set, or removed, whatever the client sent.
+// known reports whether a header is set or removed whatever the client sent.
 func known(name string) bool {
 	switch strings.ToLower(name) {
-	case headerCode, headerPosition, headerKeyID, headerOrganization, headerPermission,
+	case headerCode, headerPosition, headerStale, headerKeyID, headerOrganization, headerPermission,
 		headerPermissions, headerScopeChecked, headerProfile, headerWorkspace:
 		return true
 	}
 	return false
 }
 
-// writeVerdict writes the headers that allowed and denied requests get, and reports
-// whether there was no permission to tell.
-func (w *writer) writeVerdict(t *told) (unset bool) {
+// writeVerdict writes the headers that come with every verdict.
+func (w *writer) writeVerdict(t *told) {
 	d := t.d
 	w.header(headerCode, d.Code.String())
 	w.header(headerPosition, t.position)
+	if d.Stale {
+		w.header(headerStale, "true")
+	}
 	if !d.Key.IsZero() {
-		w.header(headerKeyID, d.Key.String())
+		id := w.beginHeader(headerKeyID)
+		w.b = appendKeyID(w.b, d.Key)
+		w.endHeader(id)
 		w.header(headerOrganization, string(d.Org))
 	}
-	if !validName(d.Permission) {
-		return true
+	if validName(d.Permission) {
+		w.header(headerPermission, d.Permission)
 	}
-	w.header(headerPermission, d.Permission)
-	return false
 }
 
 func (w *writer) writeDenied(t *told) {
-	r := t.refusal
+	p := t.problem
 	status := w.begin(message1)
-	w.varint(varint1, uint64(r.grpc()))
-	w.text(message2, r.code)
+	w.varint(varint1, uint64(codeOf(p.Status)))
+	w.text(message2, p.Code)
 	w.end(status)
 	denied := w.begin(message2)
 	http := w.begin(message1)
-	w.varint(varint1, uint64(r.status))
+	w.varint(varint1, uint64(p.Status))
 	w.end(http)
 	if t.d != nil {
 		w.writeVerdict(t)
 	}
-	if r.challenge != "" {
-		w.header("www-authenticate", r.challenge)
+	if t.challenge != "" {
+		w.header("www-authenticate", t.challenge)
 	}
-	if r.status == 503 {
-		w.header("retry-after", retryAfter)
+	if p.Status == 503 {
+		w.header("retry-after", gate.RetryAfter)
 	}
 	w.header("cache-control", "no-store")
+	w.header("x-request-id", t.requestID)
 	w.header("content-type", "application/problem+json")
 	body := w.begin(message3)
-	w.b = r.appendProblem(w.b, t.requestID)
+	w.b = gate.AppendProblem(w.b, *p)
 	w.end(body)
 	w.end(denied)
 }
 
-// writeMetadata tells the verdict to the filters that come after, as
-// keyledger: {…} in the namespace of the filter that asked.
+// writeMetadata tells the verdict to the filters that come after, as keyledger: {…}
+// in the namespace of the filter that asked.
 func (w *writer) writeMetadata(t *told) {
 	metadata := w.begin(message4)
-	at, v := w.beginField("keyledger")
+	keyledger := w.beginField("keyledger")
 	fields := w.begin(message5)
 	w.field("request_id", t.requestID)
 	if d := t.d; d != nil {
@@ -271,33 +343,34 @@ func (w *writer) writeMetadata(t *told) {
 		if d.Stale {
 			w.fieldTrue("stale")
 		}
-		w.writeKey(d)
+		if !d.Key.IsZero() {
+			w.writeKey(d)
+		}
 	} else {
-		w.field("code", t.refusal.code)
+		w.field("code", t.problem.Code)
 	}
 	w.end(fields)
-	w.endField(at, v)
+	w.endField(keyledger)
 	w.end(metadata)
 }
 
 func (w *writer) writeKey(d *verify.Decision) {
-	if d.Key.IsZero() {
-		return
-	}
-	w.field("key_id", d.Key.String())
+	id := w.beginText("key_id")
+	w.b = appendKeyID(w.b, d.Key)
+	w.endText(id)
 	w.field("organization", string(d.Org))
 	if d.Kind == events.KindManagement {
 		w.field("kind", string(d.Kind))
 	}
-	if d.Profile != nil && !d.Profile.Gone {
-		w.field("profile", string(d.Profile.ID))
+	if profile := profileOf(d); profile != "" {
+		w.field("profile", profile)
 	}
 	if validName(d.Permission) {
 		w.field("permission", d.Permission)
 	}
 	if d.Permissions.Level != "" {
 		w.field("level", string(d.Permissions.Level))
-		if len(d.Permissions.Grants) > 0 && grantsOf(d.Permissions) != string(d.Permissions.Level) {
+		if len(d.Permissions.Grants) > 0 && grantsBytes(d.Permissions) <= maxGrants {
 			w.fieldList("grants", d.Permissions.Grants)
 		}
 	}
@@ -305,8 +378,17 @@ func (w *writer) writeKey(d *verify.Decision) {
 		w.fieldTrue("scope_checked")
 	}
 	if !d.ExpiresAt.IsZero() {
-		w.field("expires_at", d.ExpiresAt.Std().Format(time.RFC3339Nano))
+		expires := w.beginText("expires_at")
+		w.b = d.ExpiresAt.Std().AppendFormat(w.b, time.RFC3339Nano)
+		w.endText(expires)
 	}
+}
+
+func profileOf(d *verify.Decision) string {
+	if d.Profile == nil || d.Profile.Gone {
+		return ""
+	}
+	return string(d.Profile.ID)
 }
 
 // unknownStaleness stands for a staleness that is not known, a year.
@@ -329,32 +411,52 @@ func validName(name string) bool {
 	return err == nil
 }
 
-// grantsOf names the level, or the grants of a restricted key when they are not too
-// many to tell.
-func grantsOf(p events.Permissions) string {
-	if p.Level != events.LevelRestricted {
-		return string(p.Level)
+// appendGrants names the level, or the grants of a restricted key when they are not
+// too many to tell.
+func appendGrants(b []byte, p events.Permissions) []byte {
+	if p.Level != events.LevelRestricted || grantsBytes(p) > maxGrants {
+		return append(b, p.Level...)
 	}
-	text := strings.Join(p.Grants, ",")
-	if len(text) > maxGrants {
-		return string(p.Level)
+	for i, g := range p.Grants {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, g...)
 	}
-	return text
+	return b
 }
 
-// grpc is the code that says the same as an HTTP status.
-func (r *refusal) grpc() codes.Code {
-	switch r.status {
+// grantsBytes is how long a key's grants are, with commas in between.
+func grantsBytes(p events.Permissions) int {
+	n := max(len(p.Grants)-1, 0)
+	for _, g := range p.Grants {
+		n += len(g)
+	}
+	return n
+}
+
+func appendKeyID(b []byte, id events.KeyID) []byte {
+	const digits = "0123456789abcdef"
+	for i, c := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			b = append(b, '-')
+		}
+		b = append(b, digits[c>>4], digits[c&15])
+	}
+	return b
+}
+
+// codeOf is the code of gRPC that says the same as an HTTP status.
+func codeOf(status int) codes.Code {
+	switch status {
+	case 400:
+		return codes.InvalidArgument
 	case 401:
 		return codes.Unauthenticated
 	case 403:
 		return codes.PermissionDenied
-	case 429:
-		return codes.ResourceExhausted
 	case 503:
 		return codes.Unavailable
-	case 400:
-		return codes.InvalidArgument
 	default:
 		return codes.Internal
 	}

@@ -1,14 +1,13 @@
 package extauthz
 
 import (
-	"math/rand/v2"
-	"net/netip"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/mem"
 
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/verify"
@@ -18,6 +17,7 @@ import (
 // asked is what is read of a CheckRequest. Its texts may lie in the message that was
 // received, which is held until done.
 type asked struct {
+	// held is the message.
 	held mem.Buffer
 
 	authorization, apiKey, requestID, userAgent header
@@ -32,12 +32,19 @@ type asked struct {
 	stray bool
 }
 
+// forget forgets all but the message.
+func (a *asked) forget() {
+	clear(a.claimed)
+	*a = asked{held: a.held, claimed: a.claimed[:0]}
+}
+
 // done gives the message back. The texts are gone then.
 func (a *asked) done() {
 	if a.held != nil {
 		a.held.Free()
+		a.held = nil
 	}
-	*a = asked{}
+	a.forget()
 }
 
 // optional tells an empty text from none.
@@ -72,23 +79,24 @@ func joined(a, b optional) optional {
 // ours is how the headers begin that verdicts are told in.
 const ours = "x-keyledger-"
 
-// header returns where the value of a header is kept, nil when nowhere. Names come
-// in lower case.
-func (a *asked) header(name string) *header {
+// header returns where the value of a header is kept, nil when only its name is, and
+// whether anything of it is. Names come in lower case.
+func (a *asked) header(name string) (kept *header, mine bool) {
 	switch name {
 	case "authorization":
-		return &a.authorization
+		return &a.authorization, true
 	case "x-api-key":
-		return &a.apiKey
+		return &a.apiKey, true
 	case "x-request-id":
-		return &a.requestID
+		return &a.requestID, true
 	case "user-agent":
-		return &a.userAgent
+		return &a.userAgent, true
 	}
 	if len(name) >= len(ours) && strings.EqualFold(name[:len(ours)], ours) {
 		a.claimed = append(a.claimed, name)
+		return nil, true
 	}
-	return nil
+	return nil, false
 }
 
 // extension takes a context extension.
@@ -110,12 +118,12 @@ func (a *asked) from(r *authv3.CheckRequest) {
 	request := attributes.GetRequest().GetHttp()
 	a.id, a.method, a.path = request.GetId(), request.GetMethod(), request.GetPath()
 	for name, value := range request.GetHeaders() {
-		if h := a.header(name); h != nil {
+		if h, _ := a.header(name); h != nil {
 			h.name(value)
 		}
 	}
 	for _, header := range request.GetHeaderMap().GetHeaders() {
-		if h := a.header(header.GetKey()); h != nil {
+		if h, _ := a.header(header.GetKey()); h != nil {
 			h.list(valueOf(header))
 		}
 	}
@@ -134,12 +142,8 @@ func valueOf(h *corev3.HeaderValue) string {
 
 // secret is the key that a request carries, empty when there is none.
 func (a *asked) secret() string {
-	const scheme = "bearer "
-	text := a.authorization.value()
-	if len(text) > len(scheme) && strings.EqualFold(text[:len(scheme)], scheme) {
-		if secret := strings.TrimSpace(text[len(scheme):]); secret != "" {
-			return secret
-		}
+	if secret := gate.Bearer(a.authorization.value()); secret != "" {
+		return secret
 	}
 	return a.apiKey.value()
 }
@@ -159,10 +163,10 @@ func (o optional) question() string {
 	}
 }
 
-// question makes the verifier's question.
-func (a *asked) question(secret, requestID string, withIP bool) verify.Question {
+// ask makes the verifier's question.
+func (a *asked) ask(q *verify.Question, secret, requestID string, withIP bool) {
 	path, _, _ := strings.Cut(a.path, "?")
-	q := verify.Question{
+	*q = verify.Question{
 		Secret: secret, Permission: a.permission.question(), Workspace: events.WorkspaceID(a.workspace.question()),
 		From: a.source,
 		Context: recording.Context{
@@ -171,7 +175,7 @@ func (a *asked) question(secret, requestID string, withIP bool) verify.Question 
 		},
 	}
 	if withIP {
-		q.Context.ClientIP = addressIn(a.source)
+		q.Context.ClientIP = gate.AddressIn(a.source)
 	}
 	if q.Permission == "" {
 		// Never without a method: a catalog with routes then denies what does not
@@ -181,47 +185,14 @@ func (a *asked) question(secret, requestID string, withIP bool) verify.Question 
 			q.Method, q.Path = "GET", ""
 		}
 	}
-	return q
-}
-
-// addressIn is the address in a text that should be one, else nothing.
-func addressIn(text string) string {
-	addr, err := netip.ParseAddr(text)
-	if err != nil {
-		return ""
-	}
-	return addr.Unmap().WithZone("").String()
 }
 
 // requested is the id of the request, as the gateway names it, or one that is drawn.
 func (a *asked) requested() string {
 	for _, id := range [...]string{a.requestID.value(), a.id} {
-		if validRequestID(id) {
+		if gate.KeepsRequestID(id) {
 			return id
 		}
 	}
-	// It only has to be found in a log: a trace id's form, from a cheap source.
-	const digits = "0123456789abcdef"
-	var text [32]byte
-	for i, n := 0, uint64(0); i < len(text); i++ {
-		if i%16 == 0 {
-			n = rand.Uint64()
-		}
-		text[i] = digits[n&15]
-		n >>= 4
-	}
-	return string(text[:])
-}
-
-func validRequestID(id string) bool {
-	if id == "" || len(id) > maxRequestID {
-		return false
-	}
-	for i := range len(id) {
-		if c := id[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' {
-			return false
-		}
-	}
-	// Not even a part of a key: Redact masks what only has the form of one.
-	return keystring.Redact(id) == id
+	return gate.RequestID("")
 }

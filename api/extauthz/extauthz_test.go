@@ -22,7 +22,6 @@ import (
 	"github.com/keyledger/keyledger/api/apitest"
 	"github.com/keyledger/keyledger/api/extauthz"
 	"github.com/keyledger/keyledger/api/wire"
-	"github.com/keyledger/keyledger/events"
 )
 
 // world is a server with both doors for gateways.
@@ -37,10 +36,7 @@ type world struct {
 func start(t *testing.T, change ...func(*extauthz.Config)) *world {
 	t.Helper()
 	s := apitest.Start(t)
-	cfg := extauthz.Config{
-		Verifier: s.Config.Verifier, Positions: func() events.Positions { return s.Positions },
-		Logger: slog.New(slog.NewJSONHandler(s.Log, nil)),
-	}
+	cfg := extauthz.Config{Gate: s.API.Gate(), Logger: slog.New(slog.NewJSONHandler(s.Log, nil))}
 	for _, f := range change {
 		f(&cfg)
 	}

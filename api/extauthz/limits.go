@@ -40,10 +40,11 @@ const (
 	// can be given.
 	watchEvery = time.Second
 
-	// maxRequestID bounds the id of a request; it stands in uses and answers.
-	maxRequestID = 128
-
 	// maxGrants bounds what is answered of a key's grants: gateways take a few KiB
 	// of headers in all.
 	maxGrants = 2 << 10
+
+	// answerBytes is room for an answer, which has some 700 bytes, and answerMost the
+	// largest that is kept for the next one.
+	answerBytes, answerMost = 2 << 10, 16 << 10
 )

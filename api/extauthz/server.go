@@ -9,7 +9,6 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -19,10 +18,9 @@ import (
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/tap"
 
-	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/verify"
 )
 
@@ -32,23 +30,13 @@ const (
 	method  = "Check"
 )
 
-// Verifier gives verdicts, such as [verify.Verifier]. It keeps nothing of the texts of
-// a question beyond the call.
-type Verifier interface {
-	Verify(ctx context.Context, q *verify.Question) verify.Decision
-}
-
 // Config is what a server works with.
 type Config struct {
-	// Verifier gives the verdicts. Required.
-	Verifier Verifier
-	// Positions tells how positions are written. Required.
-	Positions func() events.Positions
+	// Gate gives the verdicts and counts them. Required.
+	Gate *gate.Gate
 	// Ready reports whether verdicts can be given, for those who ask for the health
 	// of the service. Without it they always can.
 	Ready func() bool
-	// Observe is told of every verdict and of the time it took. Optional.
-	Observe func(events.Code, time.Duration)
 	// RecordClientIP records the address that the gateway names as the other end of
 	// its connection. It is personal data.
 	RecordClientIP bool
@@ -61,17 +49,11 @@ type Config struct {
 // Validate reports everything that is missing at once.
 func (c Config) Validate() error {
 	var faults []error
-	for _, part := range []struct {
-		name    string
-		missing bool
-	}{
-		{"Verifier", c.Verifier == nil},
-		{"Positions", c.Positions == nil},
-		{"Logger", c.Logger == nil},
-	} {
-		if part.missing {
-			faults = append(faults, fmt.Errorf("extauthz: config: %s is needed", part.name))
-		}
+	if c.Gate == nil {
+		faults = append(faults, errors.New("extauthz: config: Gate is needed"))
+	}
+	if c.Logger == nil {
+		faults = append(faults, errors.New("extauthz: config: Logger is needed"))
 	}
 	return errors.Join(faults...)
 }
@@ -82,8 +64,8 @@ type Server struct {
 	grpc     *grpc.Server
 	stopping chan struct{}
 	stop     sync.Once
-	// position is the last that was written as a text.
-	position atomic.Pointer[positionText]
+	calls    sync.Pool
+	answers  answers
 }
 
 // New returns a server that answers on what it is given to serve.
@@ -153,74 +135,88 @@ func (s *Server) Stop(ctx context.Context) {
 	}
 }
 
+// call is one question and its answer, used again and again.
+type call struct {
+	asked    asked
+	question verify.Question
+	decision verify.Decision
+	out      *[]byte
+	answers  *answers
+}
+
+// done forgets what was asked; a secret is among it.
+func (c *call) done() {
+	c.asked.done()
+	c.question, c.decision = verify.Question{}, verify.Decision{}
+	if c.out != nil {
+		c.answers.Put(c.out)
+		c.out = nil
+	}
+}
+
 // check answers one question.
 func (s *Server) check(_ any, stream grpc.ServerStream) error {
-	var a asked
-	defer func() { a.done() }()
-	if err := stream.RecvMsg(&a); err != nil {
+	c, ok := s.calls.Get().(*call)
+	if !ok {
+		c = &call{answers: &s.answers}
+	}
+	defer func() {
+		c.done()
+		s.calls.Put(c)
+	}()
+	if err := stream.RecvMsg(c); err != nil {
 		return err
 	}
-	return stream.SendMsg(answer{s.answer(stream.Context(), &a)})
+	s.answer(stream.Context(), c)
+	return stream.SendMsg(c)
 }
 
 // answer asks for the verdict and writes what is told of it.
-func (s *Server) answer(ctx context.Context, a *asked) (out mem.Buffer) {
-	t := told{requestID: a.requested(), claimed: a.claimed}
+func (s *Server) answer(ctx context.Context, c *call) {
+	t := told{requestID: c.asked.requested(), claimed: c.asked.claimed}
 	defer func() {
 		if cause := recover(); cause != nil {
 			// What was thrown may hold anything. Without an answer a gateway may let
 			// the request pass.
 			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a question panicked",
 				slog.String("request_id", t.requestID), slog.String("cause", fmt.Sprintf("%T", cause)), slog.String("stack", string(debug.Stack())))
-			t.d, t.refusal = nil, &broken
-			out = t.message()
+			t.refuse(gate.ErrInternal)
+			c.write(&t)
 		}
 	}()
-	var d verify.Decision
-	var r refusal
-	secret := a.secret()
+	s.judge(ctx, c, &t)
+	c.write(&t)
+}
+
+var (
+	errNoKey = gate.Unauthenticated(gate.Realm, "send a key as Authorization: Bearer <key> or as X-Api-Key")
+	errStray = gate.Refuse(gate.ErrRequest, "context_extensions", "takes permission and workspace, and nothing else: what is misspelt would not be asked for")
+)
+
+func (s *Server) judge(ctx context.Context, c *call, t *told) {
+	secret := c.asked.secret()
 	switch {
-	case a.stray:
-		t.refusal = &strayExtension
+	case c.asked.stray:
+		t.refuse(errStray)
+		return
 	case secret == "":
-		t.refusal = &noKey
-	default:
-		q := a.question(secret, t.requestID, s.cfg.RecordClientIP)
-		begin := time.Now()
-		d = s.cfg.Verifier.Verify(ctx, &q)
-		if s.cfg.Observe != nil {
-			s.cfg.Observe(d.Code, time.Since(begin))
-		}
-		t.d, t.position = &d, s.positionOf(d.Position)
-		if !d.Valid() {
-			r = refusalOf(&d)
-			t.refusal = &r
-		}
+		t.refuse(errNoKey)
+		return
 	}
-	return t.message()
+	c.asked.ask(&c.question, secret, t.requestID, s.cfg.RecordClientIP)
+	c.decision = s.cfg.Gate.Judge(ctx, gate.DoorExtAuthz, &c.question)
+	t.d, t.position = &c.decision, s.cfg.Gate.Position(c.decision.Position)
+	if !t.d.Valid() {
+		t.deny()
+	}
 }
 
-// message writes it all.
-func (t *told) message() mem.Buffer {
-	w := writer{make([]byte, 0, 1<<10)}
+// write writes the answer.
+func (c *call) write(t *told) {
+	if c.out == nil {
+		c.out = c.answers.Get(0)
+	}
+	w := writer{(*c.out)[:0]}
 	w.write(t)
-	return mem.SliceBuffer(w.b)
-}
-
-// positionText is a position with its text, kept because verdict after verdict
-// tells the same one.
-type positionText struct {
-	of   events.Positions
-	pos  events.Position
-	text string
-}
-
-func (s *Server) positionOf(pos events.Position) string {
-	of := s.cfg.Positions()
-	if last := s.position.Load(); last != nil && last.pos == pos && last.of == of {
-		return last.text
-	}
-	p := &positionText{of, pos, of.Format(events.StreamLedger, pos)}
-	s.position.Store(p)
-	return p.text
+	*c.out = w.b
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 
 	"github.com/keyledger/keyledger/api/extauthz"
-	"github.com/keyledger/keyledger/events"
 )
 
 // gateways is the door that gateways ask at over gRPC. Its zero value is shut.
@@ -40,8 +39,7 @@ func (p *parts) admitGateways(cfg Config, listener net.Listener) error {
 		return err
 	}
 	server, err := extauthz.New(extauthz.Config{
-		Verifier: p.verifier, Positions: func() events.Positions { return p.ledger.positions },
-		Ready:          func() bool { return !p.verifier.Stale() },
+		Gate: p.front.Gate(), Ready: func() bool { return !p.verifier.Stale() },
 		RecordClientIP: cfg.RecordClientIP, TLS: secure, Logger: cfg.Logger,
 	})
 	if err != nil {
