@@ -607,3 +607,22 @@ func TestConfigTellsEveryFault(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// TestTogetherOfAFilteredSource: positions are missing between those that are shown.
+func TestTogetherOfAFilteredSource(t *testing.T) {
+	a, b, c := &view{name: "a", at: 2}, &view{name: "b", at: 5}, &view{name: "c", at: 9}
+	both := projections.Together("all", a, b, c)
+	if at, err := both.Position(t.Context()); at != 2 || err != nil {
+		t.Fatal(at, err)
+	}
+	var facts []events.Recorded
+	for _, at := range []events.Position{4, 5, 8, 9, 12} {
+		facts = append(facts, events.Recorded{Position: at})
+	}
+	if err := errors.Join(both.Apply(t.Context(), facts[:3]), both.Apply(t.Context(), facts[3:])); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(a.took, b.took, c.took); got != "[4 5 8 9 12] [8 9 12] [12]" {
+		t.Fatal(got)
+	}
+}

@@ -1,9 +1,11 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyledger/keyledger/events"
 )
@@ -48,11 +50,11 @@ func (t *together) Apply(ctx context.Context, facts []events.Recorded) error {
 		if last <= t.at[i] {
 			continue
 		}
-		unseen := facts
-		if first := facts[0].Position; first <= t.at[i] {
-			unseen = facts[t.at[i]-first+1:]
-		}
-		if err := v.Apply(ctx, unseen); err != nil {
+		// Of a source that is filtered, positions are missing.
+		seen, _ := slices.BinarySearchFunc(facts, t.at[i]+1, func(f events.Recorded, at events.Position) int {
+			return cmp.Compare(f.Position, at)
+		})
+		if err := v.Apply(ctx, facts[seen:]); err != nil {
 			return fmt.Errorf("%s: %w", v.Name(), err)
 		}
 		t.at[i] = last

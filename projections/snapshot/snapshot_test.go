@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -312,4 +314,78 @@ func TestEveryByteIsHeldTo(t *testing.T) {
 	if !refused(append(bytes.Clone(body), 0)) {
 		t.Error("what comes after it is taken")
 	}
+}
+
+// shapes are the digests of what the parts of a snapshot look like, by version.
+var shapes = map[int]string{
+	1: "63bc32a4410775719fe528f0da09debced552feb31249ee8d479411b3d1c2a51",
+}
+
+// TestVersionIsRaised: the parts keep files of what they save. When those change, so
+// does the version.
+func TestVersionIsRaised(t *testing.T) {
+	sum := sha256.New()
+	for _, path := range []string{"../index/testdata/section.golden", "../continuity/testdata/whole.golden", "../continuity/testdata/narrowed.golden"} {
+		body, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(sum, "%d\n%s", len(body), body)
+	}
+	if got := fmt.Sprintf("%x", sum.Sum(nil)); shapes[snapshot.Projection] != got {
+		t.Errorf("what is saved looks like %s, and in version %d like %q: raise snapshot.Projection", got, snapshot.Projection, shapes[snapshot.Projection])
+	}
+}
+
+func TestWithProblemsThereIsNoSnapshot(t *testing.T) {
+	w := newWorld(t)
+	if err := w.server.index.Apply(t.Context(), []events.Recorded{{
+		Position: 1000, Subject: events.KeySubject("acme", keyID(1)), Event: events.Malformed{}, Meta: events.Meta{Revision: 1},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := snapshot.Freeze(w.server.index, w.server.count); !errors.Is(err, snapshot.ErrProblems) || !errors.Is(err, index.ErrNotApplied) {
+		t.Error(err)
+	}
+	if _, err := snapshot.Freeze(w.reader().index, w.server.count); !errors.Is(err, snapshot.ErrProblems) {
+		t.Errorf("an index of another position: %v", err)
+	}
+	fresh := w.reader()
+	if _, err := snapshot.Freeze(fresh.index, fresh.count); !errors.Is(err, snapshot.ErrProblems) || !errors.Is(err, continuity.ErrUnproven) {
+		t.Errorf("nothing read yet: %v", err)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	w := newWorld(f)
+	w.create("acme", 1)
+	w.tick()
+	body, _ := save(f, w.server, "")
+	f.Add(body, true)
+	part, _ := save(f, w.server, label)
+	f.Add(part, false)
+	narrowed := w.reader(scope...)
+	f.Fuzz(func(t *testing.T, body []byte, whole bool) {
+		who := w.who(w.server)
+		if !whole {
+			who = w.who(narrowed)
+		}
+		// What is changed is also given its digest, so that more is read than that.
+		try := [][]byte{body}
+		if n := len(body) - sha256.Size; n > 0 {
+			sum := sha256.Sum256(body[:n])
+			try = append(try, append(bytes.Clone(body[:n]), sum[:]...))
+		}
+		for _, body := range try {
+			l, err := snapshot.Read(bytes.NewReader(body), int64(len(body)), who)
+			switch {
+			case err == nil:
+				if l.Index.Applied() != l.Position || l.Continuity.Applied() != l.Position || l.Size != int64(len(body)) {
+					t.Fatalf("%+v", l.Written)
+				}
+			case !errors.Is(err, snapshot.ErrDamaged) && !errors.Is(err, snapshot.ErrVersion) && !errors.Is(err, snapshot.ErrForeign):
+				t.Fatal(err)
+			}
+		}
+	})
 }
