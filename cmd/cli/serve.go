@@ -59,7 +59,7 @@ needs attention.`,
 	}
 	f := c.Flags()
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:8080", "`address` to serve HTTP on; port 0 takes any that is free")
-	f.StringVar(&cfg.GRPCListen, "grpc-listen", "", "`address` where gateways ask for verdicts over gRPC, as Envoy does (ext_authz)")
+	f.StringVar(&cfg.GRPCListen, "grpc-listen", "", "`address` or unix:PATH where gateways ask for verdicts over gRPC, as Envoy does (ext_authz)")
 	f.StringVar(&cfg.Data, "data", "./data", "`folder` for the ledger, the views and the keys")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "`file` with the certificate, PEM")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "`file` with the certificate's key, PEM")

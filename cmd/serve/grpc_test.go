@@ -30,6 +30,7 @@ func TestGateways(t *testing.T) {
 	}{
 		"in clear": {func(*Config) {}, "grpc://"},
 		"tls":      {func(c *Config) { c.TLSCert, c.TLSKey = cert, key }, "grpcs://"},
+		"socket":   {func(c *Config) { c.GRPCListen = "unix:" + filepath.Join(c.Data, "envoy.sock") }, "grpc+"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -120,8 +121,10 @@ func TestGatewaysRefused(t *testing.T) {
 	if err := cfg.Validate(); !errors.Is(err, ErrInsecure) {
 		t.Errorf("beyond loopback in clear: %v", err)
 	}
-	cfg.GRPCListen = "nowhere"
-	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "--grpc-listen") {
-		t.Errorf("no address: %v", err)
+	for _, bad := range []string{"nowhere", "unix:"} {
+		cfg.GRPCListen = bad
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "--grpc-listen") {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 }

@@ -31,8 +31,8 @@ import (
 type Config struct {
 	// Listen is where HTTP is served. Port 0 takes any.
 	Listen string
-	// GRPCListen is where gateways ask over gRPC, as Envoy does (ext_authz). Empty:
-	// nowhere.
+	// GRPCListen is where gateways ask over gRPC, as Envoy does (ext_authz): host:port
+	// or unix:PATH. Empty: nowhere.
 	GRPCListen string
 	// Data is the folder of the embedded broker's files, the views and the keys.
 	Data string
