@@ -98,8 +98,8 @@ func closed(claims *jwt.AccountClaims) {
 // exports are what LEDGER offers to other accounts. Which account has it is said
 // by the operator alone, who signs every account's imports.
 func exports() []string {
-	out := []string{nowhere, acks("*")}
-	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamAccess, jetstream.StreamSnapshots} {
+	out := []string{nowhere, acks("*"), stored + "snapshots.>"}
+	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamAccess} {
 		for _, verb := range []string{"MSG.NEXT", "INFO", "RESET"} {
 			out = append(out, "$JS.API.CONSUMER."+verb+"."+stream+".*")
 		}

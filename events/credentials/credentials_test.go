@@ -240,11 +240,11 @@ func TestImports(t *testing.T) {
 		grant Grant
 		want  []string
 	}{
-		"verifier": {Grant{Name: "v", For: events.CredentialVerifier}, append(slices.Concat(next("LEDGER", "v"), next("SNAPSHOTS", "v")), reset("LEDGER", "v"), reset("SNAPSHOTS", "v"), "uses.*.*.v", "presence.v")},
+		"verifier": {Grant{Name: "v", For: events.CredentialVerifier}, append(next("LEDGER", "v"), reset("LEDGER", "v"), "uses.*.*.v", "presence.v", "$JS.API.DIRECT.GET.SNAPSHOTS.snapshots.all.>")},
 		"verifier of one": {
 			Grant{Name: "v", For: events.CredentialVerifier, Organizations: []events.OrgID{"acme"}, Scope: "s"},
-			append(slices.Concat(next("LEDGER", "v"), next("SNAPSHOTS", "v")), reset("LEDGER", "v"), reset("SNAPSHOTS", "v"),
-				"uses.0160.acme.v", events.UsesSubject(events.System, "v"), "presence.v"),
+			append(next("LEDGER", "v"), reset("LEDGER", "v"), "uses.0160.acme.v", events.UsesSubject(events.System, "v"), "presence.v",
+				"$JS.API.DIRECT.GET.SNAPSHOTS.snapshots.s.>"),
 		},
 		"subscriber": {Grant{Name: "s", For: events.CredentialSubscriber}, append(next("LEDGER", "s"), "$JS.ACK.LEDGER.s.>")},
 		"auditor": {

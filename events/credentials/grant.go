@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -77,9 +78,7 @@ func (g Grant) Readers(ledger events.LedgerID) []jetstream.ReaderSpec {
 		accesses.Scope = ""
 		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), uses, accesses}
 	case events.CredentialVerifier:
-		stored := of(jetstream.StreamSnapshots, snapshots.Subjects(g.Scope))
-		stored.Scope = ""
-		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), stored}
+		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...)}
 	default:
 		return nil
 	}
@@ -128,8 +127,7 @@ func (g Grant) imports() []string {
 		ask(jetstream.StreamAccess, "MSG.NEXT", "INFO", "RESET")
 	case events.CredentialVerifier:
 		ask(jetstream.StreamLedger, "MSG.NEXT", "INFO", "RESET")
-		ask(jetstream.StreamSnapshots, "MSG.NEXT", "INFO", "RESET")
-		out = append(out, presence.Subject(events.VerifierID(g.Name)))
+		out = append(out, presence.Subject(events.VerifierID(g.Name)), stored+snapshots.Subjects(g.Scope))
 		if len(g.Organizations) == 0 {
 			out = append(out, uses(g.Name))
 			break
@@ -147,12 +145,16 @@ func (g Grant) imports() []string {
 // organization, of which there may be many: the account's imports do, and the
 // broker takes no more than 4 KiB from a client that says who it is.
 func (g Grant) publishes() []string {
-	out := slices.DeleteFunc(g.imports(), func(s string) bool { return s[0] == 'u' })
+	out := slices.DeleteFunc(g.imports(), func(s string) bool { return s[0] == 'u' || strings.HasPrefix(s, stored) })
 	if g.For == events.CredentialVerifier {
-		out = append(out, uses(g.Name))
+		// Whose scope is drawn when it is recorded, after the credential.
+		out = append(out, uses(g.Name), stored+"snapshots.>")
 	}
 	return out
 }
+
+// stored begins the requests for a snapshot by its subject.
+const stored = "$JS.API.DIRECT.GET." + jetstream.StreamSnapshots + "."
 
 func acks(name events.CredentialName) string {
 	return "$JS.ACK." + jetstream.StreamLedger + "." + string(name) + ".>"

@@ -39,8 +39,7 @@ const (
 type ReaderSpec struct {
 	// Ledger is the ledger it belongs to.
 	Ledger events.LedgerID
-	// Stream is what it reads: StreamLedger, StreamUses, StreamAccess or
-	// StreamSnapshots.
+	// Stream is what it reads: StreamLedger, StreamUses or StreamAccess.
 	Stream string
 	// Name is the credential's, and the consumer's.
 	Name string
@@ -63,9 +62,7 @@ func (s ReaderSpec) Validate() error {
 		}
 	}
 	fault(s.Ledger.IsZero(), "Ledger is missing")
-	root, known := map[string]string{
-		StreamLedger: "ledger.", StreamUses: "uses.", StreamAccess: "access.", StreamSnapshots: "snapshots.",
-	}[s.Stream]
+	root, known := map[string]string{StreamLedger: "ledger.", StreamUses: "uses.", StreamAccess: "access."}[s.Stream]
 	fault(!known, "Stream is none that is read")
 	fault(s.Name == "" || strings.ContainsAny(s.Name, ".*> \t\r\n/\\"), "Name is none")
 	for _, subject := range s.Subjects {

@@ -24,6 +24,9 @@ func snapshotsConfig(config *natsjs.StreamConfig) {
 	config.MaxMsgSize = snapshots.ChunkBytes + headerRoom
 	// Those that others have taken the place of go by purging their chunks.
 	config.DenyPurge, config.AllowAtomicPublish = false, false
+	// A verifier asks for its own by its subject, and needs no consumer for it, of
+	// which there can only be so many. A replica that lags costs it another attempt.
+	config.AllowDirect = true
 }
 
 // chunkAttempts is how often a chunk is published before its snapshot is given up:

@@ -75,7 +75,7 @@ func snapshot(scope events.ScopeLabel, at events.Position, size int) (snapshots.
 	return m, content
 }
 
-// spooled keeps what a reader is handed, by its side.
+// spooled keeps what a reader is handed.
 type spooled struct {
 	bytes.Buffer
 	closed int
@@ -86,11 +86,12 @@ func (s *spooled) Close() error {
 	return nil
 }
 
+// spools keeps it for each snapshot that was begun, by its side.
 type spools map[string]*spooled
 
-func (s spools) spool(side string) (io.WriteCloser, error) {
-	s[side] = &spooled{}
-	return s[side], nil
+func (s spools) spool(m snapshots.Manifest) (io.WriteCloser, error) {
+	s[m.Side] = &spooled{}
+	return s[m.Side], nil
 }
 
 // snapshotReader is the reader of a credential, whose snapshots are a scope's.
@@ -99,10 +100,6 @@ func snapshotReader(t *testing.T, conn *nats.Conn, name string, scope events.Sco
 	facts := jetstream.ReaderSpec{Ledger: ledgerID, Stream: jetstream.StreamLedger, Name: name, Scope: string(scope)}
 	if scope != "" {
 		facts.Subjects = []string{"ledger.0001.acme.>"}
-	}
-	stored := jetstream.ReaderSpec{Ledger: ledgerID, Stream: jetstream.StreamSnapshots, Name: name, Subjects: []string{snapshots.Subjects(scope)}}
-	if err := jetstream.EnsureReader(t.Context(), conn, stored); err != nil {
-		t.Fatal(err)
 	}
 	return reader(t, conn, facts)
 }
@@ -230,8 +227,8 @@ func TestHalfASnapshot(t *testing.T) {
 		// A chunk that was spoilt, and a manifest that is none.
 		side := manifest(t, l).Side
 		plant(t, conn, snapshots.ChunkSubject("", side, 1), later[:snapshots.ChunkBytes])
-		if got, err := r.Snapshot(t.Context(), spools{}.spool); err == nil {
-			t.Errorf("read %+v", got)
+		if got, err := r.Snapshot(t.Context(), spools{}.spool); !errors.Is(err, events.ErrUnavailable) {
+			t.Errorf("read %+v: %v", got, err)
 		}
 		plant(t, conn, snapshots.ManifestSubject(""), []byte("{}"))
 		if _, there, err := l.SnapshotManifest(t.Context(), ""); there || err != nil {
@@ -245,6 +242,27 @@ func TestHalfASnapshot(t *testing.T) {
 		}
 		reads(t, r, m, content)
 	})
+}
+
+// Whoever does not want it, by what its manifest says, reads nothing of it.
+func TestUnwantedSnapshot(t *testing.T) {
+	all, _ := open(t)
+	conn := all()
+	l := ledger(t, conn)
+	m, content := snapshot("", 1, 1)
+	if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	unwanted := errors.New("too old")
+	_, err := snapshotReader(t, conn, "r", "").Snapshot(t.Context(), func(got snapshots.Manifest) (io.WriteCloser, error) {
+		if got.Text() != m.Text() {
+			t.Errorf("it is offered %+v", got)
+		}
+		return nil, unwanted
+	})
+	if !errors.Is(err, unwanted) {
+		t.Errorf("read: %v", err)
+	}
 }
 
 type failing struct{}

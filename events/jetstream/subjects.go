@@ -10,9 +10,10 @@ func Subjects() []string {
 		"ledger.>", "uses.>", "seals.>", "access.>", "presence.>", "snapshots.>",
 		"$JS.API.STREAM.INFO." + StreamSeals, "$JS.API.STREAM.MSG.GET." + StreamSeals,
 		"$JS.API.STREAM.MSG.DELETE." + StreamSeals,
+		"$JS.API.STREAM.INFO." + StreamSnapshots, "$JS.API.STREAM.MSG.GET." + StreamSnapshots,
 		"$JS.API.STREAM.PURGE." + StreamUses, "$JS.API.STREAM.PURGE." + StreamSnapshots,
 	}
-	for _, stream := range []string{StreamLedger, StreamUses, StreamAccess, StreamPresence, StreamSnapshots} {
+	for _, stream := range []string{StreamLedger, StreamUses, StreamAccess, StreamPresence} {
 		subjects = append(subjects,
 			"$JS.API.STREAM.INFO."+stream,
 			"$JS.API.STREAM.MSG.GET."+stream,

@@ -71,9 +71,6 @@ func TestWalls(t *testing.T) {
 			"verifier, one":   {grant("ver-one", events.CredentialVerifier, "globex"), "LEDGER", []string{globex, globex, globex, globex + "revoked", tick}},
 			"verifier, two":   {grant("ver-two", events.CredentialVerifier, "globex", "acme"), "LEDGER", []string{acme, acme, acme, acme, globex, globex, globex, globex, tick}},
 			"verifier, none":  {grant("ver-none", events.CredentialVerifier, "initech"), "LEDGER", []string{tick}},
-			"snapshots":       {grant("ver-snap", events.CredentialVerifier), "SNAPSHOTS", []string{"snapshots.all.", snapshots.ManifestSubject("")}},
-			"snapshots, one":  {grant("ver-acme", events.CredentialVerifier, "acme"), "SNAPSHOTS", []string{"snapshots." + string(acmeScope) + ".", snapshots.ManifestSubject(acmeScope)}},
-			"snapshots, none": {grant("ver-globex", events.CredentialVerifier, "globex"), "SNAPSHOTS", nil},
 			"subscriber":      {grant("sub", events.CredentialSubscriber), "LEDGER", []string{acme + "revoked.", globex + "revoked."}},
 			"subscriber, one": {grant("sub-one", events.CredentialSubscriber, "acme"), "LEDGER", []string{acme + "revoked."}},
 			"auditor":         {grant("aud", events.CredentialAuditor), "LEDGER", []string{acme, acme, acme, acme, globex, globex, globex, globex, tick}},
@@ -99,6 +96,66 @@ func TestOwnUses(t *testing.T) {
 			answer, err := conn.Request(events.UsesSubject(org, "ver"), []byte("uses"), 10*time.Second)
 			if !errors.Is(err, want) || err == nil && !strings.Contains(string(answer.Data), `"seq"`) {
 				w.Errorf("uses of %s: %v", org, err)
+			}
+		}
+	})
+}
+
+// A verifier reads the snapshots of its own scope, and no other's, by whatever it asks
+// for: neither as it is let in, nor if its user might ask for anything.
+func TestOwnSnapshots(t *testing.T) {
+	both(t, func(w *world) {
+		stored := func(scope events.ScopeLabel) (manifest, chunk string) {
+			m, there, err := w.ledger.SnapshotManifest(w.Context(), scope)
+			if err != nil || !there {
+				w.Fatalf("no snapshot: %v", err)
+			}
+			return snapshots.ManifestSubject(scope), snapshots.ChunkSubject(scope, m.Side, 0)
+		}
+		for _, bare := range []bool{false, true} {
+			admit := func(name events.CredentialName, orgs ...events.OrgID) *nats.Conn {
+				g := grant(name, events.CredentialVerifier, orgs...)
+				if bare {
+					g.Name += "-bare"
+					return w.connect(w.admitBare(g))
+				}
+				return w.connect(nats.UserCredentialBytes(w.admit(g)))
+			}
+			for name, c := range map[string]struct {
+				conn *nats.Conn
+				own  []events.ScopeLabel
+			}{
+				"all":    {admit("all"), []events.ScopeLabel{""}},
+				"acme":   {admit("acme", "acme"), []events.ScopeLabel{acmeScope}},
+				"globex": {admit("globex", "globex"), nil},
+			} {
+				for _, scope := range []events.ScopeLabel{"", acmeScope} {
+					manifest, chunk := stored(scope)
+					own := slices.Contains(c.own, scope)
+					for _, subject := range []string{manifest, chunk} {
+						answer, err := c.conn.Request("$JS.API.DIRECT.GET.SNAPSHOTS."+subject, nil, 10*time.Second)
+						if own && (err != nil || len(answer.Data) == 0) {
+							w.Errorf("%s does not read %s: %v", name, subject, err)
+						}
+						if !own && err == nil {
+							w.Errorf("%s reads %s: %v %q", name, subject, answer.Header, answer.Data)
+						}
+					}
+				}
+				// What the body of a request asks for beside its subject.
+				for _, scope := range c.own {
+					manifest, _ := stored(scope)
+					foreign, _ := stored(map[events.ScopeLabel]events.ScopeLabel{"": acmeScope, acmeScope: ""}[scope])
+					for _, body := range []string{
+						`{"seq":1}`, `{"seq":1,"next_by_subj":"` + foreign + `"}`, `{"last_by_subj":"` + foreign + `"}`, `{"multi_last":["` + foreign + `"]}`,
+						`{"multi_last":["snapshots.>"],"batch":10}`, `{"seq":1,"batch":10}`, `{"start_time":"2000-01-01T00:00:00Z","next_by_subj":">"}`,
+					} {
+						answer, err := c.conn.Request("$JS.API.DIRECT.GET.SNAPSHOTS."+manifest, []byte(body), 10*time.Second)
+						if err != nil || len(answer.Data) > 0 || answer.Header.Get("Status") != "408" {
+							w.Errorf("%s is told by %s: %+v, %v", name, body, answer, err)
+						}
+					}
+				}
 			}
 		}
 	})
