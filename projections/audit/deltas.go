@@ -128,6 +128,7 @@ func says(e events.Event, before document) (delta, error) {
 		list(&s, "organizations", e.Organizations)
 		s.text("account", e.Account)
 		s.number("max_staleness", e.MaxStaleness)
+		s.text("mirror", string(e.Mirror))
 	case events.CredentialRevoked:
 		s.yes("revoked", true)
 	case events.WorkspaceCreated:

@@ -26,8 +26,10 @@ type Scope struct {
 	Label events.ScopeLabel
 	// Organizations are sorted.
 	Organizations []events.OrgID
-	// Facts is how many facts there are of them.
+	// Facts is how many facts there are of them, and Last is where the last of those
+	// stands.
 	Facts uint64
+	Last  events.Position
 }
 
 // Frozen is a view as it was at one position, to be saved.
@@ -77,19 +79,21 @@ func (f *Frozen) Position() events.Position { return f.position }
 // Signers are the keys that the ledger names as those that sign for it.
 func (f *Frozen) Signers() []string { return slices.Clone(f.named) }
 
-// Facts is how many facts were counted.
-func (f *Frozen) Facts() uint64 {
-	if f.label == "" {
+// Facts is how many facts were counted of a scope, of everything for none.
+func (f *Frozen) Facts(label events.ScopeLabel) uint64 {
+	if label == "" {
 		return f.ledger.count
 	}
-	return f.of(f.scopes[f.label].orgs)
+	return f.scope(label).Facts
 }
 
-func (f *Frozen) of(orgs []events.OrgID) (facts uint64) {
-	for _, org := range orgs {
-		facts += f.orgs[org].count
+func (f *Frozen) scope(label events.ScopeLabel) Scope {
+	s := Scope{Label: label, Organizations: f.scopes[label].orgs}
+	for _, org := range s.Organizations {
+		s.Facts += f.orgs[org].count
+		s.Last = max(s.Last, f.orgs[org].last)
 	}
-	return facts
+	return s
 }
 
 // Scopes are those of all verifiers that read a part of the ledger, by label.
@@ -97,7 +101,7 @@ func (f *Frozen) Scopes() []Scope {
 	var out []Scope
 	for _, label := range slices.Sorted(maps.Keys(f.scopes)) {
 		if s := f.scopes[label]; s.verifies && !s.ended {
-			out = append(out, Scope{Label: label, Organizations: s.orgs, Facts: f.of(s.orgs)})
+			out = append(out, f.scope(label))
 		}
 	}
 	return out

@@ -65,7 +65,7 @@ func TestPositionsOfScopes(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	scopes := f.Scopes()
-	if len(scopes) != 3 || scopes[0].Label != "s1" || scopes[0].Facts != 1 || scopes[2].Facts != 0 || f.Facts() != uint64(other.Position) {
+	if len(scopes) != 3 || scopes[0].Label != "s1" || scopes[0].Facts != 1 || scopes[2].Facts != 0 || scopes[0].Last != globex.Position || f.Facts("s2") != 1 || f.Facts("") != uint64(other.Position) {
 		t.Errorf("%+v", scopes)
 	}
 	w.append(events.CredentialSubject("edge-2"), events.CredentialRevoked{}, 2)

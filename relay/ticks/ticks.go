@@ -11,10 +11,8 @@ package ticks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -225,7 +223,7 @@ func (t *Ticker) append(ctx context.Context) (more bool, err error) {
 	if !whole {
 		return false, errors.New("ticks: who sees a part of the ledger cannot count it")
 	}
-	if draft.Tick.Signature, err = sign(t.config.Signer, draft.Tick.Text(t.config.Continuity.Ledger())); err != nil {
+	if draft.Tick.Signature, err = relay.SignatureLine(t.config.Signer, draft.Tick.Text(t.config.Continuity.Ledger())); err != nil {
 		return false, err
 	}
 	// An answer may be lost with the broker's leader, and waiting for it longer than
@@ -268,17 +266,4 @@ func (t *Ticker) compare(ctx context.Context, sent, answered time.Time) {
 	if (was.Abs() > projections.ClockMargin) != (off.Abs() > projections.ClockMargin) {
 		t.log.WarnContext(ctx, "the broker's clock and this machine's: freshness rests on both", "ahead", off, "margin", projections.ClockMargin)
 	}
-}
-
-// sign returns the signature line over a text.
-func sign(signer note.Signer, text string) (string, error) {
-	signed, err := note.Sign(&note.Note{Text: text}, signer)
-	if err != nil {
-		return "", fmt.Errorf("ticks: sign: %w", err)
-	}
-	line, ok := strings.CutPrefix(string(signed), text+"\n")
-	if !ok {
-		return "", errors.New("ticks: sign: the note is not the text that was signed")
-	}
-	return strings.TrimSuffix(line, "\n"), nil
 }
