@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/keyledger/keyledger/api/apitest"
 	"github.com/keyledger/keyledger/api/extauthz"
@@ -238,4 +240,172 @@ func (w *world) compare(name, secret string, q question) {
 		w.t.Errorf("%s: the metadata say %s", where, code)
 	}
 	_ = http.StatusOK
+}
+
+// A client cannot bring along what only this package says: whatever of its headers
+// begins with our name is overwritten or goes, in both forms that Envoy sends.
+func TestClaimedHeadersNeverPass(t *testing.T) {
+	w := start(t)
+	w.furnish("acme")
+	secret := w.key("acme", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`)
+	for _, raw := range []bool{false, true} {
+		for _, permission := range []string{"interview:read", ""} {
+			q := question{method: "GET", path: "/interviews/7", raw: raw, headers: map[string]string{
+				"authorization": "Bearer " + secret.Secret, "accept": "text/html",
+				"x-keyledger-code": "VALID", "x-keyledger-key-id": "mine", "x-keyledger-organization": "other", "x-keyledger-permission": "interview:start",
+				"x-keyledger-permissions": "all", "x-keyledger-profile": "generous", "x-keyledger-scope-checked": "true", "x-keyledger-stale": "false",
+				"x-keyledger-workspace": "payroll", "x-keyledger-anything": "else", "x-keyledger-": "",
+			}}
+			if permission != "" {
+				q.extensions = map[string]string{"permission": permission}
+			}
+			r := w.ask(q)
+			got := upstream(r, q.headers)
+			for name, value := range got {
+				if strings.HasPrefix(name, "x-keyledger-") && value == q.headers[name] && name != "x-keyledger-code" && name != "x-keyledger-permissions" {
+					t.Errorf("%s: %s passes (raw %v)", name, value, raw)
+				}
+			}
+			want := map[string]string{
+				"x-keyledger-key-id": secret.Key.ID, "x-keyledger-organization": "acme", "x-keyledger-permission": "interview:read",
+				"x-keyledger-permissions": "all", "x-keyledger-scope-checked": "false", "x-keyledger-code": "VALID", "accept": "text/html",
+			}
+			for name, value := range want {
+				if got[name] != value {
+					t.Errorf("%s is %q upstream, not %q", name, got[name], value)
+				}
+			}
+			for _, name := range []string{"x-keyledger-workspace", "x-keyledger-anything", "x-keyledger-", "x-keyledger-profile", "x-keyledger-stale"} {
+				if _, there := got[name]; there {
+					t.Errorf("%s passes (raw %v)", name, raw)
+				}
+			}
+		}
+	}
+}
+
+// The client's headers ask for nothing, and what the gateway is told to ask is asked.
+func TestOnlyTheGatewayAsks(t *testing.T) {
+	w := start(t)
+	w.furnish("acme")
+	reader := w.key("acme", `{"permissions":["interview:read"],"scope":{"workspaces":["hiring"]}}`).Secret
+	for name, tt := range map[string]struct {
+		headers, extensions map[string]string
+		method, path, code  string
+	}{
+		"the route":                       {nil, nil, "GET", "/interviews/7", "VALID"},
+		"a route it may not take":         {nil, nil, "POST", "/interviews", "INSUFFICIENT_PERMISSIONS"},
+		"a claimed permission":            {map[string]string{"x-keyledger-permission": "interview:read"}, nil, "POST", "/interviews", "INSUFFICIENT_PERMISSIONS"},
+		"a claimed method and path":       {map[string]string{"x-forwarded-method": "GET", "x-forwarded-uri": "/interviews/7"}, nil, "POST", "/interviews", "INSUFFICIENT_PERMISSIONS"},
+		"a claimed permission beside one": {map[string]string{"x-keyledger-permission": "interview:read"}, map[string]string{"permission": "interview:start"}, "GET", "/interviews/7", "INSUFFICIENT_PERMISSIONS"},
+		"a claimed workspace":             {map[string]string{"x-keyledger-workspace": "hiring"}, map[string]string{"workspace": "payroll"}, "GET", "/interviews/7", "OUT_OF_SCOPE"},
+		"a workspace":                     {nil, map[string]string{"workspace": "hiring"}, "GET", "/interviews/7", "VALID"},
+		"no method":                       {nil, nil, "", "/interviews/7", "INSUFFICIENT_PERMISSIONS"},
+		"no path":                         {nil, nil, "GET", "", "INSUFFICIENT_PERMISSIONS"},
+		"a path that climbs":              {nil, nil, "GET", "/interviews/../secret", "INSUFFICIENT_PERMISSIONS"},
+		"a path that may be another":      {nil, nil, "GET", "/interviews%2f7", "INSUFFICIENT_PERMISSIONS"},
+	} {
+		headers := map[string]string{"authorization": "Bearer " + reader}
+		maps.Copy(headers, tt.headers)
+		r := w.ask(question{method: tt.method, path: tt.path, headers: headers, extensions: tt.extensions})
+		if got := field(r, "code").GetStringValue(); got != tt.code || (r.GetOkResponse() != nil) != (tt.code == "VALID") {
+			t.Errorf("%s: %s, want %s", name, got, tt.code)
+		}
+	}
+	// An extension that is misspelt is not taken for none.
+	r := w.ask(question{method: "GET", path: "/interviews/7", headers: map[string]string{"authorization": "Bearer " + reader}, extensions: map[string]string{"permision": "interview:start"}})
+	if status, _ := denied(r); status != 400 || r.GetOkResponse() != nil {
+		t.Errorf("a misspelt extension: %d", status)
+	}
+}
+
+func field(r *authv3.CheckResponse, name string) *structpb.Value {
+	return r.GetDynamicMetadata().GetFields()["keyledger"].GetStructValue().GetFields()[name]
+}
+
+// Two keys are no key: HTTP joins what came twice, and nobody has that.
+func TestTwoKeys(t *testing.T) {
+	w := start(t)
+	w.furnish("acme")
+	secret := w.key("acme", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`).Secret
+	q := question{method: "GET", path: "/interviews/7", raw: true, headers: map[string]string{"authorization": "Bearer " + secret}}
+	r := q.request()
+	h := r.Attributes.Request.Http
+	h.HeaderMap.Headers = append(h.HeaderMap.Headers, &corev3.HeaderValue{Key: "authorization", RawValue: []byte("Bearer other")})
+	both := question{method: "GET", path: "/interviews/7", headers: q.headers}.request()
+	both.Attributes.Request.Http.HeaderMap = &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: "authorization", Value: "Bearer other"}}}
+	for _, r := range []*authv3.CheckRequest{r, both} {
+		got, err := w.client.Check(t.Context(), r)
+		if err != nil || got.GetDeniedResponse().GetStatus().GetCode() != 401 {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+	// X-Api-Key stands in where Authorization speaks of something else.
+	for header, value := range map[string]string{"authorization": "Basic eDp5", "accept": "*/*"} {
+		r := w.ask(question{method: "GET", path: "/interviews/7", headers: map[string]string{header: value, "x-api-key": secret}})
+		if r.GetOkResponse() == nil {
+			t.Errorf("beside %s: %v", header, r)
+		}
+	}
+}
+
+// A revocation that was answered denies the next question.
+func TestRevokedAtOnce(t *testing.T) {
+	w := start(t)
+	w.furnish("acme")
+	created := w.key("acme", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`)
+	q := question{method: "GET", path: "/interviews/7", headers: map[string]string{"authorization": "Bearer " + created.Secret}}
+	if r := w.ask(q); r.GetOkResponse() == nil || field(r, "key_id").GetStringValue() != created.Key.ID || field(r, "organization").GetStringValue() != "acme" {
+		t.Fatalf("before: %v", r)
+	}
+	w.Must(200, w.Owner, "DELETE", "/v1/organizations/acme/keys/"+created.Key.ID, "")
+	r := w.ask(q)
+	status, headers := denied(r)
+	if status != 401 || headers["x-keyledger-code"] != "REVOKED" || field(r, "code").GetStringValue() != "REVOKED" || !strings.Contains(headers["www-authenticate"], "invalid_token") {
+		t.Errorf("after: %v", r)
+	}
+}
+
+// The key is in nothing that is answered, recorded or logged, wherever it stood.
+func TestNothingRepeatsTheKey(t *testing.T) {
+	w := start(t)
+	w.furnish("acme")
+	secret := w.key("acme", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`).Secret
+	for _, key := range []string{secret, secret[:len(secret)-1] + "x"} {
+		r := w.ask(question{
+			method: "GET", path: "/interviews/" + key + "?k=" + key,
+			headers:    map[string]string{"authorization": "Bearer " + key, "x-request-id": key, "user-agent": key},
+			extensions: map[string]string{"permission": key, "workspace": key},
+		})
+		if text := prototext.Format(r); strings.Contains(text, key) {
+			t.Errorf("answered: %s", text)
+		}
+	}
+	if strings.Contains(w.Log.String(), secret) {
+		t.Error("logged")
+	}
+}
+
+// Every verdict on a key is a recorded use, with what the gateway says of the request.
+func TestUsesAreRecorded(t *testing.T) {
+	w := start(t, func(c *extauthz.Config) { c.RecordClientIP = true })
+	w.furnish("acme")
+	created := w.key("acme", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`)
+	w.ask(question{method: "GET", path: "/interviews/7?page=2", headers: map[string]string{
+		"authorization": "Bearer " + created.Secret, "x-request-id": "r-1", "user-agent": "curl",
+	}})
+	var page struct{ Items []wire.Use }
+	for deadline := time.Now().Add(20 * time.Second); len(page.Items) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no use is recorded")
+		}
+		body := w.Must(200, w.Owner, "GET", "/v1/organizations/acme/keys/"+created.Key.ID+"/uses", "").Body
+		if err := json.Unmarshal([]byte(body), &page); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := page.Items[0]
+	if u.Code != "VALID" || u.Permission != "interview:read" || u.RequestID != "r-1" || u.Method != "GET" || u.Path != "/interviews/7" || u.ClientIP != "192.0.2.7" || u.UserAgent != "curl" {
+		t.Errorf("%+v", u)
+	}
 }
