@@ -23,7 +23,7 @@ type Server struct {
 	gate     *gate.Gate
 	buffers  *gate.BufferPool
 	batches  *gate.BufferPool
-	checks   *checks
+	checks   *gate.Checks
 	streamed *endpoint
 	handler  http.Handler
 	// answered is the highest position that this server has answered a change
@@ -55,7 +55,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.Streams = cfg.Streams.withDefaults()
 	s := &Server{
 		cfg: cfg, buffers: gate.NewBufferPool(2<<10, MaxVerifyBytes), batches: gate.NewBufferPool(32<<10, MaxVerifyBatchBytes),
-		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: newChecks(cfg.Checks, cfg.Logger), sent: newSeats(maxReportsOfOrg, "reports are being sent"),
+		audience: newAudience(cfg.Audit, cfg.WaitForAudit), checks: gate.NewChecks(cfg.Checks, cfg.Logger), sent: newSeats(maxReportsOfOrg, "reports are being sent"),
 		looking: newSeats(maxPastsOfOrg, "such lists are being made"), waiting: newSeats(maxWaitsOfOrg, "receipts are being waited for"),
 	}
 	s.pasts = make(chan struct{}, maxPasts)

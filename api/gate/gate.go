@@ -116,6 +116,13 @@ func (b *Buffers) Waits() bool {
 	return false
 }
 
+// Forget clears what was asked, for buffers whose In is somebody else's.
+func (b *Buffers) Forget() {
+	clear(b.asked[:cap(b.asked)])
+	clear(b.Questions[:cap(b.Questions)])
+	b.In, b.Out, b.asked, b.Questions = nil, b.Out[:0], b.asked[:0], b.Questions[:0]
+}
+
 // BufferPool keeps buffers that have not grown beyond a size: a profile of 16 KiB
 // should not stay in memory for every processor.
 type BufferPool struct {
@@ -139,9 +146,9 @@ func (p *BufferPool) Put(b *Buffers) {
 	}
 	// The texts of a question lie in the buffer, a secret among them.
 	clear(b.In[:cap(b.In)])
-	clear(b.asked[:cap(b.asked)])
-	clear(b.Questions[:cap(b.Questions)])
-	b.In, b.Out, b.asked, b.Questions = b.In[:0], b.Out[:0], b.asked[:0], b.Questions[:0]
+	in := b.In[:0]
+	b.Forget()
+	b.In = in
 	p.pool.Put(b)
 }
 

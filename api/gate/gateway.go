@@ -177,6 +177,31 @@ func queryOf(raw string) (query url.Values, fold bool, err error) {
 	return query, fold, nil
 }
 
+// RefuseQuery refuses every parameter of a request that takes none.
+func RefuseQuery(raw string) error {
+	if raw == "" {
+		return nil
+	}
+	query, err := url.ParseQuery(raw)
+	for name, values := range query {
+		if keystring.Contains(name) {
+			return SecretIn("query")
+		}
+		for _, v := range values {
+			if keystring.Contains(v) {
+				return SecretIn(FieldName(name))
+			}
+		}
+	}
+	for name := range query {
+		return Refuse(ErrRequest, FieldName(name), "there is no such parameter here")
+	}
+	if err != nil {
+		return Refuse(ErrRequest, "query", "cannot be read")
+	}
+	return nil
+}
+
 // oneOf returns what all agree on, empty when nothing was sent. A gateway fixes
 // the question in a header or in the query, and the other may be the client's
 // own: where they differ, or one is there and says nothing, the answer is a text
@@ -245,6 +270,9 @@ func (g *Gate) Reply(d *verify.Decision, fold bool, requestID string, h Headers)
 	h.Set("X-Keyledger-Position", g.Position(d.Position))
 	if d.Stale {
 		h.Set("X-Keyledger-Stale", "true")
+	}
+	if d.Asked {
+		h.Set("X-Keyledger-Asked", "true")
 	}
 	if !d.Key.IsZero() {
 		h.Set("X-Keyledger-Key-Id", d.Key.String())

@@ -166,6 +166,9 @@ func (g *Gate) AppendVerdict(b []byte, d *verify.Decision) []byte {
 	if d.Stale {
 		b = append(b, `,"stale":true`...)
 	}
+	if d.Asked {
+		b = append(b, `,"asked":true`...)
+	}
 	return append(b, '}')
 }
 

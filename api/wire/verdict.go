@@ -48,6 +48,7 @@ type Verdict struct {
 	ScopeChecked bool            `json:"scope_checked,omitzero" doc:"Whether a workspace was asked about and judged."`
 	Position     string          `json:"position" doc:"How far this verifier has applied the ledger."`
 	Staleness    float64         `json:"staleness" doc:"Seconds since this verifier last knew that it had applied everything."`
+	Asked        bool            `json:"asked,omitzero" doc:"true when a sidecar that was stale asked a server for this one. Left out otherwise."`
 	Stale        bool            `json:"stale,omitzero" doc:"true when a sidecar that was told to serve stale verdicts gave this one past its bound: a revocation may be missing. Left out otherwise."`
 }
 
