@@ -44,6 +44,7 @@ type Frozen struct {
 	named        []string
 	ticks        ticks
 	installation events.Position
+	epoch        uint32
 }
 
 // Freeze copies the view. Of one that nothing shows to be complete there is no copy.
@@ -56,7 +57,7 @@ func (v *View) Freeze() (*Frozen, error) {
 	f := &Frozen{
 		label: v.label, position: v.chains.through, proven: v.proven, ledger: v.chains.ledger,
 		orgs: make(map[events.OrgID]chain, len(v.chains.orgs)), scopes: make(map[events.ScopeLabel]scope, len(v.scopes)),
-		allowed: maps.Clone(v.allowed), named: slices.Clone(v.named), ticks: v.ticks, installation: v.installation,
+		allowed: maps.Clone(v.allowed), named: slices.Clone(v.named), ticks: v.ticks, installation: v.installation, epoch: v.epoch,
 	}
 	for org, c := range v.chains.orgs {
 		f.orgs[org] = *c
@@ -135,18 +136,21 @@ func (f *Frozen) Save(w *section.Writer, label events.ScopeLabel) error {
 	w.Uint(uint64(position))
 	w.Time(f.proven)
 	w.Uint(uint64(f.installation))
+	w.Uint(uint64(f.epoch))
 	f.saveTicks(w)
 	w.Uint(uint64(len(f.named)))
 	for _, key := range f.named {
 		section.Text(w, key)
 	}
-	orgs := maps.Clone(f.orgs)
-	scopes := maps.Clone(f.scopes)
+	orgs, scopes, allowed := maps.Clone(f.orgs), maps.Clone(f.scopes), maps.Clone(f.allowed)
 	if label == "" {
 		saveChain(w, f.ledger)
 	} else {
 		maps.DeleteFunc(orgs, func(org events.OrgID, _ chain) bool { return !slices.Contains(own, org) })
 		maps.DeleteFunc(scopes, func(other events.ScopeLabel, _ scope) bool { return other != label })
+		if f.label == "" {
+			maps.DeleteFunc(allowed, func(name events.CredentialName, _ time.Duration) bool { return name != f.scopes[label].name })
+		}
 		saveChain(w, chain{})
 	}
 	w.Uint(uint64(len(orgs)))
@@ -158,14 +162,10 @@ func (f *Frozen) Save(w *section.Writer, label events.ScopeLabel) error {
 	for _, of := range slices.Sorted(maps.Keys(scopes)) {
 		saveScope(w, of, scopes[of], label == "")
 	}
-	if label != "" {
-		w.Uint(0)
-		return nil
-	}
-	w.Uint(uint64(len(f.allowed)))
-	for _, name := range slices.Sorted(maps.Keys(f.allowed)) {
+	w.Uint(uint64(len(allowed)))
+	for _, name := range slices.Sorted(maps.Keys(allowed)) {
 		section.Text(w, name)
-		w.Uint(uint64(f.allowed[name] / time.Second))
+		w.Uint(uint64(allowed[name] / time.Second))
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func saveChain(w *section.Writer, c chain) {
 	w.Uint(uint64(c.last))
 }
 
-// saveScope writes a scope. Whose it is, is for those who read everything.
+// saveScope writes a scope. Whose it is matters to those who read everything.
 func saveScope(w *section.Writer, label events.ScopeLabel, s scope, whole bool) {
 	if !whole {
 		s.name, s.verifies = "", false
@@ -212,6 +212,7 @@ func Load(c Config, r *section.Reader) (*View, error) {
 	v.chains.through = events.Position(r.Uint())
 	v.chains.dropped, v.chains.droppedAt = v.chains.through, r.Time()
 	v.installation = events.Position(r.Uint())
+	v.epoch = uint32(r.Int(1<<32 - 1))
 	v.ticks = ticks{
 		position: events.Position(r.Uint()), revision: events.Revision(r.Uint()), accepted: events.Position(r.Uint()), stored: r.Time(),
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -161,6 +162,36 @@ func TestPinnedKeysStayPinned(t *testing.T) {
 	}
 	if got := v.Signers(); len(got) != 1 || got[0] != w.key {
 		t.Errorf("the ledger names %q", got)
+	}
+}
+
+// TestBoundsAreKept: all of them by who reads everything, his own by who does not.
+func TestBoundsAreKept(t *testing.T) {
+	w := newWorld(t)
+	w.issue("edge-1", "s1", 30, "acme")
+	w.issue("edge-2", "s2", 60, "globex")
+	w.add("acme")
+	f, err := w.maker.Freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := load(continuity.Config{Ledger: w.id}, saved(t, f, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := load(continuity.Config{Ledger: w.id, Scope: "s1", Organizations: []events.OrgID{"acme"}}, saved(t, f, "s1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[events.CredentialName][2]time.Duration{
+		"edge-1": {30 * time.Second, 30 * time.Second}, "edge-2": {time.Minute, 0}, "edge-3": {},
+	} {
+		if a, b := whole.Allowed(name), part.Allowed(name); a != want[0] || b != want[1] || w.maker.Allowed(name) != want[0] {
+			t.Errorf("%s: %s and %s, want %s", name, a, b, want)
+		}
+	}
+	if whole.Epoch() != 1 || part.Epoch() != 1 || whole.MaxStaleness() != 30*time.Second {
+		t.Errorf("epochs %d and %d", whole.Epoch(), part.Epoch())
 	}
 }
 

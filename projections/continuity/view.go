@@ -82,6 +82,7 @@ type View struct {
 	chains chains
 	// installation is where the last fact of the installation itself stands.
 	installation events.Position
+	epoch        uint32
 	scopes       map[events.ScopeLabel]*scope
 	allowed      map[events.CredentialName]time.Duration // the verifiers' max_staleness, 0 for the default and for others
 	ticks        ticks
@@ -184,6 +185,8 @@ func (v *View) system(ctx context.Context, f *events.Recorded) (agreed bool) {
 		v.installation = f.Position
 	}
 	switch e := f.Event.(type) {
+	case events.InstallationCreated:
+		v.epoch = max(v.epoch, e.Epoch)
 	case events.InstallationSignerAdded:
 		v.name(e.VerifierKey)
 		if !v.pinned {
@@ -286,6 +289,22 @@ func (v *View) Signers() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.Clone(v.named)
+}
+
+// Epoch returns the ledger's epoch, 0 before it was read.
+func (v *View) Epoch() uint32 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.epoch
+}
+
+// Allowed returns the bound that a verifier was let in with, 0 for the default and
+// for what is not known: a narrowed reader knows its own from a server's snapshot
+// alone.
+func (v *View) Allowed(name events.CredentialName) time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.allowed[name]
 }
 
 // Ledger returns the ledger that is read.
