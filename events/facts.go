@@ -242,6 +242,9 @@ type CredentialIssued struct {
 	// MaxStaleness is how old a verifier lets its knowledge become, in seconds;
 	// 0 is the default. Ticks come three times as often as the smallest.
 	MaxStaleness int `json:"max_staleness,omitzero"`
+	// Mirror is the mirror of the ledger that a verifier reads by; none means the
+	// ledger's own stream.
+	Mirror MirrorName `json:"mirror,omitzero"`
 }
 
 // CredentialRevoked shuts the program out again, for ever.

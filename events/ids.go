@@ -31,6 +31,9 @@ const ServerVerifierPrefix = "server-"
 // and the verifier that it is for.
 type CredentialName string
 
+// MirrorName names a mirror of the ledger, by which many verifiers can read.
+type MirrorName string
+
 // KeyID is the id of a key, 16 bytes, written as a UUID.
 type KeyID uuid.UUID
 
@@ -65,6 +68,9 @@ func ParseVerifierID(s string) (VerifierID, error) { return parseSlug[VerifierID
 func ParseCredentialName(s string) (CredentialName, error) {
 	return parseSlug[CredentialName]("credential", s)
 }
+
+// ParseMirrorName reads the name of a mirror.
+func ParseMirrorName(s string) (MirrorName, error) { return parseSlug[MirrorName]("mirror", s) }
 
 // parseSlug never repeats the text in its error: people paste secrets anywhere.
 func parseSlug[T ~string](what, s string) (T, error) {

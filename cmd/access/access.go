@@ -57,6 +57,9 @@ type Config struct {
 	Authority *credentials.Authority
 	// Push makes accounts known to the broker.
 	Push func(ctx context.Context, accounts ...credentials.Account) error
+	// Operate runs a function with a connection that may do everything with the
+	// streams: mirrors, and what reads by them, are beyond what a server may touch.
+	Operate func(ctx context.Context, f func(*nats.Conn) error) error
 	// Logger takes what operators should know.
 	Logger *slog.Logger
 }
@@ -66,7 +69,8 @@ func (c Config) Validate() error {
 	var faults []error
 	for what, missing := range map[string]bool{
 		"Ledger": c.Ledger == nil, "ID": c.ID.IsZero(), "Conn": c.Conn == nil,
-		"Authority": c.Authority == nil, "Push": c.Push == nil, "Logger": c.Logger == nil,
+		"Authority": c.Authority == nil, "Push": c.Push == nil,
+		"Operate": c.Operate == nil, "Logger": c.Logger == nil,
 	} {
 		if missing {
 			faults = append(faults, fmt.Errorf("access: config: %s is needed", what))
@@ -106,6 +110,8 @@ type Wish struct {
 	Organizations []events.OrgID
 	// MaxStaleness is how old a verifier lets its knowledge become; 0 is the default.
 	MaxStaleness time.Duration
+	// Mirror is the mirror that a verifier shall read by; empty: the ledger itself.
+	Mirror events.MirrorName
 	// Out is the file that gets it, readable by its owner alone. It must not be
 	// there, except from an earlier attempt at the same.
 	Out string
@@ -119,6 +125,12 @@ func (d *Doors) Issue(ctx context.Context, w Wish) (events.CredentialIssued, err
 	if err != nil {
 		return events.CredentialIssued{}, err
 	}
+	if w.Mirror != "" && !state.Exists {
+		// Before its name is given away.
+		if err := d.CheckMirror(ctx, w.Mirror); err != nil {
+			return events.CredentialIssued{}, err
+		}
+	}
 	account, file, err := draw(w, state)
 	if err != nil {
 		return events.CredentialIssued{}, err
@@ -126,6 +138,7 @@ func (d *Doors) Issue(ctx context.Context, w Wish) (events.CredentialIssued, err
 	if !state.Exists {
 		issued := events.CredentialIssued{
 			Name: w.Name, For: w.For, Organizations: w.Organizations, Account: account, MaxStaleness: int(w.MaxStaleness / time.Second),
+			Mirror: w.Mirror,
 		}
 		if w.For != events.CredentialSubscriber && len(w.Organizations) > 0 {
 			if issued.Scope, err = label(); err != nil {
@@ -185,7 +198,7 @@ func draw(w Wish, state credential.State) (account, file string, err error) {
 		}
 		return "", "", fmt.Errorf("%w: %s, and %s does not hold it; a name is given once, so choose another", ErrIssued, w.Name, w.Out)
 	}
-	drawn, err := credentials.Draw(credentials.Grant{Name: w.Name, For: w.For, Organizations: w.Organizations})
+	drawn, err := credentials.Draw(credentials.Grant{Name: w.Name, For: w.For, Organizations: w.Organizations, Mirror: w.Mirror})
 	if err != nil {
 		return "", "", err
 	}
@@ -200,6 +213,7 @@ func refuse(w Wish, state credential.State) error {
 		return fmt.Errorf("%w: %s; a name is given once, so choose another", ErrRevoked, w.Name)
 	case state.Exists && !credential.Same(state.Issued, events.CredentialIssued{
 		Name: w.Name, For: w.For, Organizations: slices.Sorted(slices.Values(w.Organizations)), MaxStaleness: int(w.MaxStaleness / time.Second),
+		Mirror: w.Mirror,
 	}):
 		return fmt.Errorf("%w: %s; a name is given once, so choose another", ErrOther, w.Name)
 	}
@@ -225,10 +239,21 @@ func (d *Doors) open(ctx context.Context, issued events.CredentialIssued) error 
 	if err != nil {
 		return err
 	}
-	for _, reader := range grant.Readers(d.cfg.ID) {
-		if err := jetstream.EnsureReader(ctx, d.cfg.Conn, reader); err != nil {
-			return err
+	err = d.at(ctx, grant, func(conn *nats.Conn) error {
+		if grant.Mirror != "" {
+			if err := jetstream.CheckMirror(ctx, conn, d.cfg.ID, grant.Mirror); err != nil {
+				return err
+			}
 		}
+		for _, reader := range grant.Readers(d.cfg.ID) {
+			if err := jetstream.EnsureReader(ctx, conn, reader); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := d.cfg.Push(ctx, account); err != nil {
 		return err
@@ -270,12 +295,25 @@ func (d *Doors) shut(ctx context.Context, issued events.CredentialIssued) error 
 	if err := d.cfg.Push(ctx, account); err != nil {
 		return err
 	}
-	for _, reader := range credentials.GrantOf(issued).Readers(d.cfg.ID) {
-		if err := jetstream.RemoveReader(ctx, d.cfg.Conn, reader.Stream, reader.Name); err != nil {
-			return err
+	grant := credentials.GrantOf(issued)
+	return d.at(ctx, grant, func(conn *nats.Conn) error {
+		for _, reader := range grant.Readers(d.cfg.ID) {
+			err := jetstream.RemoveReader(ctx, conn, reader.Stream, reader.Name)
+			// With its mirror it went too.
+			if err != nil && (grant.Mirror == "" || !errors.Is(err, jetstream.ErrStreamMissing)) {
+				return err
+			}
 		}
+		return nil
+	})
+}
+
+// at runs a function with a connection that may make what a credential reads by.
+func (d *Doors) at(ctx context.Context, g credentials.Grant, f func(*nats.Conn) error) error {
+	if g.Mirror != "" {
+		return d.cfg.Operate(ctx, f)
 	}
-	return nil
+	return f(d.cfg.Conn)
 }
 
 // Entry is one credential that was ever issued.
@@ -331,6 +369,28 @@ func (d *Doors) Heal(ctx context.Context) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// MakeMirror makes a mirror of the ledger on so many servers. Called again it does
+// nothing, or says what is not as it should be.
+func (d *Doors) MakeMirror(ctx context.Context, name events.MirrorName, replicas int) error {
+	return d.cfg.Operate(ctx, func(conn *nats.Conn) error {
+		return jetstream.EnsureMirror(ctx, conn, d.cfg.ID, name, replicas)
+	})
+}
+
+// CheckMirror says whether a mirror is one of this ledger, all of it.
+func (d *Doors) CheckMirror(ctx context.Context, name events.MirrorName) error {
+	return d.cfg.Operate(ctx, func(conn *nats.Conn) error { return jetstream.CheckMirror(ctx, conn, d.cfg.ID, name) })
+}
+
+// Mirrors returns the ledger's mirrors, by name.
+func (d *Doors) Mirrors(ctx context.Context) (out []jetstream.Mirror, err error) {
+	err = d.cfg.Operate(ctx, func(conn *nats.Conn) error {
+		out, err = jetstream.Mirrors(ctx, conn)
+		return err
+	})
+	return out, err
 }
 
 // first are the credentials that a folder is given at its ledger's beginning. Their

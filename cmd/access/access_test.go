@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyledger/keyledger/cmd/access"
 	"github.com/keyledger/keyledger/domain"
@@ -49,7 +50,7 @@ func begin(t *testing.T) *place {
 		t.Fatal(err)
 	}
 	p.config = access.Config{
-		Ledger: ledger, ID: ledgerID, Conn: b.Conn(), Authority: b.Authority(), Logger: slog.New(slog.DiscardHandler),
+		Ledger: ledger, ID: ledgerID, Conn: b.Conn(), Authority: b.Authority(), Logger: slog.New(slog.DiscardHandler), Operate: b.Setup,
 		Push: func(ctx context.Context, accounts ...credentials.Account) error {
 			if p.fail != nil {
 				return p.fail
@@ -84,6 +85,22 @@ func (p *place) enters(file, name string) bool {
 	defer conn.Close()
 	_, err = jetstream.DescribeReader(p.Context(), conn, jetstream.StreamLedger, name)
 	return err == nil
+}
+
+// begun appends what every ledger begins with.
+func (p *place) begun() {
+	p.Helper()
+	subject := events.InstallationSubject()
+	_, err := p.config.Ledger.Append(p.Context(), []events.Entry{{
+		Subject: subject, Event: events.InstallationCreated{Ledger: ledgerID, Epoch: 1}, Expect: events.Expect(subject, 0),
+		Meta: events.Meta{
+			ID: events.EventID(uuid.Must(uuid.NewV7())), Ledger: ledgerID, Time: events.TimeOf(time.Now()), Revision: 1,
+			Actor: events.Actor{Type: events.ActorSystem, Name: "test"}, Command: events.CommandID(uuid.New()),
+		},
+	}})
+	if err != nil {
+		p.Fatal(err)
+	}
 }
 
 func (p *place) facts() int {
@@ -303,7 +320,7 @@ func TestShutOutMeanwhile(t *testing.T) {
 		return p.broker.Push(ctx, accounts...)
 	}
 	d, err := access.New(access.Config{
-		Ledger: p.config.Ledger, ID: p.config.ID, Conn: p.config.Conn, Authority: p.config.Authority, Logger: p.config.Logger,
+		Ledger: p.config.Ledger, ID: p.config.ID, Conn: p.config.Conn, Authority: p.config.Authority, Logger: p.config.Logger, Operate: p.config.Operate,
 		Push: func(ctx context.Context, accounts ...credentials.Account) error {
 			return p.config.Push(ctx, accounts...)
 		},
@@ -320,6 +337,126 @@ func TestShutOutMeanwhile(t *testing.T) {
 			conn.Close()
 			t.Errorf("%s opens the broker", file)
 		}
+	}
+}
+
+// Who reads by a mirror reads the same ledger, by the same subjects, and is shut out
+// as others are; and what is no mirror of this ledger lets nobody in.
+func TestMirror(t *testing.T) {
+	p := begin(t)
+	d := p.doors()
+	w := p.wish("edge", "acme")
+	w.Mirror = "west"
+	if _, err := d.Issue(t.Context(), w); !errors.Is(err, jetstream.ErrNoMirror) {
+		t.Fatalf("issued: %v", err)
+	}
+	if p.facts() != 0 {
+		t.Error("the name was given away")
+	}
+	p.begun()
+	for range 2 {
+		if err := d.MakeMirror(t.Context(), "west", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		issued, err := d.Issue(t.Context(), w)
+		if err != nil || issued.Mirror != "west" {
+			t.Fatalf("issue: %+v, %v", issued, err)
+		}
+	}
+	if !p.enters(w.Out, "edge") {
+		t.Error("it does not open the broker")
+	}
+	direct := w
+	direct.Mirror = ""
+	if _, err := d.Issue(t.Context(), direct); !errors.Is(err, access.ErrOther) {
+		t.Errorf("issued to read otherwise: %v", err)
+	}
+	mirrors, err := d.Mirrors(t.Context())
+	if err != nil || len(mirrors) != 1 || mirrors[0].Name != "west" || mirrors[0].Readers != 1 || mirrors[0].Replicas != 1 {
+		t.Errorf("mirrors: %+v, %v", mirrors, err)
+	}
+	if err := d.Heal(t.Context()); err != nil {
+		t.Errorf("heal: %v", err)
+	}
+	if err := d.Revoke(t.Context(), "edge", "sold"); err != nil {
+		t.Fatal(err)
+	}
+	if p.enters(w.Out, "edge") {
+		t.Error("it opens the broker after it was revoked")
+	}
+	if mirrors, err := d.Mirrors(t.Context()); err != nil || mirrors[0].Readers != 0 {
+		t.Errorf("mirrors: %+v, %v", mirrors, err)
+	}
+	err = p.broker.Setup(t.Context(), func(conn *nats.Conn) error {
+		if err := jetstream.EnsureMirror(t.Context(), conn, events.LedgerID{9}, "other", 1); !errors.Is(err, jetstream.ErrMirrorChanged) {
+			t.Errorf("a mirror of another ledger: %v", err)
+		}
+		js, err := natsjs.New(conn)
+		if err != nil {
+			return err
+		}
+		part := natsjs.StreamConfig{Name: "MIRROR_part", Mirror: &natsjs.StreamSource{Name: "LEDGER", FilterSubject: "ledger.*.acme.>"}}
+		_, err = js.CreateStream(t.Context(), part)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.MakeMirror(t.Context(), "part", 1); !errors.Is(err, jetstream.ErrMirrorChanged) {
+		t.Errorf("a mirror of a part: %v", err)
+	}
+	// Its mirror is gone, and it with it: it can be revoked nevertheless.
+	w = p.wish("late")
+	w.Mirror = "west"
+	if _, err := d.Issue(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	err = p.broker.Setup(t.Context(), func(conn *nats.Conn) error {
+		js, err := natsjs.New(conn)
+		if err != nil {
+			return err
+		}
+		return js.DeleteStream(t.Context(), "MIRROR_west")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Heal(t.Context()); !errors.Is(err, jetstream.ErrNoMirror) {
+		t.Errorf("heal: %v", err)
+	}
+	if err := d.Revoke(t.Context(), "late", "sold"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A stream that takes no more readers says so.
+func TestFull(t *testing.T) {
+	p := begin(t)
+	err := p.broker.Setup(t.Context(), func(conn *nats.Conn) error {
+		js, err := natsjs.New(conn)
+		if err != nil {
+			return err
+		}
+		stream, err := js.Stream(t.Context(), jetstream.StreamLedger)
+		if err != nil {
+			return err
+		}
+		config := stream.CachedInfo().Config
+		config.MaxConsumers = 1
+		_, err = js.UpdateStream(t.Context(), config)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := p.doors()
+	if _, err := d.Issue(t.Context(), p.wish("one")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Issue(t.Context(), p.wish("two")); !errors.Is(err, jetstream.ErrReadersFull) {
+		t.Errorf("issued: %v", err)
 	}
 }
 

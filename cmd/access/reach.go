@@ -118,7 +118,7 @@ func (r Reach) Open(ctx context.Context) (doors *Doors, leave func(), err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	doors, err = newDoors(ctx, broker.Conn(), authority, 1, broker.Push, r.Logger)
+	doors, err = newDoors(ctx, broker.Conn(), authority, 1, broker.Push, broker.Setup, r.Logger)
 	if err != nil {
 		broker.Shutdown()
 		return nil, nil, err
@@ -141,7 +141,15 @@ func (r Reach) over(ctx context.Context, url string, authority *credentials.Auth
 	push := func(ctx context.Context, accounts ...credentials.Account) error {
 		return credentials.Push(ctx, system, 0, accounts...)
 	}
-	doors, err := newDoors(ctx, server, authority, replicas, push, r.Logger)
+	operate := func(_ context.Context, f func(*nats.Conn) error) error {
+		operator, err := r.connect(url, authority, credentials.OperatorCreds)
+		if err != nil {
+			return err
+		}
+		defer operator.Close()
+		return f(operator)
+	}
+	doors, err := newDoors(ctx, server, authority, replicas, push, operate, r.Logger)
 	if err != nil {
 		leave()
 		return nil, nil, err
@@ -170,7 +178,7 @@ func (r Reach) connect(url string, authority *credentials.Authority, creds strin
 }
 
 func newDoors(ctx context.Context, conn *nats.Conn, authority *credentials.Authority, replicas int,
-	push func(context.Context, ...credentials.Account) error, log *slog.Logger,
+	push func(context.Context, ...credentials.Account) error, operate func(context.Context, func(*nats.Conn) error) error, log *slog.Logger,
 ) (*Doors, error) {
 	id, begun, err := jetstream.Identify(ctx, conn)
 	if err == nil && !begun || errors.Is(err, jetstream.ErrStreamMissing) {
@@ -183,11 +191,13 @@ func newDoors(ctx context.Context, conn *nats.Conn, authority *credentials.Autho
 	if err != nil {
 		return nil, err
 	}
-	return New(Config{Ledger: ledger, ID: id, Conn: conn, Authority: authority, Push: push, Logger: log})
+	return New(Config{Ledger: ledger, ID: id, Conn: conn, Authority: authority, Push: push, Operate: operate, Logger: log})
 }
 
 // EmbeddedDoors are the doors of a ledger on an embedded broker that runs in this
 // process.
 func EmbeddedDoors(broker *embedded.Broker, ledger *jetstream.Ledger, id events.LedgerID, log *slog.Logger) (*Doors, error) {
-	return New(Config{Ledger: ledger, ID: id, Conn: broker.Conn(), Authority: broker.Authority(), Push: broker.Push, Logger: log})
+	return New(Config{
+		Ledger: ledger, ID: id, Conn: broker.Conn(), Authority: broker.Authority(), Push: broker.Push, Operate: broker.Setup, Logger: log,
+	})
 }

@@ -1,16 +1,20 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keyledger/keyledger/cmd/access"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/jetstream"
 )
 
 func (a *app) natsAuthCommand() *cobra.Command {
@@ -32,6 +36,7 @@ events.`),
 It reads nothing else, and writes nothing.`),
 		a.natsAuthIssueCommand(events.CredentialAuditor, "Issue credentials for an auditor",
 			`An auditor reads every event and every use, and writes nothing.`),
+		a.natsAuthMirrorCommand(), a.natsAuthMirrorsCommand(),
 		a.natsAuthListCommand(), a.natsAuthRevokeCommand(), a.natsAuthHealCommand())
 }
 
@@ -125,7 +130,7 @@ func (a *app) atDoors(cmd *cobra.Command, r access.Reach, f func(*access.Doors) 
 
 func (a *app) natsAuthIssueCommand(kind events.CredentialKind, short, long string) *cobra.Command {
 	var reach access.Reach
-	var orgs string
+	var orgs, mirror string
 	wish := access.Wish{For: kind}
 	c := &cobra.Command{
 		Use: string(kind) + " NAME --out FILE", Short: short, Args: takes("NAME"),
@@ -143,6 +148,11 @@ again; run once more after that it changes nothing.`,
 			if wish.Organizations, err = access.ParseOrganizations(orgs); err != nil {
 				return usage("--orgs is a list of organization ids, such as acme,globex", "")
 			}
+			if mirror != "" {
+				if wish.Mirror, err = events.ParseMirrorName(mirror); err != nil {
+					return usage("--mirror is the name that nats-auth mirror made one by", "")
+				}
+			}
 			if m := wish.MaxStaleness; m != 0 && (m < events.MinStaleness || m > events.MaxStaleness) {
 				return usage(fmt.Sprintf("--max-staleness must lie within %s and %s", events.MinStaleness, events.MaxStaleness), "")
 			}
@@ -151,6 +161,9 @@ again; run once more after that it changes nothing.`,
 			}
 			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
 				issued, err := doors.Issue(cmd.Context(), wish)
+				if errors.Is(err, jetstream.ErrReadersFull) {
+					return hinted(err, "Make a mirror with nats-auth mirror and issue the next ones with --mirror; this one is let in by the same command again once there is room.")
+				}
 				if err != nil {
 					return err
 				}
@@ -163,6 +176,75 @@ again; run once more after that it changes nothing.`,
 	c.Flags().StringVar(&wish.Out, "out", "", "`file` for the credentials, readable by its owner alone")
 	if kind == events.CredentialVerifier {
 		c.Flags().DurationVar(&wish.MaxStaleness, "max-staleness", 0, "how old it may let its knowledge become, such as 30s (default: the server's)")
+		c.Flags().StringVar(&mirror, "mirror", "", "the `mirror` that it reads by, made with nats-auth mirror (default: the ledger itself)")
+	}
+	a.reachFlags(c, &reach)
+	return c
+}
+
+func (a *app) natsAuthMirrorCommand() *cobra.Command {
+	var reach access.Reach
+	replicas := 0
+	c := &cobra.Command{
+		Use: "mirror NAME", Short: "Make a mirror of the ledger, for many verifiers", Args: takes("NAME"),
+		Long: `Make a mirror of the ledger at the broker: a copy that follows it, position by
+position, and that nobody can write to. The broker gives a stream 1,000 readers, and
+on a cluster each of them costs every node something; verifiers that are issued with
+--mirror read by the mirror instead. One that stands still makes its verifiers stale,
+which then deny. It can be repeated.`,
+		Example: "  keyledger nats-auth mirror west --nats nats://n1:4222 --auth auth --mirror-replicas 1\n" +
+			"  keyledger nats-auth verifier shop-1 --mirror west --out shop-1.creds --nats nats://n1:4222 --auth auth",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := events.ParseMirrorName(args[0])
+			if err != nil {
+				return usage("NAME must be 1 to 63 characters of a-z, 0-9 and '-', and begin with a letter or digit", "")
+			}
+			switch {
+			case replicas == 0 && reach.URL == "":
+				replicas = 1
+			case replicas == 0:
+				replicas = reach.Replicas
+			case replicas != 1 && replicas != 3 && replicas != 5:
+				return usage("--mirror-replicas must be 1, 3 or 5", "")
+			}
+			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
+				if err := doors.MakeMirror(cmd.Context(), name, replicas); err != nil {
+					return err
+				}
+				return a.out.done(map[string]any{"name": name}, string(name), "Verifiers read by the mirror when they are issued with --mirror %s.", name)
+			})
+		},
+	}
+	c.Flags().IntVar(&replicas, "mirror-replicas", 0, "on how many nodes the mirror lies: 1, 3 or 5 (default: --replicas)")
+	a.reachFlags(c, &reach)
+	return c
+}
+
+func (a *app) natsAuthMirrorsCommand() *cobra.Command {
+	var reach access.Reach
+	c := &cobra.Command{
+		Use: "mirrors", Short: "List the mirrors of the ledger, and how far behind they are", Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
+				mirrors, err := doors.Mirrors(cmd.Context())
+				if err != nil {
+					return err
+				}
+				documents := []map[string]any{}
+				g := grid{head: []string{"NAME", "READERS", "REPLICAS", "BEHIND", "HEARD"}, none: "There are no mirrors.", whole: map[string]bool{"NAME": true}}
+				for _, m := range mirrors {
+					heard := "never"
+					if m.Heard >= 0 {
+						heard = m.Heard.Round(time.Millisecond).String() + " ago"
+					}
+					documents = append(documents, map[string]any{
+						"name": m.Name, "readers": m.Readers, "replicas": m.Replicas, "behind": m.Lag, "heard_ms_ago": m.Heard.Milliseconds(),
+					})
+					g.add(string(m.Name), string(m.Name), strconv.Itoa(m.Readers), strconv.Itoa(m.Replicas), strconv.FormatUint(m.Lag, 10), heard)
+				}
+				return a.out.list(map[string]any{"items": documents}, g)
+			})
+		},
 	}
 	a.reachFlags(c, &reach)
 	return c
@@ -259,6 +341,9 @@ func credentialDocument(e access.Entry) map[string]any {
 	}
 	if e.MaxStaleness > 0 {
 		d["max_staleness"] = e.MaxStaleness
+	}
+	if e.Mirror != "" {
+		d["mirror"] = e.Mirror
 	}
 	for member, t := range map[string]events.Time{"issued_at": e.At, "revoked_at": e.RevokedAt} {
 		if !t.IsZero() {

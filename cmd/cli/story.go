@@ -75,10 +75,14 @@ func happened(e events.Event) string {
 	case events.InstallationSignerAdded:
 		return "a key that signs for it made known"
 	case events.CredentialIssued:
+		text := "let in as " + string(e.For)
 		if len(e.Organizations) > 0 {
-			return fmt.Sprintf("let in as %s of %s", e.For, joinIDs(e.Organizations, ", "))
+			text += " of " + joinIDs(e.Organizations, ", ")
 		}
-		return "let in as " + string(e.For)
+		if e.Mirror != "" {
+			text += " by mirror " + string(e.Mirror)
+		}
+		return text
 	case events.CredentialRevoked:
 		return "shut out"
 	case events.OrganizationCreated:

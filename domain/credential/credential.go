@@ -67,7 +67,7 @@ func issue(s State, c events.CredentialIssued) ([]events.Event, error) {
 
 // Same reports whether two credentials let their holders do the same.
 func Same(a, b events.CredentialIssued) bool {
-	return a.Name == b.Name && a.For == b.For && a.MaxStaleness == b.MaxStaleness && slices.Equal(a.Organizations, b.Organizations)
+	return a.Name == b.Name && a.For == b.For && a.MaxStaleness == b.MaxStaleness && a.Mirror == b.Mirror && slices.Equal(a.Organizations, b.Organizations)
 }
 
 func check(c events.CredentialIssued) error {
@@ -91,6 +91,14 @@ func check(c events.CredentialIssued) error {
 	}
 	if counted := c.For != events.CredentialSubscriber && len(c.Organizations) > 0; counted != (c.Scope != "") {
 		return domain.Refuse(domain.ErrInvalid, "scope", "goes with organizations that are read in full")
+	}
+	if c.Mirror != "" {
+		if c.For != events.CredentialVerifier {
+			return domain.Refuse(domain.ErrInvalid, "mirror", "is for verifiers")
+		}
+		if _, err := events.ParseMirrorName(string(c.Mirror)); err != nil {
+			return domain.RefuseID("mirror")
+		}
 	}
 	if age := time.Duration(c.MaxStaleness) * time.Second; c.MaxStaleness != 0 {
 		switch {

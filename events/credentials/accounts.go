@@ -70,7 +70,7 @@ func (a *Authority) Accounts() ([]Account, error) {
 	server := jwt.NewAccountClaims(a.server.public)
 	server.Name = "SERVER"
 	closed(server)
-	a.imports(server, jetstream.Subjects())
+	a.imports(server, jetstream.Subjects(), itself)
 	// Nothing else goes anywhere from there. Said here as well, a fault in this
 	// program shows as a violation, and not as silence.
 	server.DefaultPermissions.Pub.Allow.Add(jetstream.Subjects()...)
@@ -99,13 +99,13 @@ func closed(claims *jwt.AccountClaims) {
 // by the operator alone, who signs every account's imports.
 func exports() []string {
 	out := []string{nowhere, acks("*"), stored + "snapshots.>"}
-	for _, stream := range []string{jetstream.StreamLedger, jetstream.StreamUses, jetstream.StreamAccess} {
-		for _, verb := range []string{"MSG.NEXT", "INFO", "RESET"} {
-			out = append(out, "$JS.API.CONSUMER."+verb+"."+stream+".*")
-		}
+	// Of any stream, because mirrors are made later.
+	for _, verb := range []string{"MSG.NEXT", "INFO", "RESET"} {
+		out = append(out, consumerAPI(verb, "*", "*"))
 	}
 	for _, subject := range jetstream.Subjects() {
-		if !slices.Contains(out, subject) {
+		within := func(other string) bool { return jwt.Subject(subject).IsContainedIn(jwt.Subject(other)) }
+		if !slices.ContainsFunc(out, within) {
 			out = append(out, subject)
 		}
 	}
@@ -125,15 +125,22 @@ func export(subject string) *jwt.Export {
 	return out
 }
 
-// imports lets an account reach subjects of LEDGER under their own names.
-func (a *Authority) imports(claims *jwt.AccountClaims, subjects []string) {
+// imports lets an account reach subjects of LEDGER, each by the name that it has there
+// or by the one that target leads from.
+func (a *Authority) imports(claims *jwt.AccountClaims, subjects []string, target func(string) string) {
 	for _, subject := range subjects {
-		claims.Imports.Add(&jwt.Import{Name: subject, Subject: jwt.Subject(subject), Account: a.ledger.public, Type: jwt.Service})
+		in := &jwt.Import{Name: subject, Subject: jwt.Subject(target(subject)), Account: a.ledger.public, Type: jwt.Service}
+		if in.Subject != jwt.Subject(subject) {
+			in.LocalSubject = jwt.RenamingSubject(subject)
+		}
+		claims.Imports.Add(in)
 	}
 	claims.Imports.Add(&jwt.Import{
 		Name: nowhere, Subject: nowhere, LocalSubject: apiInfo, Account: a.ledger.public, Type: jwt.Service,
 	})
 }
+
+func itself(subject string) string { return subject }
 
 func (a *Authority) sign(claims *jwt.AccountClaims) (string, error) {
 	found := jwt.CreateValidationResults()
@@ -228,7 +235,7 @@ func (a *Authority) Account(g Grant, public string) (Account, error) {
 		return Account{}, err
 	}
 	claims.Limits.Conn, claims.Limits.Subs, claims.Limits.Payload = maxConnections, maxSubscriptions, maxPayload
-	a.imports(claims, g.imports())
+	a.imports(claims, g.imports(), g.target)
 	token, err := a.sign(claims)
 	return Account{public, token}, err
 }

@@ -246,6 +246,10 @@ func TestImports(t *testing.T) {
 			append(next("LEDGER", "v"), reset("LEDGER", "v"), "uses.0160.acme.v", events.UsesSubject(events.System, "v"), "presence.v",
 				"$JS.API.DIRECT.GET.SNAPSHOTS.snapshots.s.>"),
 		},
+		"verifier by a mirror": {
+			Grant{Name: "v", For: events.CredentialVerifier, Mirror: "west"},
+			append(next("MIRROR_west", "v"), reset("MIRROR_west", "v"), "uses.*.*.v", "presence.v", "$JS.API.DIRECT.GET.SNAPSHOTS.snapshots.all.>"),
+		},
 		"subscriber": {Grant{Name: "s", For: events.CredentialSubscriber}, append(next("LEDGER", "s"), "$JS.ACK.LEDGER.s.>")},
 		"auditor": {
 			Grant{Name: "a", For: events.CredentialAuditor},
@@ -268,6 +272,10 @@ func TestImports(t *testing.T) {
 		for _, i := range claims.Imports {
 			if i.LocalSubject == apiInfo && i.Subject == nowhere {
 				continue
+			}
+			local := strings.Replace(string(i.Subject), "MIRROR_west", "LEDGER", 1)
+			if string(i.LocalSubject) == local {
+				i.LocalSubject = ""
 			}
 			if i.Account != a.LedgerAccount() || i.LocalSubject != "" || i.Token != "" || i.AllowTrace || i.Share {
 				t.Errorf("%s: import %+v", name, i)

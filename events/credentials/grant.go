@@ -21,11 +21,13 @@ type Grant struct {
 	Organizations []events.OrgID
 	// Scope is the label under which ticks count what it reads, if they do.
 	Scope events.ScopeLabel
+	// Mirror is the mirror that a verifier reads by, if it reads by one.
+	Mirror events.MirrorName
 }
 
 // GrantOf is what an issued credential may do.
 func GrantOf(e events.CredentialIssued) Grant {
-	return Grant{Name: e.Name, For: e.For, Organizations: e.Organizations, Scope: e.Scope}
+	return Grant{Name: e.Name, For: e.For, Organizations: e.Organizations, Scope: e.Scope, Mirror: e.Mirror}
 }
 
 // Validate reports every fault at once.
@@ -36,6 +38,11 @@ func (g Grant) Validate() error {
 	}
 	if !slices.Contains(kinds, g.For) {
 		faults = append(faults, errors.New("credentials: a credential is for a verifier, a subscriber or an auditor"))
+	}
+	if g.Mirror != "" {
+		if _, err := events.ParseMirrorName(string(g.Mirror)); err != nil || g.For != events.CredentialVerifier {
+			faults = append(faults, errors.New("credentials: a mirror has a name, and is for verifiers"))
+		}
 	}
 	if len(g.Organizations) > events.MaxCredentialOrganizations {
 		faults = append(faults, fmt.Errorf("credentials: %d organizations, more than %d", len(g.Organizations), events.MaxCredentialOrganizations))
@@ -78,10 +85,33 @@ func (g Grant) Readers(ledger events.LedgerID) []jetstream.ReaderSpec {
 		accesses.Scope = ""
 		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), uses, accesses}
 	case events.CredentialVerifier:
-		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...)}
+		return []jetstream.ReaderSpec{of(g.ledger(), g.facts()...)}
 	default:
 		return nil
 	}
+}
+
+// ledger is the stream that it reads the ledger from.
+func (g Grant) ledger() string {
+	if g.Mirror != "" {
+		return jetstream.MirrorStream(g.Mirror)
+	}
+	return jetstream.StreamLedger
+}
+
+// target is the subject of LEDGER that an import leads to. Who reads by a mirror asks
+// as if he read the ledger itself, and need not know.
+func (g Grant) target(subject string) string {
+	for _, verb := range []string{"MSG.NEXT", "INFO", "RESET"} {
+		if subject == consumerAPI(verb, jetstream.StreamLedger, g.Name) {
+			return consumerAPI(verb, g.ledger(), g.Name)
+		}
+	}
+	return subject
+}
+
+func consumerAPI(verb, stream string, name events.CredentialName) string {
+	return "$JS.API.CONSUMER." + verb + "." + stream + "." + string(name)
 }
 
 func (g Grant) each(pattern string) []string {
@@ -114,7 +144,7 @@ func (g Grant) imports() []string {
 	var out []string
 	ask := func(stream string, verbs ...string) {
 		for _, verb := range verbs {
-			out = append(out, "$JS.API.CONSUMER."+verb+"."+stream+"."+string(g.Name))
+			out = append(out, consumerAPI(verb, stream, g.Name))
 		}
 	}
 	switch g.For {

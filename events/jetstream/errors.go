@@ -26,6 +26,7 @@ const (
 	codeStreamNotFound        = 10059
 	codeStreamNameInUse       = 10058
 	codeConsumerNotFound      = 10014
+	codeReadersFull           = 10026
 	codeConsumerExists        = 10148 // and is configured otherwise
 	codeWrongLastSequence     = 10071 // the expectation did not hold
 	codeWrongLastSequenceBusy = 10164 // something on that subject is on its way to a quorum

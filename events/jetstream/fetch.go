@@ -22,7 +22,7 @@ var ErrNoSnapshot = errors.New("jetstream: no snapshot is stored")
 const (
 	// fetchWindow is how many chunks are on their way at most: 8 MiB, which keeps
 	// 20 ms at 400 MB/s busy, and is far below where the broker calls a client slow.
-	fetchWindow = 16
+	fetchWindow = 64
 	// fetchAttempts is how often reading is begun again when the snapshot was
 	// replaced meanwhile, or a node went.
 	fetchAttempts = 4

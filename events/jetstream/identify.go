@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -16,9 +15,12 @@ import (
 // one. The ledger's first fact, read from the stream's leader, is the only one
 // that says so of itself. That it cannot be read wraps [events.ErrCorrupt].
 func Identify(ctx context.Context, conn *nats.Conn) (events.LedgerID, bool, error) {
-	l := &Ledger{conn: conn, config: Config{LoadTimeout: 5 * time.Second}}
+	return readOnly(conn).identify(ctx, StreamLedger)
+}
+
+func (l *Ledger) identify(ctx context.Context, stream string) (events.LedgerID, bool, error) {
 	subject := events.InstallationSubject()
-	m, err := l.get(ctx, StreamLedger, getRequest{Seq: 1, Next: subject.String()})
+	m, err := l.get(ctx, stream, getRequest{Seq: 1, Next: subject.String()})
 	if errors.Is(err, errNoMessage) {
 		return events.LedgerID{}, false, nil
 	}

@@ -20,6 +20,10 @@ import (
 // ErrReaderChanged says that what a credential reads by is not what it should be.
 var ErrReaderChanged = errors.New("jetstream: reader was changed")
 
+// ErrReadersFull says that a stream takes no more readers: 1,000, unless the broker
+// or the stream was told otherwise.
+var ErrReadersFull = errors.New("jetstream: the stream takes no more readers")
+
 // The metadata of a reader's consumer.
 const (
 	metadataLedger = "keyledger_ledger"
@@ -39,7 +43,8 @@ const (
 type ReaderSpec struct {
 	// Ledger is the ledger it belongs to.
 	Ledger events.LedgerID
-	// Stream is what it reads: StreamLedger, StreamUses or StreamAccess.
+	// Stream is what it reads: StreamLedger or a mirror of it ([MirrorStream]),
+	// StreamUses or StreamAccess.
 	Stream string
 	// Name is the credential's, and the consumer's.
 	Name string
@@ -63,6 +68,9 @@ func (s ReaderSpec) Validate() error {
 	}
 	fault(s.Ledger.IsZero(), "Ledger is missing")
 	root, known := map[string]string{StreamLedger: "ledger.", StreamUses: "uses.", StreamAccess: "access."}[s.Stream]
+	if strings.HasPrefix(s.Stream, mirrorPrefix) {
+		root, known = "ledger.", true
+	}
 	fault(!known, "Stream is none that is read")
 	fault(s.Name == "" || strings.ContainsAny(s.Name, ".*> \t\r\n/\\"), "Name is none")
 	for _, subject := range s.Subjects {
@@ -97,8 +105,8 @@ var readerFree = []string{"description", "metadata", "max_waiting", "max_ack_pen
 
 // EnsureReader makes the consumer that a credential reads by, over a connection
 // that works with the ledger. Called again it does nothing; one that is there and
-// differs is [ErrReaderChanged], which names the members. Other errors are those
-// of reading.
+// differs is [ErrReaderChanged], which names the members, and a stream that takes no
+// more of them is [ErrReadersFull]. Other errors are those of reading.
 func EnsureReader(ctx context.Context, conn *nats.Conn, s ReaderSpec) error {
 	if err := s.Validate(); err != nil {
 		return err
@@ -133,6 +141,9 @@ func (l *Ledger) makeReader(ctx context.Context, s ReaderSpec) error {
 	}
 	if err := l.askRaw(ctx, "$JS.API.CONSUMER.CREATE."+s.Stream+"."+s.Name, body, &answer); err != nil {
 		return err
+	}
+	if answer.Error != nil && answer.Error.Code == codeReadersFull {
+		return fmt.Errorf("%w: %s", ErrReadersFull, s.Stream)
 	}
 	// One that somebody else has made meanwhile is compared like any other.
 	if answer.Error != nil && answer.Error.Code != codeConsumerExists {

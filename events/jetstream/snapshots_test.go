@@ -143,7 +143,7 @@ func TestSnapshots(t *testing.T) {
 		}
 		var first snapshots.Manifest
 		// More than are asked for at a time, exactly full chunks, and less than one.
-		for i, size := range []int{20*snapshots.ChunkBytes + 1, snapshots.ChunkBytes, 1} {
+		for i, size := range []int{70*snapshots.ChunkBytes + 1, snapshots.ChunkBytes, 1} {
 			m, content := snapshot("", events.Position(i+1), size)
 			if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
 				t.Fatal(err)

@@ -21,8 +21,8 @@ import (
 
 const (
 	// ChunkBytes is how long a chunk is; the last one may be shorter. It is half of
-	// what brokers take in one message unless they are told otherwise.
-	ChunkBytes = 512 * 1024
+	// what deploy/nats lets brokers take in one message.
+	ChunkBytes = 128 * 1024
 
 	// MaxBytes bounds a snapshot: some hundred million keys.
 	MaxBytes = 16 << 30
