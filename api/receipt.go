@@ -130,7 +130,7 @@ func (s *Server) arrived(ctx context.Context, rev fleet.Revocation, wait time.Du
 	for {
 		changed := s.cfg.Fleet.Changed()
 		standings := s.cfg.Fleet.Standings(rev, now)
-		n := count(standings)
+		n, looked := count(standings), time.Since(now)
 		if !complete && n.complete() {
 			complete = true
 			end = earlier(end, now.Add(usesPatience))
@@ -142,8 +142,9 @@ func (s *Server) arrived(ctx context.Context, rev fleet.Revocation, wait time.Du
 		pause := time.NewTimer(min(end.Sub(now), leaseCheck))
 		select {
 		case <-changed:
-			// Many verifiers announce themselves at once.
-			time.Sleep(announcedTogether)
+			// Many verifiers announce themselves at once, and to look at them all
+			// shall take no processor of its own.
+			time.Sleep(max(announcedTogether, 4*looked))
 		case <-pause.C:
 		case <-s.streaming.Done():
 			end = now

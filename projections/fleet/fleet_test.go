@@ -150,6 +150,27 @@ func TestAVerifierIsSilentLiveLostAndEnded(t *testing.T) {
 	})
 }
 
+// Who is shut out at the broker denies by its bound, and is no news from then on.
+func TestShutOut(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		for i, name := range []events.CredentialName{"edge", "stale"} {
+			w.issue(name, 0)
+			w.say(events.VerifierID(name), byte(i+1), func(a *presence.Announcement) { a.ServesStale = name == "stale" })
+			w.fact(events.CredentialSubject(name), events.CredentialRevoked{})
+		}
+		time.Sleep(35 * time.Second)
+		w.is("edge", fleet.Lost)
+		time.Sleep(time.Second)
+		w.is("stale", fleet.Lost)
+		if rows := w.view.Rows(time.Now()); len(rows) != 1 || rows[0].RevokedAt == 0 {
+			t.Errorf("%+v", rows)
+		}
+		if s := w.standings(w.revoke("acme")); len(s) != 1 || s[0].DeniesBy != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 func TestNobodySpeaksForAnother(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.issue("edge-1", 0)

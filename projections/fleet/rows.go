@@ -6,6 +6,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/presence"
+	"github.com/keyledger/keyledger/projections"
 )
 
 // State is whether a verifier is heard of.
@@ -89,6 +90,9 @@ func (v *View) row(name events.VerifierID, now time.Time) (Row, bool) {
 		row.State = Ended
 	}
 	row.Said, row.HeardAt, row.MaxStaleness = r.last, r.stored, r.maxStaleness()
+	if row.State != Live && row.shutOut(now) {
+		return row, false
+	}
 	if !issued {
 		row.Organizations = r.last.Organizations
 	}
@@ -96,6 +100,12 @@ func (v *View) row(name events.VerifierID, now time.Time) (Row, bool) {
 		row.Behind, row.BehindKnown = uint64(v.applied-min(v.applied, r.last.Applied)), true
 	}
 	return row, true
+}
+
+// shutOut reports whether its credential was taken back so long ago that it denies
+// everything by now, if it is still there. One that serves stale never does.
+func (r *Row) shutOut(now time.Time) bool {
+	return r.RevokedAt != 0 && !r.Said.ServesStale && now.Sub(r.RevokedAt.Std()) > r.MaxStaleness+projections.ClockMargin
 }
 
 // Count returns how many verifiers there are of a state, and how stale the stalest

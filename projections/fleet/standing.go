@@ -53,13 +53,9 @@ type Standing struct {
 
 // Standings tell where all verifiers stand that serve the organization of a
 // revocation, by name. Those that said that they end are none.
-func (v *View) Standings(r Revocation, now time.Time) []Standing {
+func (v *View) Standings(of Revocation, now time.Time) []Standing {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.standings(r, now)
-}
-
-func (v *View) standings(of Revocation, now time.Time) []Standing {
 	var out []Standing
 	for _, name := range v.names {
 		row, ok := v.row(name, now)
@@ -131,35 +127,45 @@ type timed struct {
 // them. At most [maxTimed] are timed at once, so that there are some among many. One
 // that has not arrived after five minutes is told with those.
 func (v *View) Propagated(now time.Time) []time.Duration {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.mu.RLock()
+	pending := slices.Clone(v.timed)
+	v.mu.RUnlock()
 	var took []time.Duration
-	v.timed = slices.DeleteFunc(v.timed, func(t timed) bool {
-		live, arrived, last := 0, 0, events.Time(0)
-		for _, s := range v.standings(t.Revocation, now) {
-			if s.State != Live {
-				continue
-			}
-			live++
-			if s.Applied {
-				arrived++
-				last = max(last, s.AppliedAt)
-			}
+	done := map[events.Position]bool{}
+	for _, t := range pending {
+		d, known, over := t.took(v.Standings(t.Revocation, now), now)
+		if known {
+			took = append(took, d)
 		}
-		switch {
-		case live > 0 && arrived == live:
-			// Who has it since before anything was known tells nothing of how long
-			// it took.
-			if last != 0 {
-				took = append(took, max(last.Std().Sub(t.At.Std()), 0))
-			}
-			return true
-		case now.Sub(t.seen) <= timedFor:
-			return false
-		case live > 0:
-			took = append(took, timedFor)
-		}
-		return true
-	})
+		done[t.Position] = over
+	}
+	v.mu.Lock()
+	v.timed = slices.DeleteFunc(v.timed, func(t timed) bool { return done[t.Position] })
+	v.mu.Unlock()
 	return took
+}
+
+// took tells how long the revocation took, if that is known, and whether more will be
+// known of it.
+func (t timed) took(standings []Standing, now time.Time) (d time.Duration, known, over bool) {
+	live, arrived, last := 0, 0, events.Time(0)
+	for _, s := range standings {
+		if s.State != Live {
+			continue
+		}
+		live++
+		if s.Applied {
+			arrived++
+			last = max(last, s.AppliedAt)
+		}
+	}
+	switch {
+	case live > 0 && arrived == live:
+		// Who has it since before anything was known tells nothing of how long it took.
+		return max(last.Std().Sub(t.At.Std()), 0), last != 0, true
+	case now.Sub(t.seen) > timedFor:
+		return timedFor, live > 0, true
+	default:
+		return 0, false, false
+	}
 }
