@@ -25,11 +25,13 @@ import (
 	"github.com/keyledger/keyledger/projections/continuity"
 	"github.com/keyledger/keyledger/projections/index"
 	"github.com/keyledger/keyledger/projections/reports"
+	"github.com/keyledger/keyledger/projections/snapshot"
 	"github.com/keyledger/keyledger/projections/usage"
 	"github.com/keyledger/keyledger/relay/erasure"
 	"github.com/keyledger/keyledger/relay/expiry"
 	keeper "github.com/keyledger/keyledger/relay/retention"
 	"github.com/keyledger/keyledger/relay/signals"
+	"github.com/keyledger/keyledger/relay/snapshots"
 	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -68,6 +70,10 @@ type parts struct {
 	signals                  *signals.Keeper
 	erasure                  *erasure.Keeper
 	retention                *keeper.Keeper
+	// barrier leaves room between memory's slices for pictures; snapshots is nil when
+	// none are kept.
+	barrier   *snapshot.Barrier
+	snapshots *snapshots.Keeper
 	// caughtUp is closed when memory has caught up.
 	caughtUp chan struct{}
 	service  *commands.Service
@@ -132,14 +138,15 @@ func (p *parts) connect(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	// What the index tells of, the configuration knows: whether a use's texts
+	// are sealed is read there. What announces revocations comes after what denies.
+	p.barrier = snapshot.NewBarrier(projections.Together("index", p.continuity, p.erasure, p.retention, p.configuration, p.fleet.view, p.index, p.fleet.announcer.View(0)))
 	for _, r := range []struct {
 		runner **projections.Runner
 		view   projections.View
 		proven func() (events.Time, bool)
 	}{
-		// What the index tells of, the configuration knows: whether a use's texts
-		// are sealed is read there. What announces revocations comes after what denies.
-		{&p.memory, projections.Together("index", p.continuity, p.erasure, p.retention, p.configuration, p.fleet.view, p.index, p.fleet.announcer.View(0)), p.continuity.Proven},
+		{&p.memory, p.barrier, p.continuity.Proven},
 		{&p.catalogs, p.catalog, nil},
 		{&p.audits, p.audit, nil},
 	} {
@@ -149,7 +156,7 @@ func (p *parts) connect(cfg Config) error {
 			return err
 		}
 	}
-	if err := p.makeTicks(cfg); err != nil {
+	if err := errors.Join(p.makeTicks(cfg), p.makeSnapshots(cfg)); err != nil {
 		return err
 	}
 	p.uses = &usesRunner{ledger: p.ledger.views, view: p.usage, told: p.retention.Told(), log: cfg.Logger}
@@ -302,6 +309,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		p.fleet.register(registry),
 		p.registerErasure(registry),
 		p.registerRetention(registry),
+		p.registerSnapshots(registry),
 	}
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		faults = append(faults, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)))
@@ -394,6 +402,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	views.Go(func() { p.fleet.measure(running) })
 	views.Go(func() { p.erasure.Run(running) })
 	views.Go(func() { p.keepRetention(running) })
+	views.Go(func() { p.keepSnapshots(running) })
 	defer func() {
 		stopViews()
 		views.Wait()

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -58,6 +59,9 @@ type Config struct {
 	// never. An organization's policy may ask for less. All servers of an
 	// installation should say the same.
 	UsesRetention events.Period
+	// SnapshotEvery is how often it is looked whether verifiers need a newer snapshot
+	// to start from; 0 is never.
+	SnapshotEvery time.Duration
 	// Out gets the one line that says `ready`.
 	Out io.Writer
 	// Ready is called with the server's URL when it answers.
@@ -100,6 +104,9 @@ func (c Config) Validate() error {
 	}
 	if err := checkRetention(c.AccessRetention); err != nil {
 		faults = append(faults, err)
+	}
+	if c.SnapshotEvery < 0 {
+		faults = append(faults, errors.New("serve: --snapshot-every must not be negative; 0 is never"))
 	}
 	if period.Check("", c.UsesRetention) != nil {
 		faults = append(faults, errors.New("serve: --uses-retention must be <n>d, <n>mo, <n>y or never, such as 400d"))
