@@ -26,6 +26,7 @@ import (
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/verify"
 )
 
 // fault is an error with what helps against it.
@@ -140,6 +141,8 @@ func (a *app) explain(cmd *cobra.Command, err error) *fault {
 		f.hint = "--nats-creds names the file: operator.creds of the folder that nats-auth operator made."
 	case errors.Is(err, nodes.ErrRefused):
 		f.hint = "--nats-creds names the file with the credentials."
+	case errors.Is(err, verify.ErrCredential):
+		f.hint = "keyledger nats-auth verifier NAME --out FILE issues credentials; --orgs tells what these must be narrowed to."
 	case errors.Is(err, jetstream.ErrReplicas):
 		f.hint = "--replicas says on how many nodes the streams lie: what the installation began with."
 	case errors.Is(err, events.ErrCorrupt):

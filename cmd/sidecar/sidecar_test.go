@@ -1,0 +1,346 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/keyledger/keyledger/cmd/nodes"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/verify"
+	"github.com/keyledger/keyledger/verify/verifytest"
+)
+
+const acme events.OrgID = "acme"
+
+// begin returns a ledger with an organization and a key, and what a sidecar of it is
+// run with.
+func begin(t *testing.T) (*verifytest.Ledger, string, events.KeyID, Config) {
+	t.Helper()
+	ledger := verifytest.Begin(t)
+	ledger.Organization(acme)
+	secret, id := ledger.Key(acme, "doc:read")
+	creds := filepath.Join(t.TempDir(), "edge.creds")
+	if err := os.WriteFile(creds, ledger.Verifier("edge", 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return ledger, secret, id, Config{
+		Nodes:  nodes.Config{URL: ledger.URL(), Creds: creds},
+		Listen: []string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "s")}, SocketMode: 0o660,
+		LogKeys: []string{ledger.LogKey()}, MaxStaleness: 30 * time.Second, MaxWait: 2 * time.Second,
+		SnapshotEvery: time.Minute, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "test",
+	}
+}
+
+// running is a sidecar that runs.
+type running struct {
+	addresses []string
+	stop      context.CancelFunc
+	ended     chan error
+}
+
+// start runs a sidecar until the test ends, or somebody stops it.
+func start(t *testing.T, cfg Config) *running {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &running{stop: cancel, ended: make(chan error, 1)}
+	ready := make(chan []string, 1)
+	cfg.Ready = func(addresses []string) { ready <- addresses }
+	go func() { r.ended <- Run(ctx, cfg); close(r.ended) }()
+	t.Cleanup(func() {
+		cancel()
+		for err := range r.ended {
+			if err != nil {
+				t.Errorf("it ended with %v", err)
+			}
+		}
+	})
+	select {
+	case r.addresses = <-ready:
+	case err := <-r.ended:
+		t.Fatalf("it did not start: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("it does not become ready")
+	}
+	return r
+}
+
+// client asks at an address of the line ready.
+func client(t *testing.T, address string) (*http.Client, string) {
+	t.Helper()
+	path, ok := strings.CutPrefix(address, unixPrefix)
+	if !ok {
+		return &http.Client{Timeout: time.Minute}, address
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Timeout: time.Minute, Transport: transport}, "http://sidecar"
+}
+
+// code asks for a verdict.
+func code(t *testing.T, address, secret string) string {
+	t.Helper()
+	c, base := client(t, address)
+	res, err := c.Post(base+"/v1/verify", "application/json", strings.NewReader(`{"secret":"`+secret+`","permission":"doc:read"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var d struct {
+		Code string `json:"code"`
+	}
+	if body, err := io.ReadAll(res.Body); err != nil || json.Unmarshal(body, &d) != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %v\n%s", res.Status, err, body)
+	}
+	return d.Code
+}
+
+func get(t *testing.T, address, path string) (int, string) {
+	t.Helper()
+	c, base := client(t, address)
+	res, err := c.Get(base + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// TestSidecar asks on a port and on a socket, revokes, and stops.
+func TestSidecar(t *testing.T) {
+	ledger, secret, id, cfg := begin(t)
+	cfg.GRPCListen = []string{"127.0.0.1:0"}
+	var line bytes.Buffer
+	cfg.Out = &line
+	r := start(t, cfg)
+	if len(r.addresses) != 3 || !strings.HasPrefix(r.addresses[0], "http://127.0.0.1:") || r.addresses[1] != cfg.Listen[1] || !strings.HasPrefix(r.addresses[2], "grpc://") {
+		t.Fatalf("%q", r.addresses)
+	}
+	for _, address := range r.addresses[:2] {
+		if got := code(t, address, secret); got != "VALID" {
+			t.Errorf("%s: %s", address, got)
+		}
+		if status, body := get(t, address, "/readyz"); status != http.StatusOK {
+			t.Errorf("%s: %d %s", address, status, body)
+		}
+	}
+	if info, err := os.Stat(strings.TrimPrefix(r.addresses[1], unixPrefix)); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("socket: %v %v", info.Mode(), err)
+	}
+	_, metrics := get(t, r.addresses[0], "/metrics")
+	for _, want := range []string{
+		`keyledger_verify_duration_seconds_count{code="VALID",path="verify"} 2`, `keyledger_build_info{version="test"} 1`,
+		"keyledger_ready 1", "keyledger_index_keys 1", "keyledger_verify_max_staleness_seconds 30", `keyledger_check_failing{check="fresh"} 0`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	ledger.Revoke(acme, id)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		got := code(t, r.addresses[1], secret)
+		if got == "REVOKED" {
+			break
+		}
+		if got != "VALID" || time.Now().After(deadline) {
+			t.Fatalf("revoked, and it answers %s", got)
+		}
+	}
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if want := "ready " + strings.Join(r.addresses, " ") + "\n"; line.String() != want {
+		t.Errorf("it printed %q", line.String())
+	}
+	// Every verdict but that of /readyz is recorded, and the run has ended.
+	recorded, findings := ledger.Uses()
+	if recorded["edge"] < 3 || len(findings) != 0 {
+		t.Errorf("%d uses, findings %+v", recorded["edge"], findings)
+	}
+	if _, err := os.Stat(strings.TrimPrefix(r.addresses[1], unixPrefix)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+// TestBrokerAway starts a sidecar before its broker: it answers STALE and says why, and
+// goes on when the broker is there.
+func TestBrokerAway(t *testing.T) {
+	ledger, secret, _, cfg := begin(t)
+	ledger.Stop()
+	cfg.Listen = []string{"127.0.0.1:0"}
+	free, err := net.Listen("tcp", cfg.Listen[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := free.Addr().String()
+	free.Close()
+	cfg.Listen[0] = taken
+	address := "http://" + taken
+	ctx, stop := context.WithCancel(t.Context())
+	ended, ready := make(chan error, 1), make(chan struct{})
+	cfg.Ready = func([]string) { close(ready) }
+	go func() { ended <- Run(ctx, cfg) }()
+	for {
+		if conn, err := net.Dial("tcp", taken); err == nil {
+			conn.Close()
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if got := code(t, address, secret); got != "STALE" {
+		t.Errorf("without a broker it answers %s", got)
+	}
+	status, body := get(t, address, "/readyz")
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, `"broker"`) || strings.Contains(body, string(acme)) {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, _ := get(t, address, "/livez"); status != http.StatusOK {
+		t.Errorf("livez: %d", status)
+	}
+	ledger.Start()
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	case <-time.After(time.Minute):
+		t.Fatal("it does not go on")
+	}
+	if got := code(t, address, secret); got != "VALID" {
+		t.Errorf("with the broker it answers %s", got)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEnds has sidecars meet what only a person can mend.
+func TestEnds(t *testing.T) {
+	ledger, _, _, cfg := begin(t)
+	other := verifytest.Begin(t)
+	foreign := filepath.Join(t.TempDir(), "foreign.creds")
+	if err := os.WriteFile(foreign, other.Verifier("edge", 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	narrow := filepath.Join(t.TempDir(), "narrow.creds")
+	if err := os.WriteFile(narrow, ledger.Verifier("narrow", 0, acme), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"a port that is taken":               {func(c *Config) { c.Listen = []string{taken.Addr().String()} }, "--listen"},
+		"a credential of another broker":     {func(c *Config) { c.Nodes.Creds = foreign }, "refuses the credentials"},
+		"a credential that shows too much":   {func(c *Config) { c.Organizations = []events.OrgID{acme} }, "it shows everything, and acme is expected"},
+		"a credential that shows too little": {func(c *Config) { c.Nodes.Creds, c.Organizations = narrow, []events.OrgID{"globex"} }, "it shows acme, and globex is expected"},
+		"a key file that is not there":       {func(c *Config) { c.Server, c.ServerKeyFile = "https://127.0.0.1:1", "/absent" }, "--server-key-file"},
+		"a log key that is none":             {func(c *Config) { c.LogKeys = []string{"?"} }, "log key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := cfg
+			cfg.Listen = []string{"127.0.0.1:0"}
+			c.change(&cfg)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := Run(ctx, cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want something of %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	good := Config{
+		Nodes: nodes.Config{URL: "nats://127.0.0.1:4222", Creds: "absent"}, Listen: []string{"127.0.0.1:0"},
+		SocketMode: 0o660, MaxStaleness: 1, MaxWait: 1, Logger: slog.New(slog.DiscardHandler),
+	}
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"no broker":               {func(c *Config) { c.Nodes.URL = "" }, "--nats is needed"},
+		"no credential":           {func(c *Config) { c.Nodes.Creds = "" }, "--nats-creds is needed"},
+		"a credential not there":  {func(*Config) {}, "--nats-creds: "},
+		"nowhere to listen":       {func(c *Config) { c.Listen = nil }, "--listen is needed"},
+		"everywhere":              {func(c *Config) { c.Listen = []string{":8081"} }, "--insecure-http"},
+		"gRPC everywhere":         {func(c *Config) { c.GRPCListen = []string{"0.0.0.0:9002"} }, "--grpc-listen"},
+		"no path":                 {func(c *Config) { c.Listen = []string{"unix:"} }, "unix: needs a path"},
+		"half of TLS":             {func(c *Config) { c.TLSCert = "cert.pem" }, "go together"},
+		"a socket nobody reads":   {func(c *Config) { c.SocketMode = 0o060 }, "--socket-mode"},
+		"no bound":                {func(c *Config) { c.MaxStaleness = 0 }, "--max-staleness"},
+		"no wait":                 {func(c *Config) { c.MaxWait = 0 }, "--max-wait"},
+		"nobody to ask":           {func(c *Config) { c.WhenStale = verify.Ask }, "--when-stale ask needs --server"},
+		"no key to ask with":      {func(c *Config) { c.Server = "https://x" }, "--server-key-file"},
+		"a key for nobody":        {func(c *Config) { c.ServerKeyFile = "x" }, "go with --server"},
+		"offline without a store": {func(c *Config) { c.OfflineStartMaxAge = 1 }, "--snapshot-dir"},
+		"no room for uses":        {func(c *Config) { c.UsesBuffer = -1 }, "--uses-buffer"},
+	} {
+		cfg := good
+		c.change(&cfg)
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want something of %s", name, err, c.want)
+		}
+	}
+}
+
+// TestChecks holds that every reason not to be ready has a place in /readyz.
+func TestChecks(t *testing.T) {
+	fault := errors.New("secret")
+	for _, s := range []verify.Status{
+		{},
+		{Closed: true},
+		{Opened: true, Stale: true, Err: fault, Ticks: fault, Problems: fault, Shared: true, Clock: verify.Clock{Ahead: time.Hour}},
+	} {
+		for _, f := range s.Failing() {
+			if !slices.Contains(checks, f.Check) {
+				t.Errorf("check %s is shown nowhere", f.Check)
+			}
+			if err := check(s, f.Check); err == nil {
+				t.Errorf("%s does not fail", f.Check)
+			}
+		}
+	}
+	if err := check(verify.Status{Opened: true, Connected: true, Recording: true}, "broker"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNoSecretInErrors has a key in the file for the server, and nothing repeat it.
+func TestNoSecretInErrors(t *testing.T) {
+	_, secret, _, cfg := begin(t)
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(secret+" "+secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Server, cfg.ServerKeyFile = "https://127.0.0.1:1", file
+	err := Run(t.Context(), cfg)
+	if err == nil || strings.Contains(err.Error(), secret) {
+		t.Errorf("%v", err)
+	}
+}
