@@ -18,13 +18,17 @@ import (
 // ready.
 func running(t *testing.T, dir string) (url string, stop func()) {
 	t.Helper()
+	return runningAs(t, dir, func(*Config) {})
+}
+
+// runningAs runs one with another configuration.
+func runningAs(t *testing.T, dir string, change func(*Config)) (url string, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan string, 1), make(chan error, 1)
-	go func() {
-		ended <- Run(ctx, Config{
-			Listen: "127.0.0.1:0", Data: dir, Ready: func(url string) { ready <- url }, Logger: slog.New(slog.DiscardHandler),
-		})
-	}()
+	cfg := Config{Listen: "127.0.0.1:0", Data: dir, Ready: func(url string) { ready <- url }, Logger: slog.New(slog.DiscardHandler)}
+	change(&cfg)
+	go func() { ended <- Run(ctx, cfg) }()
 	select {
 	case url = <-ready:
 	case err := <-ended:
