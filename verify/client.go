@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/projections/snapshot"
 )
 
 var (
@@ -43,6 +45,9 @@ type Client struct {
 	o       *options
 	conn    *nats.Conn
 	started time.Time
+	// folder and journal are nil without a folder.
+	folder  *snapshot.Folder
+	journal *journal
 	// engine is nil until it is known what there is to read.
 	engine atomic.Pointer[engine]
 	ready  chan struct{}
@@ -77,8 +82,16 @@ func Open(ctx context.Context, conn *nats.Conn, opts ...Option) (*Client, error)
 	if err := o.nameBy(conn); err != nil {
 		return nil, err
 	}
+	c := &Client{o: o, conn: conn, started: time.Now(), ready: make(chan struct{})}
+	if o.folder != "" {
+		var err error
+		if c.folder, err = snapshot.OpenFolder(o.folder); err != nil {
+			return nil, err
+		}
+		c.journal = &journal{path: filepath.Join(o.folder, bootsFile)}
+	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Client{o: o, conn: conn, started: time.Now(), ready: make(chan struct{}), stop: cancel}
+	c.stop = cancel
 	if o.atOnce {
 		c.work.Go(func() {
 			if err := c.begin(run, run); err != nil && run.Err() == nil {
@@ -90,9 +103,17 @@ func Open(ctx context.Context, conn *nats.Conn, opts ...Option) (*Client, error)
 	if err := c.begin(ctx, run); err != nil {
 		cancel()
 		c.work.Wait()
-		return nil, err
+		return nil, errors.Join(err, c.release())
 	}
 	return c, nil
+}
+
+// release gives the folder back.
+func (c *Client) release() error {
+	if c.folder == nil {
+		return nil
+	}
+	return c.folder.Close()
 }
 
 // nameBy takes the client's name from the connection's credential, unless it was
@@ -124,11 +145,11 @@ func (o *options) nameBy(conn *nats.Conn) error {
 
 // begin finds out what there is to read, and starts everything in run.
 func (c *Client) begin(ctx, run context.Context) error {
-	info, err := c.identify(ctx)
+	info, offline, err := c.identify(ctx)
 	if err != nil {
 		return err
 	}
-	e, err := c.assemble(ctx, info)
+	e, err := c.assemble(ctx, info, offline)
 	if err != nil {
 		return err
 	}
@@ -138,26 +159,73 @@ func (c *Client) begin(ctx, run context.Context) error {
 	return nil
 }
 
-// identify asks what the credential shows, until it is told or ctx ends.
-func (c *Client) identify(ctx context.Context) (jetstream.ReaderInfo, error) {
+// identify asks what the credential shows, until it is told or ctx ends. Where the
+// broker is away and the client may start without, it is what was shown last.
+func (c *Client) identify(ctx context.Context) (info jetstream.ReaderInfo, offline bool, err error) {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		info, err := jetstream.DescribeReader(ctx, c.conn, jetstream.StreamLedger, string(c.o.name))
+		info, err = c.describe(ctx)
 		switch {
 		case err == nil:
-			return info, c.o.judge(info)
-		case errors.Is(err, jetstream.ErrReaderChanged):
-			return info, fmt.Errorf("%w: %w", ErrCredential, err)
+			if err := c.o.remember(info); err != nil {
+				c.o.log.WarnContext(ctx, "what the credential shows is not kept", "error", err)
+			}
+			return info, false, nil
+		case errors.Is(err, ErrCredential):
+			return info, false, err
 		case c.conn.IsClosed():
-			return info, fmt.Errorf("verify: %w", nats.ErrConnectionClosed)
+			return info, false, fmt.Errorf("verify: %w", nats.ErrConnectionClosed)
+		}
+		if info, ok := c.offline(ctx); ok {
+			return info, true, nil
 		}
 		c.note(err)
 		c.o.log.WarnContext(ctx, "the broker does not say what there is to read, asking again", "verifier", string(c.o.name), "error", err)
 		select {
 		case <-ctx.Done():
-			return info, fmt.Errorf("verify: the broker does not say what %s reads: %w: %w", c.o.name, context.Cause(ctx), err)
+			return info, false, fmt.Errorf("verify: the broker does not say what %s reads: %w: %w", c.o.name, context.Cause(ctx), err)
 		case <-time.After(wait/2 + rand.N(wait)):
 		}
 	}
+}
+
+// describe asks once.
+func (c *Client) describe(ctx context.Context) (jetstream.ReaderInfo, error) {
+	if !c.conn.IsConnected() {
+		return jetstream.ReaderInfo{}, fmt.Errorf("%w: no broker is connected", events.ErrUnavailable)
+	}
+	info, err := jetstream.DescribeReader(ctx, c.conn, jetstream.StreamLedger, string(c.o.name))
+	if errors.Is(err, jetstream.ErrReaderChanged) {
+		return info, fmt.Errorf("%w: %w", ErrCredential, err)
+	}
+	if err == nil {
+		err = c.o.judge(info)
+	}
+	return info, err
+}
+
+// offline reports whether the client may start without the broker, on what the
+// credential showed last.
+func (c *Client) offline(ctx context.Context) (jetstream.ReaderInfo, bool) {
+	if c.o.offlineMax == 0 {
+		return jetstream.ReaderInfo{}, false
+	}
+	info, err := c.o.recall()
+	if err == nil {
+		err = c.o.judge(info)
+	}
+	if err == nil {
+		_, known, seenErr := c.folder.Seen()
+		if err = seenErr; err == nil && !known {
+			err = snapshot.ErrNone
+		}
+	}
+	if err != nil {
+		c.o.log.WarnContext(ctx, "the broker is away, and there is nothing to start with", "error", err)
+		return info, false
+	}
+	c.o.log.WarnContext(ctx, "the broker is away: verdicts are given from a snapshot, and nothing bounds how old they are but its age",
+		"verifier", string(c.o.name), "max_age", c.o.offlineMax)
+	return info, true
 }
 
 // judge holds what a credential shows against what is expected of it.
@@ -293,11 +361,11 @@ func (c *Client) close(ctx context.Context) error {
 		c.work.Wait()
 		// It may have come into being at the last moment.
 		if e = c.engine.Load(); e == nil {
-			return nil
+			return c.release()
 		}
 	}
-	err := e.close(ctx)
+	err := c.shut(ctx, e)
 	c.stop()
 	c.work.Wait()
-	return err
+	return errors.Join(err, c.release())
 }

@@ -12,8 +12,7 @@ import (
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/events/presence"
 	"github.com/keyledger/keyledger/projections"
-	"github.com/keyledger/keyledger/projections/continuity"
-	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/projections/snapshot"
 	"github.com/keyledger/keyledger/verify/announcing"
 	"github.com/keyledger/keyledger/verify/recording"
 )
@@ -28,19 +27,27 @@ type engine struct {
 	orgs   []events.OrgID
 	reader *jetstream.Reader
 	source *source
+	*beginning
 
-	continuity *continuity.View
-	index      *index.Index
-	installed  *installed
-	runner     *projections.Runner
-	recorder   *recording.Recorder
-	verifier   *Verifier
-	announcer  *announcing.Announcer
+	barrier   *snapshot.Barrier
+	runner    *projections.Runner
+	recorder  *recording.Recorder
+	verifier  *Verifier
+	announcer *announcing.Announcer
+	offline   *offline
+	saved     saved
 
+	// seen is how far an earlier run has come: before that nothing is fresh.
+	seen events.Position
+	// proved says that the index was proven fresh in this run.
+	proved atomic.Bool
+	// named is the run as the journal names it, nil if it does not.
+	named *boot
 	// recording is closed once uses can be recorded.
 	recording chan struct{}
-	// starting is the beginning of the recording, and telling the announcements.
-	starting, telling task
+	// starting is the beginning of the recording, telling the announcements, and
+	// saving the snapshots.
+	starting, telling, saving task
 }
 
 // task is something that runs beside the rest until it is ended.
@@ -66,8 +73,8 @@ func (t *task) end() {
 }
 
 // assemble makes the parts. Nothing runs yet but the verifier's clock.
-func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine, error) {
-	e := &engine{o: c.o, info: info, recording: make(chan struct{}), installed: &installed{}}
+func (c *Client) assemble(ctx context.Context, info jetstream.ReaderInfo, away bool) (*engine, error) {
+	e := &engine{o: c.o, info: info, recording: make(chan struct{})}
 	var err error
 	if e.orgs, err = organizationsOf(info); err != nil {
 		return nil, err
@@ -76,55 +83,89 @@ func (c *Client) assemble(_ context.Context, info jetstream.ReaderInfo) (*engine
 	if err != nil {
 		return nil, err
 	}
-	e.source = &source{reader: e.reader, narrowed: len(e.orgs) > 0}
-	e.continuity, err = continuity.New(continuity.Config{
-		Ledger: info.Ledger, Scope: events.ScopeLabel(info.Scope), Organizations: e.orgs, VerifierKeys: c.o.keys, Logger: c.o.log,
-	})
-	if err != nil {
+	from := e.reader
+	if away {
+		from = nil
+	}
+	if e.beginning, err = c.beginning(ctx, from, c.o.reader(info, e.orgs)); err != nil {
 		return nil, err
 	}
-	if e.index, err = index.New(index.Config{Logger: c.o.log}); err != nil {
-		return nil, err
+	if away {
+		e.offline = newOffline(e.stored, c.o.offlineMax, time.Now())
 	}
+	if c.folder != nil {
+		// A mark that cannot be read was told of, and lets no snapshot be used.
+		if seen, known, err := c.folder.Seen(); err == nil && known && seen.Ledger == info.Ledger {
+			e.seen = seen.Position
+		}
+	}
+	e.source = &source{reader: e.reader, narrowed: len(e.orgs) > 0, from: e.position}
+	c.o.log.InfoContext(ctx, "verifier begins", "verifier", string(c.o.name), "from", string(e.beginning.source), "position", uint64(e.position))
+	return e, errors.Join(c.follow(e), c.answer(e))
+}
+
+// follow makes what moves the index.
+func (c *Client) follow(e *engine) error {
+	var err error
 	e.announcer, err = announcing.New(announcing.Config{
 		State: func() presence.Announcement { return c.announcement(e) }, Publish: e.publish, Lease: c.o.lease, Logger: c.o.log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
+	e.barrier = snapshot.NewBarrier(projections.Together("index", e.continuity, e.index, e.announcer.View(e.position)))
 	e.runner, err = projections.NewRunner(projections.Config{
-		Source: e.source, View: projections.Together("index", e.continuity, e.installed, e.index, e.announcer.View(0)),
-		Proven: e.continuity.Proven, Filtered: len(e.orgs) > 0, Logger: c.o.log,
+		Source: e.source, View: e.barrier, Proven: e.continuity.Proven, Filtered: len(e.orgs) > 0, Logger: c.o.log,
 	})
-	if err != nil {
-		return nil, err
-	}
+	return err
+}
+
+// answer makes what gives verdicts.
+func (c *Client) answer(e *engine) error {
+	s := &sink{Sink: e.reader, journal: c.journal, ledger: e.info.Ledger, name: c.o.name, log: c.o.log}
+	var err error
 	e.recorder, err = recording.New(recording.Config{
-		Ledger: info.Ledger, Verifier: c.o.name, Sink: e.reader, MaxBuffered: c.o.maxBuffered,
-		Durable: c.o.durability == Durable, Sealer: recording.Withhold(nil), Logger: c.o.log,
+		Ledger: e.info.Ledger, Verifier: c.o.name, Sink: s, MaxBuffered: c.o.maxBuffered,
+		Durable: c.o.durability == Durable, Sealer: recording.Withhold(e.index.Sealing), Logger: c.o.log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
+	s.own = e.recorder.Boot()
 	config := Config{
 		Index: e.index, Recorder: e.recorder, Fresh: e.fresh, WaitFor: e.runner.WaitFor,
-		MaxWait: c.o.maxWait, MaxStaleness: c.o.maxStaleness, ServeStale: c.o.whenStale == Serve, Missed: c.o.missed,
+		MaxWait: c.o.maxWait, MaxStaleness: c.o.maxStaleness, ServeStaleNow: e.serves, Missed: c.o.missed,
+		Bound: func() time.Duration { return e.continuity.Allowed(events.CredentialName(c.o.name)) },
 	}
 	if c.o.server != nil {
 		config.Ask = e.ask
 	}
 	e.verifier, err = New(config)
-	return e, err
+	return err
 }
 
 // fresh is when the client was last known to hold everything. Before all is read that
-// was there at the start it never was: what was answered before a restart holds after
-// it.
+// was there at the start, or that an earlier run has seen, it never was: what was
+// answered before a restart holds after it.
 func (e *engine) fresh() time.Time {
-	if !e.source.caughtUp() {
+	if !e.source.caughtUp() || e.index.Applied() < e.seen {
 		return time.Time{}
 	}
-	return e.runner.Fresh()
+	at := e.runner.Fresh()
+	if !at.IsZero() && !e.proved.Load() {
+		e.proved.Store(true)
+	}
+	return at
+}
+
+// serves reports whether verdicts are given past the bound: never before the index
+// was proven fresh, except from a snapshot while the broker is away from the
+// beginning on.
+func (e *engine) serves(now time.Time) bool {
+	if e.proved.Load() {
+		return e.o.whenStale == Serve
+	}
+	return e.offline.serves(now)
 }
 
 // ask has the server answer what is not known here, or all that is STALE if that is
@@ -137,34 +178,75 @@ func (e *engine) ask(ctx context.Context, q *Question, d *Decision) bool {
 }
 
 func (e *engine) positions() events.Positions {
-	return events.Positions{Ledger: e.info.Ledger, Epoch: e.installed.epoch.Load()}
+	return events.Positions{Ledger: e.info.Ledger, Epoch: e.continuity.Epoch()}
 }
 
 // run starts the parts, which end with the client's context.
 func (c *Client) run(ctx context.Context, e *engine) {
+	if e.offline != nil {
+		c.recordOffline(ctx, e)
+	}
 	// A view that stops says so by itself, in the log and in the status.
 	c.work.Go(func() { _ = e.runner.Run(ctx) })
-	e.starting.begin(ctx, &c.work, func(ctx context.Context) {
+	e.starting.begin(ctx, &c.work, func(ctx context.Context) { c.record(ctx, e) })
+	e.telling.begin(ctx, &c.work, e.announcer.Run)
+	e.saving.begin(ctx, &c.work, func(ctx context.Context) { c.save(ctx, e) })
+	c.work.Go(func() { c.arrive(ctx, e) })
+}
+
+// record begins the recording when the boot mark is stored. Without a broker it has
+// begun already.
+func (c *Client) record(ctx context.Context, e *engine) {
+	if e.named == nil {
 		if e.recorder.Start(ctx) == nil {
 			close(e.recording)
 		}
-	})
-	e.telling.begin(ctx, &c.work, e.announcer.Run)
-	c.work.Go(func() { c.arrive(ctx, e) })
+		return
+	}
+	select {
+	case <-e.recorder.Marked():
+		c.forget(ctx, e)
+	case <-ctx.Done():
+	}
+}
+
+// recordOffline begins the recording without a broker, when the run is named in the
+// journal.
+func (c *Client) recordOffline(ctx context.Context, e *engine) {
+	own := boot{Ledger: e.info.Ledger, Verifier: c.o.name, Boot: e.recorder.Boot().String(), Bound: c.o.maxBuffered}
+	if own.Bound == 0 {
+		own.Bound = recording.DefaultMaxBuffered
+	}
+	err := c.journal.add(own)
+	if err == nil {
+		err = e.recorder.StartLater(ctx)
+	}
+	if err != nil {
+		c.o.log.ErrorContext(ctx, "uses cannot be recorded while the broker is away: verdicts are UNAVAILABLE", "error", err)
+		return
+	}
+	e.named = &own
+	close(e.recording)
+}
+
+// forget takes the run out of the journal once its mark is stored.
+func (c *Client) forget(ctx context.Context, e *engine) {
+	if err := c.journal.remove(*e.named); err != nil {
+		// Its mark is stored once more by the next run, which changes nothing.
+		c.o.log.WarnContext(ctx, "journal of runs", "error", err)
+	}
 }
 
 // arrive closes Ready when the client can give verdicts.
 func (c *Client) arrive(ctx context.Context, e *engine) {
-	for _, first := range []<-chan struct{}{e.runner.Ready(), e.recording} {
-		select {
-		case <-first:
-		case <-ctx.Done():
-			return
-		}
+	select {
+	case <-e.recording:
+	case <-ctx.Done():
+		return
 	}
 	look := time.NewTicker(glance)
 	defer look.Stop()
-	for e.verifier.Stale() {
+	for e.verifier.Stale() && !e.verifier.Serving() {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
@@ -174,13 +256,23 @@ func (c *Client) arrive(ctx context.Context, e *engine) {
 	close(c.ready)
 }
 
-// close ends the parts that have something to leave behind.
-func (e *engine) close(ctx context.Context) error {
+// shut ends the parts that have something to leave behind.
+func (c *Client) shut(ctx context.Context, e *engine) error {
 	e.verifier.Close()
 	e.starting.end()
 	err := e.recorder.Close(ctx)
+	if e.named != nil {
+		select {
+		case <-e.recorder.Marked():
+			c.forget(ctx, e)
+		default:
+		}
+	}
 	e.telling.end()
-	return errors.Join(err, e.announcer.End(ctx))
+	err = errors.Join(err, e.announcer.End(ctx))
+	e.saving.end()
+	c.saveOnce(ctx, e)
+	return err
 }
 
 // announcement is what the client says of itself.
@@ -207,26 +299,4 @@ func (e *engine) publish(ctx context.Context, said presence.Announcement) error 
 		return err
 	}
 	return e.reader.PublishPresence(ctx, m)
-}
-
-// installed notes which epoch of the ledger this is.
-type installed struct {
-	through atomic.Uint64
-	epoch   atomic.Uint32
-}
-
-func (i *installed) Name() string { return "installation" }
-
-func (i *installed) Position(context.Context) (events.Position, error) {
-	return events.Position(i.through.Load()), nil
-}
-
-func (i *installed) Apply(_ context.Context, facts []events.Recorded) error {
-	for j := range facts {
-		if e, ok := facts[j].Event.(events.InstallationCreated); ok && facts[j].Subject == events.InstallationSubject() {
-			i.epoch.CompareAndSwap(0, e.Epoch)
-		}
-	}
-	i.through.Store(uint64(facts[len(facts)-1].Position))
-	return nil
 }

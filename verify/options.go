@@ -77,13 +77,15 @@ type options struct {
 	lease         time.Duration
 	missed        func(Miss)
 	atOnce        bool
-	log           *slog.Logger
+	// few is how many events are replayed rather than that a snapshot is fetched.
+	few uint64
+	log *slog.Logger
 }
 
 func newOptions(opts []Option) *options {
 	o := &options{
 		kind: presence.SDK, maxWait: DefaultMaxWait, maxStaleness: DefaultMaxStaleness,
-		snapshotEvery: DefaultSnapshotEvery, jitter: DefaultStartJitter, lease: presence.DefaultLease,
+		snapshotEvery: DefaultSnapshotEvery, jitter: DefaultStartJitter, lease: presence.DefaultLease, few: fewEvents,
 		log: slog.New(slog.DiscardHandler),
 	}
 	for _, opt := range opts {
@@ -185,6 +187,7 @@ func (o *options) validate() error {
 	fault(o.durability != Buffered && o.durability != Durable, "Uses must be Buffered or Durable")
 	fault(o.snapshotEvery < 0 || o.jitter < 0 || o.offlineMax < 0, "a duration is negative")
 	fault(o.offlineMax > 0 && o.folder == "", "OfflineStart takes a SnapshotFolder")
+	fault(o.offlineMax > 0 && o.durability == Durable, "OfflineStart takes Buffered uses: none can be stored then")
 	fault(o.lease < presence.MinLease || o.lease > presence.MaxLease, "Lease must be between %s and %s", presence.MinLease, presence.MaxLease)
 	fault(o.log == nil, "Logger is nil")
 	fault(o.kind != presence.SDK && o.kind != presence.Sidecar, "Program is an SDK or a sidecar")

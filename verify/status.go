@@ -44,6 +44,9 @@ type Status struct {
 	// on, and Goal where the replay ends.
 	State         projections.State
 	Applied, Goal events.Position
+	// Seen is how far an earlier run with the same folder has come: nothing is fresh
+	// before that.
+	Seen events.Position
 	// Keys is how many keys a digest leads to.
 	Keys int
 	// Err is why the index has stopped for good, or why there is none yet; Problems
@@ -66,9 +69,27 @@ type Status struct {
 	Recording     bool
 	Uses          recording.Stats
 	StoredThrough events.Time
+	// Source is what the client began with, at the position From.
+	Source Source
+	From   events.Position
+	// Offline says that the client gives verdicts from a snapshot, without having
+	// been fresh in this run.
+	Offline bool
+	// SnapshotAt and SnapshotPosition are of the last snapshot that was saved in this
+	// run, SnapshotErr is why the last attempt came to nothing, and SnapshotFailures
+	// counts those.
+	SnapshotAt       time.Time
+	SnapshotPosition events.Position
+	SnapshotErr      error
+	SnapshotFailures uint64
+	// Asked counts what was asked of the server.
+	Asked Asked
 	// Misses are verdicts that a secret is no key, which are recorded nowhere else.
 	Misses uint64
 }
+
+// Asked counts questions that went to the server.
+type Asked struct{ Asked, Answered, Failed uint64 }
 
 // Clock compares two clocks, as far as events show it.
 type Clock struct {
@@ -115,6 +136,7 @@ func (e *engine) status(s *Status) {
 	s.Shared = e.reader.Shared()
 	r := e.runner.Status()
 	s.State, s.Applied, s.Goal, s.Err = r.State, e.index.Applied(), r.Goal, r.Err
+	s.Seen = e.seen
 	s.Keys, s.Problems = e.index.Len(), e.index.Err()
 	s.Ticks, s.TickFaults = e.continuity.Err(), e.continuity.Faults()
 	s.Stale, s.MaxStaleness = e.verifier.Stale(), e.verifier.Limit()
@@ -130,6 +152,14 @@ func (e *engine) status(s *Status) {
 	default:
 	}
 	s.Uses, s.StoredThrough = e.recorder.Stats(), e.recorder.StoredThrough()
+	s.Source, s.From = e.beginning.source, e.position
+	s.Offline = e.offline != nil && !e.proved.Load()
+	e.saved.mu.Lock()
+	s.SnapshotAt, s.SnapshotPosition, s.SnapshotErr, s.SnapshotFailures = e.saved.at, e.saved.position, e.saved.err, e.saved.failures
+	e.saved.mu.Unlock()
+	if a := e.o.server; a != nil {
+		s.Asked = Asked{a.asked.Load(), a.answered.Load(), a.failed.Load()}
+	}
 	s.Misses = e.verifier.Unrecorded(events.CodeMalformed) + e.verifier.Unrecorded(events.CodeNotFound)
 }
 
@@ -162,7 +192,10 @@ func (s Status) Failing() []Failing {
 	add(s.Opened && s.Err != nil, "index", "the index has stopped: verdicts are STALE", s.Err)
 	if s.Stale {
 		reason := "the index is not proven fresh"
-		if s.State == projections.StateReplaying && s.Goal > 0 {
+		switch {
+		case s.Opened && s.Applied < s.Seen && s.State == projections.StateLive:
+			reason = "the ledger ends before what an earlier run has seen of it"
+		case s.State == projections.StateReplaying && s.Goal > 0:
 			reason = fmt.Sprintf("the ledger is being replayed, %d %% done", min(s.Applied, s.Goal)*100/s.Goal)
 		}
 		add(true, "fresh", reason, nil)

@@ -356,8 +356,10 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 	}
 	for try := 1; ; try++ {
 		known := v.decide(q, &d, behind)
-		if v.ask != nil && (d.Code == events.CodeStale || d.Stale && !known) && v.ask(ctx, q, &d) {
-			return d
+		if v.ask != nil && (d.Code == events.CodeStale || d.Stale && !known) {
+			if answer := v.another(ctx, *q, d); answer.Asked {
+				return answer
+			}
 		}
 		if !known {
 			v.unrecorded.add(d.Code)
@@ -384,6 +386,13 @@ func (v *Verifier) Verify(ctx context.Context, q *Question) (d Decision) {
 		d = Decision{Position: v.index.Applied()}
 		behind = q.AtLeast > d.Position
 	}
+}
+
+// another has somebody else answer. It takes copies, so that nobody's question comes to
+// lie on the heap for it.
+func (v *Verifier) another(ctx context.Context, q Question, d Decision) Decision {
+	d.Asked = v.ask(ctx, &q, &d)
+	return d
 }
 
 // Recheck judges a question anew, at once, and records nothing: for a request
