@@ -11,6 +11,9 @@ import (
 // caseHeader names the request of a test, for the application to be asked about.
 const caseHeader = "X-Case"
 
+// greeting is what the application answers.
+const greeting = "hello from the application"
+
 // arrival is a request as the application saw it.
 type arrival struct {
 	method, target, host, body string
@@ -46,7 +49,7 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.mu.Unlock()
 	name := r.Header.Get(caseHeader)
 	a.arrivals[name] = append(a.arrivals[name], arrival{r.Method, r.RequestURI, r.Host, string(body), r.Header})
-	_, _ = io.WriteString(w, "hello from the application")
+	_, _ = io.WriteString(w, greeting)
 }
 
 // saw returns what arrived of a case.

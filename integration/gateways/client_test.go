@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // site is the host that the configurations serve.
@@ -64,6 +66,8 @@ func (r response) String() string { return fmt.Sprintf("%d %v %s", r.status, r.h
 type connection struct {
 	conn net.Conn
 	in   *bufio.Reader
+	// patience bounds the wait for an answer.
+	patience time.Duration
 }
 
 func dial(t testing.TB, address string) *connection {
@@ -73,12 +77,12 @@ func dial(t testing.TB, address string) *connection {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &connection{conn, bufio.NewReader(conn)}
+	return &connection{conn, bufio.NewReader(conn), program.Patience}
 }
 
 // exchange sends text and reads one response.
 func (c *connection) exchange(method, text string) (response, error) {
-	if err := c.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(c.patience)); err != nil {
 		return response{}, err
 	}
 	if _, err := io.WriteString(c.conn, text); err != nil {

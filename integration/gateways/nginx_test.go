@@ -36,9 +36,3 @@ func nginx(t *testing.T, ask, application string) *gateway {
 	launch(t, g.address, "nginx", "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;")
 	return g
 }
-
-func TestNginx(t *testing.T) {
-	w := newWorld(t)
-	g := nginx(t, w.server.Address("http://")[len("http://"):], w.application.address)
-	keepsPromises(t, w, g)
-}

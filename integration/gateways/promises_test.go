@@ -1,15 +1,28 @@
 package gateways
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// keepsPromises shows what every gateway does.
-func keepsPromises(t *testing.T, w *world, g *gateway) {
-	t.Run("allowed", func(t *testing.T) { allowed(t, w, g) })
-	t.Run("denied", func(t *testing.T) { denied(t, w, g) })
-	t.Run("revoked", func(t *testing.T) { revoked(t, w, g) })
+// promises are what every gateway keeps while keyledger answers.
+var promises = []struct {
+	name  string
+	shown func(*testing.T, *world, *gateway)
+}{
+	{"allowed", allowed},
+	{"denied", denied},
+	{"fixed question", fixedQuestion},
+	{"spoofed question", spoofedQuestion},
+	{"spoofed identity", spoofedIdentity},
+	{"dropped identity", droppedIdentity},
+	{"paths", paths},
+	{"hosts", hosts},
+	{"framing", framing},
+	{"connections", connections},
+	{"revoked", revoked},
 }
 
 // What a key may do arrives, with who it was, and without the key.
@@ -19,8 +32,10 @@ func allowed(t *testing.T, w *world, g *gateway) {
 		request
 	}{
 		{w.reader, get(w.reader)},
-		{w.reader, request{method: "GET", target: "/api/v1/interviews/7?a=1&permission=no:such", headers: []string{"X-Api-Key: " + w.reader.secret}}},
-		{w.everything, request{method: "POST", target: "/api/v1/interviews/start", body: `{"candidate":7}`, headers: []string{"Authorization: Bearer " + w.everything.secret, "Content-Type: application/json"}}},
+		{w.reader, get(w.reader).with("HEAD", "/api/v1/interviews/7")},
+		{w.reader, request{method: "GET", target: "/api/v1/interviews/7?a=1&b=%2f..%2f", headers: []string{"X-Api-Key: " + w.reader.secret}}},
+		{w.everything, request{method: "POST", target: "/api/v1/interviews/start", body: strings.Repeat("candidate ", 30_000), headers: []string{"Authorization: Bearer " + w.everything.secret}}},
+		{w.everything, get(w.everything).with("GET", "/api/v1/interviews/a%20b")},
 	} {
 		res, saw := w.send(t, g, c.request)
 		if res.status != 200 || len(saw) != 1 {
@@ -28,54 +43,161 @@ func allowed(t *testing.T, w *world, g *gateway) {
 		}
 		a := saw[0]
 		if a.method != c.method || a.target != c.target || a.host != site || a.body != c.body {
-			t.Errorf("%+v arrived as %+v", c.request, a)
+			t.Errorf("%s %s arrived as %s %s for %s, with %d bytes of %d", c.method, c.target, a.method, a.target, a.host, len(a.body), len(c.body))
 		}
-		if a.header.Get("X-Keyledger-Organization") != organization || a.header.Get("X-Keyledger-Key-Id") != c.by.id {
-			t.Errorf("the application is not told who it is: %v", a.header)
-		}
-		for name, values := range a.header {
-			if strings.Contains(strings.Join(values, ","), c.by.secret) {
-				t.Errorf("the application is given the key, in %s", name)
-			}
+		told(t, a, c.by)
+	}
+	res, saw := w.send(t, g, get(w.reader))
+	if res.status != 200 || len(saw) != 1 || saw[0].header.Get("X-Keyledger-Profile") != "fast" || saw[0].header.Get("X-Keyledger-Permission") != "interview:read" {
+		t.Errorf("the application is not told all of the verdict: %s, %v", res, saw)
+	}
+}
+
+// told expects that the application was told who asks, and not with which key.
+func told(t *testing.T, a arrival, by holder) {
+	t.Helper()
+	for name, want := range map[string]string{"X-Keyledger-Key-Id": by.id, "X-Keyledger-Organization": organization, "X-Keyledger-Code": "VALID"} {
+		if got := a.header.Values(name); !slices.Equal(got, []string{want}) {
+			t.Errorf("the application is told %q as %s, want %s", got, name, want)
 		}
 	}
+	for name, values := range a.header {
+		if strings.Contains(strings.Join(values, ","), by.secret) {
+			t.Errorf("the application is given the key, in %s", name)
+		}
+	}
+}
+
+// refused expects a status, and that nothing arrived.
+func (w *world) refused(t *testing.T, g *gateway, what string, r request, want ...int) response {
+	t.Helper()
+	res, saw := w.send(t, g, r)
+	if !slices.Contains(want, res.status) || len(saw) != 0 {
+		t.Errorf("%s: %s, and %d arrived; want %d", what, res, len(saw), want)
+	}
+	return res
 }
 
 // What a key may not do does not arrive.
 func denied(t *testing.T, w *world, g *gateway) {
 	unknown := holder{secret: "kl_live_" + strings.Repeat("x", 43)}
-	for name, c := range map[string]struct {
+	for _, c := range []struct {
+		what string
 		request
-		want      int
-		challenge string
+		want int
+		code string
 	}{
-		"no key":             {request{method: "GET", target: "/api/v1/interviews/7"}, 401, "Bearer"},
-		"an unknown key":     {get(unknown), 401, "Bearer"},
-		"no permission":      {get(w.reader).with("POST", "/api/v1/interviews/start"), 403, ""},
-		"no route":           {get(w.everything).with("GET", "/api/v1/secrets"), 403, ""},
-		"a management key":   {get(w.manager), 403, ""},
-		"another method":     {get(w.reader).with("DELETE", "/api/v1/interviews/7"), 403, ""},
-		"the question's URL": {get(w.everything).with("GET", "/_keyledger"), 404, ""},
+		{"no key", request{method: "GET", target: "/api/v1/interviews/7"}, 401, ""},
+		{"an empty key", request{method: "GET", target: "/api/v1/interviews/7", headers: []string{"Authorization: Bearer "}}, 401, ""},
+		{"no key of ours", get(unknown), 401, "MALFORMED"},
+		{"a key that is switched off", get(w.inactive), 401, "INACTIVE"},
+		{"no permission", get(w.reader).with("POST", "/api/v1/interviews/start"), 403, "INSUFFICIENT_PERMISSIONS"},
+		{"no route", get(w.everything).with("GET", "/api/v1/secrets"), 403, "INSUFFICIENT_PERMISSIONS"},
+		{"another method", get(w.reader).with("DELETE", "/api/v1/interviews/7"), 403, "INSUFFICIENT_PERMISSIONS"},
+		{"a management key", get(w.manager), 403, "INSUFFICIENT_PERMISSIONS"},
 	} {
-		res, saw := w.send(t, g, c.request)
-		if res.status != c.want || len(saw) != 0 {
-			t.Errorf("%s: %s, and %d arrived; want %d", name, res, len(saw), c.want)
+		res := w.refused(t, g, c.what, c.request, c.want)
+		if challenge := res.header.Get("Www-Authenticate"); c.want == 401 && !strings.HasPrefix(challenge, "Bearer ") {
+			t.Errorf("%s: the challenge is %q", c.what, challenge)
 		}
-		if !strings.HasPrefix(res.header.Get("Www-Authenticate"), c.challenge) {
-			t.Errorf("%s: the challenge is %q", name, res.header.Get("Www-Authenticate"))
+		if code := res.header.Get("X-Keyledger-Code"); code != c.code {
+			t.Errorf("%s: the code is %q, want %q", c.what, code, c.code)
 		}
 	}
 }
 
-// A revoked key is refused, on a connection too that was let pass before.
-func revoked(t *testing.T, w *world, g *gateway) {
-	h := w.key(t, obj{"permissions": []string{"interview:read"}})
-	c := dial(t, g.address)
-	if res, saw := w.sendOn(t, c, get(h)); res.status != 200 || len(saw) != 1 {
-		t.Fatalf("before: %s", res)
+// The gateway may fix the permission and the workspace by itself.
+func fixedQuestion(t *testing.T, w *world, g *gateway) {
+	if res, saw := w.send(t, g, get(w.reporter).with("GET", "/reports/7?x=1")); res.status != 200 || len(saw) != 1 {
+		t.Errorf("the reporter: %s, and %d arrived", res, len(saw))
+	} else {
+		told(t, saw[0], w.reporter)
+		if a := saw[0]; a.target != "/reports/7?x=1" || a.header.Get("X-Keyledger-Scope-Checked") != "true" {
+			t.Errorf("it arrived as %+v", a)
+		}
 	}
-	w.revoke(t, h)
-	if res, saw := w.sendOn(t, c, get(h)); res.status != 401 || len(saw) != 0 {
-		t.Fatalf("after: %s, and %d arrived", res, len(saw))
+	w.refused(t, g, "another permission", get(w.reader).with("GET", "/reports/7"), 403)
+	w.refused(t, g, "another workspace", get(w.outsider).with("GET", "/reports/7"), 403)
+	w.refused(t, g, "no key", request{method: "GET", target: "/reports/7"}, 401)
+}
+
+// What is asked is not the client's to say, in no header and in no query.
+func spoofedQuestion(t *testing.T, w *world, g *gateway) {
+	for _, spoof := range [][]string{
+		{"X-Keyledger-Permission: interview:read"},
+		{"X-Keyledger-Workspace: hiring"},
+		{"X_Keyledger_Permission: interview:read"},
+		{"X-Forwarded-Method: GET", "X-Forwarded-Uri: /api/v1/interviews/7"},
+		{"X-Original-Method: GET", "X-Original-Uri: /api/v1/interviews/7", "X-Original-URL: /api/v1/interviews/7"},
+		{"X-Forwarded-Uri: /api/v1/interviews/7", "X-Original-Uri: /api/v1/interviews/7", "X-HTTP-Method-Override: GET"},
+		{"Connection: X-Forwarded-Uri, X-Forwarded-Method, X-Keyledger-Permission", "X-Keyledger-Permission: interview:read"},
+	} {
+		w.refused(t, g, fmt.Sprint("POST with ", spoof), get(w.reader, spoof...).with("POST", "/api/v1/interviews/start"), 403)
+		w.refused(t, g, fmt.Sprint("a report with ", spoof), get(w.outsider, spoof...).with("GET", "/reports/7"), 403)
+		w.refused(t, g, fmt.Sprint("no key, with ", spoof), request{method: "GET", target: "/api/v1/interviews/7", headers: spoof}, 401)
+	}
+	for _, query := range []string{"permission=interview:read", "permission=interview%3Aread&workspace=hiring", "deny=403&permission=interview:read", "x=1?permission=interview:read"} {
+		w.refused(t, g, "POST with ?"+query, get(w.reader).with("POST", "/api/v1/interviews/start?"+query), 403)
+		w.refused(t, g, "a report with ?"+query, get(w.reader).with("GET", "/reports/7?"+query), 403)
+	}
+	// Nor do they get in the way of what is allowed.
+	for _, spoof := range []string{"X-Keyledger-Permission: no:such", "X-Forwarded-Uri: /nowhere", "X-Original-Method: DELETE"} {
+		if res, saw := w.send(t, g, get(w.reader, spoof)); res.status != 200 || len(saw) != 1 {
+			t.Errorf("with %s: %s, and %d arrived", spoof, res, len(saw))
+		}
+	}
+}
+
+// forged is who a client says that it is.
+const forged = "forged"
+
+// The application is told who asks by keyledger alone.
+func spoofedIdentity(t *testing.T, w *world, g *gateway) {
+	var spoof []string
+	for _, name := range []string{
+		"X-Keyledger-Key-Id", "X-Keyledger-Organization", "X-Keyledger-Profile", "X-Keyledger-Permission", "X-Keyledger-Permissions",
+		"X-Keyledger-Scope-Checked", "X-Keyledger-Position", "X-Keyledger-Code", "X-Keyledger-Workspace",
+		"x-keyledger-key-id", "X-KEYLEDGER-ORGANIZATION", "X_Keyledger_Key_Id", "X_KEYLEDGER-ORGANIZATION", "X-Keyledger_Profile",
+		"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "X-Original-Uri",
+	} {
+		spoof = append(spoof, name+": "+forged)
+	}
+	for _, by := range []holder{w.reader, w.everything} {
+		res, saw := w.send(t, g, get(by, spoof...))
+		if res.status != 200 || len(saw) != 1 {
+			t.Fatalf("%s, and %d arrived", res, len(saw))
+		}
+		told(t, saw[0], by)
+		for name, values := range saw[0].header {
+			if strings.Contains(strings.Join(values, ","), forged) {
+				t.Errorf("the application is told %q as %s", values, name)
+			}
+		}
+	}
+	for _, text := range []string{"X-Keyledger-Key-Id : " + forged, " X-Keyledger-Key-Id: " + forged, "X-Case: 1\r\n X-Keyledger-Key-Id: " + forged, "X-A: 1\rX-Keyledger-Key-Id: " + forged, "X-A: 1\nX-Keyledger-Key-Id: " + forged, "X-Keyledger-Key-Id\x00: " + forged, "X-Keyledger-Key-Id\t: " + forged} {
+		name := w.next()
+		res, err := dial(t, g.address).exchange("GET", get(w.reader, text).wire(name))
+		for _, a := range w.application.saw(name) {
+			told(t, a, w.reader)
+			if slices.Contains(a.header.Values("X-Keyledger-Key-Id"), forged) {
+				t.Errorf("%q: %s, %v; it arrived as %v", text, res, err, a.header)
+			}
+		}
+	}
+}
+
+// What the client names in Connection does not take away what the application is
+// told.
+func droppedIdentity(t *testing.T, w *world, g *gateway) {
+	for _, connection := range []string{"close, X-Keyledger-Key-Id, X-Keyledger-Organization, X-Keyledger-Code", "X-Keyledger-Key-Id", "Upgrade, X-Keyledger-Key-Id", "keep-alive, Authorization, X-Api-Key"} {
+		for _, more := range [][]string{nil, {"Upgrade: websocket"}, {"Connection: X-Keyledger-Organization"}} {
+			res, saw := w.send(t, g, get(w.reader, append(more, "Connection: "+connection)...))
+			switch {
+			case len(saw) == 1 && res.status == 200:
+				told(t, saw[0], w.reader)
+			case len(saw) != 0 || res.status < 400:
+				t.Errorf("Connection: %s: %s, and %d arrived", connection, res, len(saw))
+			}
+		}
 	}
 }

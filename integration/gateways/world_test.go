@@ -20,9 +20,12 @@ type world struct {
 	owner       *program.Door
 	application *application
 
-	// reader may read interviews, everything may do all that the catalog has, and
-	// manager is a management key.
-	reader, everything, manager holder
+	// reader may read interviews, reporter read reports in one workspace, outsider in
+	// another one, everything may do all that the catalog has, inactive is switched
+	// off, and manager has a management key.
+	reader, reporter, outsider, everything, inactive, manager holder
+
+	cases atomic.Uint64
 }
 
 // organization is the one whose keys are judged.
@@ -51,6 +54,10 @@ func newWorld(t *testing.T) *world {
 		{"name": "report:read", "access": "read"},
 	}})
 	w.reader = w.key(t, obj{"permissions": []string{"interview:read"}, "profile": "fast"})
+	w.reporter = w.key(t, obj{"permissions": []string{"report:read"}, "scope": obj{"workspaces": []string{"hiring"}}})
+	w.outsider = w.key(t, obj{"permissions": []string{"report:read"}, "scope": obj{"workspaces": []string{"research"}}})
+	w.inactive = w.key(t, obj{"permissions": []string{"interview:read"}})
+	must(200, "PATCH", "/acme/keys/"+w.inactive.id, obj{"status": "INACTIVE"})
 	w.everything = w.key(t, obj{"permissions": obj{"level": "all"}})
 	w.manager = w.key(t, obj{"kind": "management", "role": "owner"})
 	return w
@@ -84,8 +91,8 @@ func freeAddress(t testing.TB) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(clustertest.FreePorts(t, 1)[0]))
 }
 
-// cases numbers the requests.
-var cases atomic.Uint64
+// next names a request.
+func (w *world) next() string { return strconv.FormatUint(w.cases.Add(1), 10) }
 
 // send sends a request through a gateway, and returns the answer and what arrived at
 // the application.
@@ -97,7 +104,7 @@ func (w *world) send(t *testing.T, g *gateway, r request) (response, []arrival) 
 // sendOn is send on a connection that is there.
 func (w *world) sendOn(t *testing.T, c *connection, r request) (response, []arrival) {
 	t.Helper()
-	name := strconv.FormatUint(cases.Add(1), 10)
+	name := w.next()
 	res, err := c.exchange(r.method, r.wire(name))
 	if err != nil {
 		t.Fatalf("%s %s: %v", r.method, r.target, err)

@@ -1,0 +1,40 @@
+package gateways
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyledger/keyledger/integration/natstest"
+)
+
+// caddyMain is what a test has around the Caddyfile: nothing outside its folder, and
+// no way in but the one.
+const caddyMain = `{
+	admin off
+	auto_https off
+	persist_config off
+	default_bind 127.0.0.1
+	storage file_system %s
+}
+import %s/Caddyfile
+`
+
+// caddy starts Caddy before an application, asking at an address or unix:PATH.
+func caddy(t *testing.T, ask, application string) *gateway {
+	t.Helper()
+	g := &gateway{address: freeAddress(t), stale: 503, down: 502}
+	port := g.address[strings.LastIndexByte(g.address, ':'):]
+	if path, ok := strings.CutPrefix(ask, "unix:"); ok {
+		ask = "unix/" + path
+	}
+	dir := configure(t, "caddy", put{"127.0.0.1:8081", ask}, put{"127.0.0.1:3000", application}, put{"http:// {", "http://" + port + " {"}, put{"http://" + site, "http://" + site + port})
+	conf := filepath.Join(dir, "main")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, caddyMain, dir, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	launch(t, g.address, filepath.Join(natstest.Root(t), "bin", "caddy"), "run", "--config", conf, "--adapter", "caddyfile")
+	return g
+}
