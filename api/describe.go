@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
@@ -24,6 +25,26 @@ const overview = `keyledger issues API keys, judges them, and keeps every change
 Management takes a management key as ` + "`Authorization: Bearer`" + `. Bodies are JSON, read strictly: unknown members, members given twice, and names in another case are refused. Times are RFC 3339 in UTC. A position is an opaque text.
 
 Errors are problem details (RFC 9457) with a ` + "`code`" + ` that never changes its meaning. Every answer carries ` + "`X-Request-Id`" + `. A change takes ` + "`Idempotency-Key`" + ` (repeat it as it was until it is answered) and ` + "`dry_run=true`" + ` (shows the events and appends none). Objects carry an ` + "`ETag`" + `; a change takes it as ` + "`If-Match`" + `.`
+
+const sidecarOverview = `The part of keyledger's API that a sidecar offers next to an application: verdicts, with the same bodies as the server's, and without a management key. Whoever reaches its address may ask.
+
+Errors are problem details (RFC 9457) with a ` + "`code`" + ` that never changes its meaning; their types lead to a page of the server. Every answer carries ` + "`X-Request-Id`" + `. A sidecar changes nothing: POST /oauth2/revoke is answered 501.`
+
+// SidecarDocument is the OpenAPI document of a sidecar.
+func SidecarDocument(version string) ([]byte, error) {
+	s := &Server{cfg: Config{Metrics: prometheus.NewRegistry()}}
+	offered := slices.Concat([]endpoint{s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.introspectEndpoint()}, s.plainEndpoints())
+	for i := range offered {
+		if e := &offered[i]; e.id != "whoami" && !e.open {
+			e.open, e.who = true, "Whoever reaches the sidecar."
+		}
+	}
+	d, err := describe(offered, version, sidecarOverview)
+	if err != nil {
+		return nil, err
+	}
+	return d.json, nil
+}
 
 // document is the OpenAPI document, as it is served and as its page is made of.
 type document struct {
@@ -71,7 +92,7 @@ func newRegistry() huma.Registry {
 }
 
 // describe makes the document of the endpoints.
-func describe(endpoints []endpoint, version string) (*document, error) {
+func describe(endpoints []endpoint, version, overview string) (*document, error) {
 	if version == "" {
 		version = "development"
 	}
@@ -160,6 +181,9 @@ func (e *endpoint) operation(registry huma.Registry, problem *huma.Schema) (*hum
 		}
 		content := &huma.MediaType{Schema: registry.Schema(reflect.TypeOf(e.takes), true, ""), Example: example}
 		op.RequestBody = &huma.RequestBody{Required: !e.bare, Content: map[string]*huma.MediaType{mediaTypes[0]: content}}
+		if e.form {
+			op.RequestBody.Content = map[string]*huma.MediaType{gate.TypeForm: content}
+		}
 		if e.method == http.MethodPatch {
 			op.RequestBody.Content[mediaTypes[1]] = content
 		}
@@ -306,7 +330,7 @@ func (e *endpoint) problemsOf(op *huma.Operation, problem *huma.Schema) {
 
 // allCodes are the endpoint's own codes and those that follow from what it takes.
 func (e *endpoint) allCodes() []string {
-	if strings.HasPrefix(e.path, "/v1/") {
+	if strings.HasPrefix(e.path, "/v1/") || e.form {
 		codes := append([]string{"invalid_request", "secret_in_field", "internal"}, e.codes...)
 		if !e.open {
 			codes = append(codes, "unauthenticated", "forbidden", "unavailable")

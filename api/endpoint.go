@@ -34,6 +34,8 @@ type endpoint struct {
 	// bare, an empty body is as good as {}.
 	takes any
 	bare  bool
+	// form says that the body is a form and not JSON.
+	form bool
 	// maxBody bounds that body; MaxBodyBytes unless set.
 	maxBody int64
 	// example is a request's body.

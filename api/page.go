@@ -101,6 +101,9 @@ func (d *document) row(op *huma.Operation) operationRow {
 	row := operationRow{Operation: op}
 	if op.RequestBody != nil {
 		content := op.RequestBody.Content[mediaTypes[0]]
+		if content == nil {
+			content = op.RequestBody.Content[gate.TypeForm]
+		}
 		if example, ok := content.Example.(interface{ MarshalJSON() ([]byte, error) }); ok {
 			if text, err := example.MarshalJSON(); err == nil {
 				row.Example = string(text)

@@ -8,6 +8,7 @@ import (
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/verify"
 )
 
 func (s *Server) revokeSelfEndpoint() endpoint {
@@ -29,10 +30,11 @@ func (s *Server) revokeSelf(ctx context.Context, c *call) (reply, error) {
 	if err := c.checkQuery(); err != nil {
 		return reply{}, err
 	}
-	d, err := s.ownVerdict(ctx, c)
-	if err != nil {
-		return reply{}, err
+	secret := bearer(c.r.Header)
+	if secret == "" {
+		return reply{}, gate.NoKey()
 	}
+	d := s.ownVerdict(ctx, c, secret)
 	switch {
 	case !d.Key.IsZero():
 		// Whatever the verdict, the secret is that key's.
@@ -41,12 +43,8 @@ func (s *Server) revokeSelf(ctx context.Context, c *call) (reply, error) {
 	default:
 		return reply{}, unauthenticated(gate.Realm+`, error="invalid_token"`, "there is no such key")
 	}
-	actor := events.Actor{Type: events.ActorKey, Org: d.Org, Key: d.Key}
-	trackOf(c.w).actor = actor
-	c.principal = commands.Principal{Actor: actor, Org: d.Org}
-	if d.Kind == events.KindManagement {
-		c.principal.Role, c.principal.Scope = d.Role, d.Scope
-	}
+	c.actAs(&d)
+	var err error
 	if c.body, err = readBody(c.w, c.r, c.endpoint.bound()); err != nil {
 		return reply{}, err
 	}
@@ -68,4 +66,14 @@ func (s *Server) revokeSelf(ctx context.Context, c *call) (reply, error) {
 		body:     wire.RevokedSelf{KeyID: d.Key.String(), Organization: string(d.Org), Status: string(events.StatusRevoked), Position: s.position(out.Position)},
 		replayed: out.Replayed, lags: !out.Applied,
 	}, nil
+}
+
+// actAs lets a request act as the key that it came with.
+func (c *call) actAs(d *verify.Decision) {
+	actor := events.Actor{Type: events.ActorKey, Org: d.Org, Key: d.Key}
+	trackOf(c.w).actor = actor
+	c.principal = commands.Principal{Actor: actor, Org: d.Org}
+	if d.Kind == events.KindManagement {
+		c.principal.Role, c.principal.Scope = d.Role, d.Scope
+	}
 }

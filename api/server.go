@@ -74,7 +74,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	endpoints := s.endpoints()
-	document, err := describe(endpoints, cfg.Version)
+	document, err := describe(endpoints, cfg.Version, overview)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (s *Server) endpoints() []endpoint {
 	s.streamed = &events
 	return slices.Concat(
 		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(), s.auditEndpoints(), s.usesEndpoints(),
-		[]endpoint{s.accessEndpoint(), s.reportEndpoint(), s.exportEndpoint(), s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), s.verifiersEndpoint(), s.receiptEndpoint(), events}, s.plainEndpoints(),
+		[]endpoint{s.accessEndpoint(), s.reportEndpoint(), s.exportEndpoint(), s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), s.introspectEndpoint(), s.revokeTokenEndpoint(), s.verifiersEndpoint(), s.receiptEndpoint(), events}, s.plainEndpoints(),
 	)
 }
 

@@ -36,10 +36,11 @@ func (s *Server) self(ctx context.Context, c *call) (reply, error) {
 	if err := c.checkQuery(); err != nil {
 		return reply{}, err
 	}
-	d, err := s.ownVerdict(ctx, c)
-	if err != nil {
-		return reply{}, err
+	secret := bearer(c.r.Header)
+	if secret == "" {
+		return reply{}, gate.NoKey()
 	}
+	d := s.ownVerdict(ctx, c, secret)
 	who, err := s.gate.Whoami(&d)
 	if err != nil {
 		return reply{}, err
@@ -48,18 +49,15 @@ func (s *Server) self(ctx context.Context, c *call) (reply, error) {
 	return reply{body: who}, nil
 }
 
-// ownVerdict judges the key of a request, of whatever kind. The use is recorded.
-func (s *Server) ownVerdict(ctx context.Context, c *call) (verify.Decision, error) {
-	secret := bearer(c.r.Header)
-	if secret == "" {
-		return verify.Decision{}, gate.NoKey()
-	}
+// ownVerdict judges a key that a request is about, of whatever kind. The use is
+// recorded.
+func (s *Server) ownVerdict(ctx context.Context, c *call, secret string) verify.Decision {
 	d, kind := s.gate.Own(ctx, secret, useOf(c.r, c.requestID))
 	// Of a secret that nobody has the verifier tells, unless it was to be a login.
 	if kind == events.KindManagement && (d.Code == events.CodeMalformed || d.Code == events.CodeNotFound) {
 		s.loginFailed(c.r, c.requestID, d.Code.String(), &d)
 	}
-	return d, nil
+	return d
 }
 
 func (s *Server) whoamiEndpoint() endpoint {

@@ -61,7 +61,7 @@ func ReadForm(contentType, encoding string, body []byte) (Form, error) {
 func (g *Gate) Question(f Form, c recording.Context) (verify.Question, error) {
 	q := verify.Question{Secret: f.Token, Permission: f.Permission, Workspace: events.WorkspaceID(f.Workspace), Context: c}
 	if err := g.cfg.Verifier.Check(&q); err != nil {
-		return q, NotAsked(err)
+		return q, Refuse(ErrRequest, "permission", "%s", noQuery(err))
 	}
 	return q, nil
 }

@@ -128,12 +128,17 @@ func (g *Gate) question(a *asked, q *verify.Question) error {
 
 // NotAsked refuses a permission that is none.
 func NotAsked(err error) error {
+	return domain.Refuse(domain.ErrInvalid, "permission", "%s", noQuery(err))
+}
+
+// noQuery says what is wrong with a permission.
+func noQuery(err error) string {
 	detail := "is no permission and no query of permissions"
 	var fault *permission.QueryError
 	if errors.As(err, &fault) {
 		detail = "is no query such as interview:read AND (interview:start OR report:*); " + fault.Detail()
 	}
-	return domain.Refuse(domain.ErrInvalid, "permission", "%s", detail)
+	return detail
 }
 
 // contextOf is what is recorded of the context that a caller sent. A query
