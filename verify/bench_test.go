@@ -33,6 +33,8 @@ type load struct {
 	orgs     int
 	bytes    float64
 	position events.Position
+	// revisions are those of keys that were changed.
+	revisions map[int]events.Revision
 	// sample holds secrets one after another, table as many bytes as slots.
 	sample []byte
 	table  [][8]uint64
@@ -98,7 +100,7 @@ func heap() uint64 {
 
 func newLoad(b *testing.B, keys, orgs int) *load {
 	b.Helper()
-	l := &load{index: newIndex(b, 0), keys: keys, orgs: orgs}
+	l := &load{index: newIndex(b, 0), keys: keys, orgs: orgs, revisions: map[int]events.Revision{}}
 	before := heap()
 	facts := newLedger(l.index)
 	for n := range orgs {
@@ -133,8 +135,14 @@ func newLoad(b *testing.B, keys, orgs int) *load {
 	for i := range l.table {
 		l.table[i][0] = uint64(i)
 	}
-	l.verifier = newVerifier(b, verify.Config{Index: l.index, Recorder: newRecorder(b, drain{}, recording.Config{MaxBuffered: 1 << 18, MaxWait: time.Second})})
+	l.judge(b)
 	return l
+}
+
+// judge makes what gives verdicts from the index.
+func (l *load) judge(b *testing.B) {
+	b.Helper()
+	l.verifier = newVerifier(b, verify.Config{Index: l.index, Recorder: newRecorder(b, drain{}, recording.Config{MaxBuffered: 1 << 18, MaxWait: time.Second})})
 }
 
 // baseline is the least that a table of digests can cost.
@@ -258,7 +266,7 @@ func (l *load) more(names []events.OrgID) {
 
 // change changes keys that are there, at insertRate.
 func (l *load) change(stop *atomic.Bool) {
-	revisions := map[int]events.Revision{}
+	revisions := l.revisions
 	names := l.names()
 	for i := 0; !stop.Load(); i++ {
 		if i%(insertRate/1000) == 0 {

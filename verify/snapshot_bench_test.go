@@ -1,0 +1,139 @@
+package verify_test
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/continuity"
+	"github.com/keyledger/keyledger/projections/section"
+	"github.com/keyledger/keyledger/projections/snapshot"
+)
+
+// counted returns the count of as many facts as an index has applied.
+func (l *load) counted(b *testing.B) *continuity.View {
+	b.Helper()
+	v, err := continuity.New(continuity.Config{Ledger: events.LedgerID{1}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	names := l.names()
+	facts := make([]events.Recorded, 0, 4096)
+	for at := events.Position(1); at <= l.position; at++ {
+		facts = append(facts, events.Recorded{
+			Position: at, Subject: events.OrganizationSubject(names[int(at)%len(names)]), Stored: events.Time(at),
+			Raw: binary.BigEndian.AppendUint64(nil, uint64(at)),
+		})
+		if len(facts) == cap(facts) || at == l.position {
+			if err := v.Apply(b.Context(), facts); err != nil {
+				b.Fatal(err)
+			}
+			facts = facts[:0]
+		}
+	}
+	return v
+}
+
+// snapshots makes one of the index after another, and hashes it, until it is stopped.
+func (l *load) snapshots(b *testing.B, stop *atomic.Bool) {
+	for !stop.Load() {
+		frozen, err := l.index.Freeze()
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		w := section.NewWriter(sha256.New())
+		if err := errors.Join(frozen.Save(w, frozen.Position(), nil), w.Flush()); err != nil {
+			b.Error(err)
+		}
+		frozen.Release()
+	}
+}
+
+// save saves the index and its count into a folder, on disk, once.
+func (l *load) save(b *testing.B, count *continuity.View, path string) {
+	folder, err := snapshot.OpenFolder(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer folder.Close()
+	started := time.Now()
+	picture, err := snapshot.Freeze(l.index, count)
+	if err != nil {
+		b.Fatal(err)
+	}
+	begun := time.Since(started)
+	defer picture.Release()
+	written, err := folder.Save(picture, events.TimeOf(started))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(time.Since(started).Seconds(), "save-s")
+	b.ReportMetric(float64(begun.Microseconds()), "freeze-µs")
+	b.ReportMetric(float64(written.Size)/float64(l.keys), "B/key")
+	b.ReportMetric(0, "ns/op")
+}
+
+// start loads them again, and goes on with what was loaded.
+func (l *load) start(b *testing.B, path string) {
+	folder, err := snapshot.OpenFolder(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer folder.Close()
+	l.index, l.verifier = nil, nil
+	before := heap()
+	started := time.Now()
+	loaded, skipped, err := folder.Newest(snapshot.Reader{Ledger: events.LedgerID{1}})
+	if err != nil {
+		b.Fatal(skipped, err)
+	}
+	b.ReportMetric(time.Since(started).Seconds(), "load-s")
+	l.index = loaded.Index
+	l.bytes = float64(heap()-before) / float64(l.keys)
+	b.ReportMetric(l.bytes, "B/key")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkSnapshot tells how long it takes to save an index and its count into a
+// folder and to load them again, what that costs a verdict meanwhile and afterwards,
+// and how many bytes a key has on disk and in memory.
+func BenchmarkSnapshot(b *testing.B) {
+	for _, millions := range []int{1, 10} {
+		b.Run(fmt.Sprintf("keys=%dM", millions), func(b *testing.B) {
+			if testing.Short() && millions > 1 {
+				b.Skip("leaves out the large ones")
+			}
+			l := newLoad(b, millions*1_000_000, 1000)
+			count := l.counted(b)
+			path := filepath.Join(b.TempDir(), "snapshots")
+			b.Run("save", func(b *testing.B) { l.save(b, count, path) })
+			b.Run("tail/rest", func(b *testing.B) { l.tail(b, nil) })
+			b.Run("tail/snapshots", func(b *testing.B) {
+				l.tail(b, func(stop *atomic.Bool) { l.snapshots(b, stop) })
+			})
+			b.Run("tail/changes", func(b *testing.B) { l.tail(b, l.change) })
+			b.Run("tail/snapshots+changes", func(b *testing.B) {
+				l.tail(b, func(stop *atomic.Bool) {
+					done := make(chan struct{})
+					go func() {
+						defer close(done)
+						l.snapshots(b, stop)
+					}()
+					l.change(stop)
+					<-done
+				})
+			})
+			b.Run("verdicts/before", func(b *testing.B) { l.compare(b, 1) })
+			b.Run("load", func(b *testing.B) { l.start(b, path) })
+			l.judge(b)
+			b.Run("verdicts/loaded", func(b *testing.B) { l.compare(b, 1) })
+		})
+	}
+}
