@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -139,14 +141,28 @@ func receiptFields(r wire.Receipt, now time.Time) []field {
 		{"applied by", appliedText(r)},
 		{"last accepted use", acceptedText(r)},
 	}
-	if by := r.DeniedEverywhereBy; by != nil {
-		text := precisely(*by)
-		if by.After(now) {
-			text += ", " + distance(*by, now)
-		}
-		return append(fields, field{"denied everywhere", "by " + text})
+	return append(fields, field{"denied", deniedText(r, now)})
+}
+
+// deniedText says where the key is denied, and by when elsewhere.
+func deniedText(r wire.Receipt, now time.Time) string {
+	all := !slices.ContainsFunc(r.Items, func(v wire.ReceiptVerifier) bool { return !v.Applied })
+	if r.Complete && all {
+		return "everywhere"
 	}
-	return append(fields, field{"denied everywhere", "not for sure: a verifier that has not applied it serves past its bound"})
+	text := "everywhere "
+	if r.Complete {
+		text = "by all that are live, and by the others, should they still answer, "
+	}
+	by := r.DeniedEverywhereBy
+	if by == nil {
+		return strings.TrimSuffix(text, " ") + " at no time that is known: one that has not applied it serves past its bound, or none is heard of"
+	}
+	text += "by " + precisely(*by)
+	if by.After(now) {
+		text += ", " + distance(*by, now)
+	}
+	return text
 }
 
 func appliedText(r wire.Receipt) string {

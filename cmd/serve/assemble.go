@@ -449,6 +449,8 @@ func (p *parts) answer(ctx context.Context, cfg Config, listener net.Listener) e
 		if !p.ready(starting) {
 			return
 		}
+		// It said before that it is not.
+		p.fleet.announcer.Soon()
 		if cfg.Ready != nil {
 			cfg.Ready(reach(cfg, listener))
 		}
