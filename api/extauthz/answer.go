@@ -215,6 +215,7 @@ const (
 	headerCode         = ours + "code"
 	headerPosition     = ours + "position"
 	headerStale        = ours + "stale"
+	headerAsked        = ours + "asked"
 	headerKeyID        = ours + "key-id"
 	headerOrganization = ours + "organization"
 	headerPermission   = ours + "permission"
@@ -254,6 +255,7 @@ func (w *writer) writeAllowed(t *told) {
 		set  bool
 	}{
 		{headerStale, d.Stale},
+		{headerAsked, d.Asked},
 		{headerKeyID, !d.Key.IsZero()},
 		{headerOrganization, !d.Key.IsZero()},
 		{headerPermission, validName(d.Permission)},
@@ -275,7 +277,7 @@ func (w *writer) writeAllowed(t *told) {
 // known reports whether a header is set or removed whatever the client sent.
 func known(name string) bool {
 	switch strings.ToLower(name) {
-	case headerCode, headerPosition, headerStale, headerKeyID, headerOrganization, headerPermission,
+	case headerCode, headerPosition, headerStale, headerAsked, headerKeyID, headerOrganization, headerPermission,
 		headerPermissions, headerScopeChecked, headerProfile, headerWorkspace:
 		return true
 	}
@@ -289,6 +291,9 @@ func (w *writer) writeVerdict(t *told) {
 	w.header(headerPosition, t.position)
 	if d.Stale {
 		w.header(headerStale, "true")
+	}
+	if d.Asked {
+		w.header(headerAsked, "true")
 	}
 	if !d.Key.IsZero() {
 		id := w.beginHeader(headerKeyID)
@@ -342,6 +347,9 @@ func (w *writer) writeMetadata(t *told) {
 		w.fieldNumber("staleness", seconds(d.Staleness))
 		if d.Stale {
 			w.fieldTrue("stale")
+		}
+		if d.Asked {
+			w.fieldTrue("asked")
 		}
 		if !d.Key.IsZero() {
 			w.writeKey(d)

@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -37,6 +39,10 @@ func intended(t *told) *authv3.CheckResponse {
 		if d.Stale {
 			headers = append(headers, set("x-keyledger-stale", "true"))
 			fields["stale"] = true
+		}
+		if d.Asked {
+			headers = append(headers, set("x-keyledger-asked", "true"))
+			fields["asked"] = true
 		}
 		if !d.Key.IsZero() {
 			headers = append(headers, set("x-keyledger-key-id", d.Key.String()), set("x-keyledger-organization", string(d.Org)))
@@ -119,7 +125,7 @@ func intendAllowed(t *told, headers []*corev3.HeaderValueOption, set func(string
 	isSet := func(name string) bool {
 		return slices.ContainsFunc(headers, func(h *corev3.HeaderValueOption) bool { return strings.EqualFold(h.Header.Key, name) })
 	}
-	names := []string{"x-keyledger-stale", "x-keyledger-key-id", "x-keyledger-organization", "x-keyledger-permission", "x-keyledger-profile", "x-keyledger-workspace"}
+	names := []string{"x-keyledger-stale", "x-keyledger-asked", "x-keyledger-key-id", "x-keyledger-organization", "x-keyledger-permission", "x-keyledger-profile", "x-keyledger-workspace"}
 	for _, name := range names {
 		if !isSet(name) {
 			out.HeadersToRemove = append(out.HeadersToRemove, name)
@@ -138,7 +144,7 @@ func decided(t *rapid.T) *verify.Decision {
 	permission := rapid.SampledFrom([]string{"", "interview:read", "a b", "interview:read AND x:y", "(empty)"})
 	d := &verify.Decision{
 		Code: rapid.SampledFrom(events.Codes[:]).Draw(t, "code"), Permission: permission.Draw(t, "permission"),
-		Stale: rapid.Bool().Draw(t, "stale"), ScopeChecked: rapid.Bool().Draw(t, "checked"),
+		Stale: rapid.Bool().Draw(t, "stale"), Asked: rapid.Bool().Draw(t, "asked"), ScopeChecked: rapid.Bool().Draw(t, "checked"),
 		Staleness: time.Duration(rapid.Int64Min(0).Draw(t, "staleness")),
 	}
 	if rapid.Bool().Draw(t, "a key") {
@@ -161,9 +167,10 @@ func decided(t *rapid.T) *verify.Decision {
 // Whatever the verdict, what is written by hand is what the generated types would
 // say, and nothing that they do not know.
 func TestWritesWhatTheGeneratedTypesSay(t *testing.T) {
+	authorize := newGate(t)
 	rapid.Check(t, func(t *rapid.T) {
 		told := &told{
-			requestID: rapid.StringMatching(`[!#-~]{1,40}`).Draw(t, "request"), position: "p0123456789",
+			requestID: rapid.StringMatching(`[!#-~]{1,40}`).Draw(t, "request"), position: authorize.Position(0),
 			claimed: rapid.SliceOf(rapid.SampledFrom([]string{"x-keyledger-code", "X-Keyledger-Profile", "x-keyledger-evil", "x-keyledger-", "x-keyledger-workspace"})).Draw(t, "claimed"),
 		}
 		if rapid.Bool().Draw(t, "a verdict") {
@@ -186,9 +193,93 @@ func TestWritesWhatTheGeneratedTypesSay(t *testing.T) {
 		if body := got.GetDeniedResponse().GetBody(); body != "" && !json.Valid([]byte(body)) {
 			t.Fatalf("no JSON: %s", body)
 		}
+		if told.d != nil {
+			saysThoseOf(t, authorize, told, &got)
+		}
 		allowed := got.GetStatus().GetCode() == 0
 		if allowed != (told.problem == nil) || allowed != (got.GetOkResponse() != nil) || allowed == (got.GetDeniedResponse() != nil) {
 			t.Fatalf("lets pass %v what it should not, or the other way round", allowed)
 		}
 	})
+}
+
+// saysThoseOf fails when /v1/authorize would answer a verdict with another status,
+// another body, or a header that is missing here or differs.
+func saysThoseOf(t *rapid.T, authorize *gate.Gate, told *told, got *authv3.CheckResponse) {
+	t.Helper()
+	want := headers{}
+	status, problem := authorize.Reply(told.d, false, told.requestID, want)
+	here, body := got.GetOkResponse().GetHeaders(), ""
+	if problem != nil {
+		here, body = got.GetDeniedResponse().GetHeaders(), string(gate.AppendProblem(nil, *problem))
+		if int(got.GetDeniedResponse().GetStatus().GetCode()) != status || got.GetDeniedResponse().GetBody() != body {
+			t.Fatalf("%v, and %d %s by HTTP", got, status, body)
+		}
+	} else {
+		// That is for what is between a gateway and this door.
+		delete(want, "cache-control")
+	}
+	for _, h := range here {
+		if by, ok := want[h.Header.Key]; ok && by != h.Header.Value {
+			t.Fatalf("%s is %q, and %q by HTTP", h.Header.Key, h.Header.Value, by)
+		}
+		delete(want, h.Header.Key)
+	}
+	if len(want) > 0 {
+		t.Fatalf("by HTTP there are %v, too", want)
+	}
+}
+
+type headers map[string]string
+
+func (h headers) Set(name, value string) { h[strings.ToLower(name)] = value }
+
+// nobody gives no verdict.
+type nobody struct{}
+
+func (nobody) Check(*verify.Question) error { return nil }
+
+func (nobody) Verify(context.Context, *verify.Question) verify.Decision { return verify.Decision{} }
+
+func newGate(t *testing.T) *gate.Gate {
+	t.Helper()
+	metrics, err := gate.NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gate.New(gate.Config{Verifier: nobody{}, Positions: func() events.Positions { return events.Positions{Ledger: events.LedgerID{1}, Epoch: 1} }, Metrics: metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// Reading a question and writing an answer leave nothing to clean up.
+func TestNoAllocations(t *testing.T) {
+	message, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Id: "7", Method: "GET", Path: "/a?b", Size: -1, Headers: map[string]string{"authorization": "Bearer x", "user-agent": "y", "accept": "*/*"},
+		}},
+		ContextExtensions: map[string]string{"permission": "a:b", "workspace": "c"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := verify.Decision{
+		Code: events.CodeValid, Key: events.KeyID{1}, Org: "acme", Kind: events.KindAPI, Permission: "interview:read", ScopeChecked: true, ExpiresAt: 1,
+		Profile: &verify.Profile{ID: "strict"}, Permissions: events.Permissions{Level: events.LevelRestricted, Grants: []string{"interview:read", "interview:start"}},
+	}
+	told := told{d: &d, position: "p0", requestID: "r"}
+	var a asked
+	w := writer{make([]byte, 0, answerBytes)}
+	if n := testing.AllocsPerRun(100, func() {
+		a.forget()
+		if !a.fast(message) {
+			t.Fatal("left to the generated types")
+		}
+		w.b = w.b[:0]
+		w.write(&told)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }

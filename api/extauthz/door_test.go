@@ -223,11 +223,22 @@ func TestStop(t *testing.T) {
 	<-asked
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	go func() { answer <- struct{}{} }()
-	d.Stop(over)
+	stopped = make(chan struct{})
+	go func() {
+		defer close(stopped)
+		d.Stop(over)
+	}()
 	if err := <-cut; status.Code(err) != codes.Unavailable {
 		t.Errorf("cut off: %v", err)
 	}
+	// It waits for what it cut off.
+	select {
+	case <-stopped:
+		t.Error("it has stopped while a question is judged")
+	default:
+	}
+	answer <- struct{}{}
+	<-stopped
 }
 
 // What is too large or no question is an error, and the connection lives on.

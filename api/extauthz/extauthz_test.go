@@ -29,7 +29,7 @@ import (
 // world is a server with both doors for gateways.
 type world struct {
 	*apitest.Server
-	t      *testing.T
+	t      testing.TB
 	client authv3.AuthorizationClient
 	conn   *grpc.ClientConn
 	door   *extauthz.Server

@@ -11,7 +11,7 @@ func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	if n, ok := v.(*int); ok {
+	if n, ok := v.(*int); ok && n != nil {
 		*n = data.Len()
 	}
 	return nil
