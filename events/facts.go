@@ -224,6 +224,9 @@ const (
 	CredentialSubscriber CredentialKind = "subscriber"
 	// CredentialAuditor reads everything and writes nothing.
 	CredentialAuditor CredentialKind = "auditor"
+	// CredentialLeaf is for a broker of its own that keeps a copy of the ledger near
+	// its verifiers.
+	CredentialLeaf CredentialKind = "leaf"
 )
 
 // CredentialIssued lets a program in at the broker. What it may read and write
@@ -245,6 +248,9 @@ type CredentialIssued struct {
 	// Mirror is the mirror of the ledger that a verifier reads by; none means the
 	// ledger's own stream.
 	Mirror MirrorName `json:"mirror,omitzero"`
+	// Leaf is the credential of the leaf node that a verifier is at; none means the
+	// installation's own broker.
+	Leaf CredentialName `json:"leaf,omitzero"`
 }
 
 // CredentialRevoked shuts the program out again, for ever.

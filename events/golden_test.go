@@ -203,6 +203,7 @@ func variants() []fact {
 			Signals: Signals{NewSource: SwitchOff, DenialsSpike: SwitchOn, DenialsPerMinute: 50},
 		}}, plainMeta()},
 		{"quiet", TickSubject(), Tick{At: 1, Through: 3, Signature: "x"}, bareMeta()},
+		{"leaf", CredentialSubject("edge-3"), CredentialIssued{Name: "edge-3", For: CredentialVerifier, Account: "A", Leaf: "shop"}, plainMeta()},
 		{"mirror", CredentialSubject("edge-2"), CredentialIssued{Name: "edge-2", For: CredentialVerifier, Account: "A", Mirror: "west"}, plainMeta()},
 		{"everything", CredentialSubject("auditor"), CredentialIssued{Name: "auditor", For: CredentialAuditor, Account: "A"}, bareMeta()},
 		{"unlimited", OrganizationSubject(acme), OrganizationLimitsChanged{}, plainMeta()},

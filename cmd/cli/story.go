@@ -82,6 +82,9 @@ func happened(e events.Event) string {
 		if e.Mirror != "" {
 			text += " by mirror " + string(e.Mirror)
 		}
+		if e.Leaf != "" {
+			text += " at leaf node " + string(e.Leaf)
+		}
 		return text
 	case events.CredentialRevoked:
 		return "shut out"

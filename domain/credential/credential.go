@@ -67,7 +67,7 @@ func issue(s State, c events.CredentialIssued) ([]events.Event, error) {
 
 // Same reports whether two credentials let their holders do the same.
 func Same(a, b events.CredentialIssued) bool {
-	return a.Name == b.Name && a.For == b.For && a.MaxStaleness == b.MaxStaleness && a.Mirror == b.Mirror && slices.Equal(a.Organizations, b.Organizations)
+	return a.Name == b.Name && a.For == b.For && a.MaxStaleness == b.MaxStaleness && a.Mirror == b.Mirror && a.Leaf == b.Leaf && slices.Equal(a.Organizations, b.Organizations)
 }
 
 func check(c events.CredentialIssued) error {
@@ -79,9 +79,9 @@ func check(c events.CredentialIssued) error {
 		return domain.Refuse(domain.ErrInvalid, "name", "must not begin with %q: so are servers called, which record uses too", events.ServerVerifierPrefix)
 	}
 	switch c.For {
-	case events.CredentialVerifier, events.CredentialSubscriber, events.CredentialAuditor:
+	case events.CredentialVerifier, events.CredentialSubscriber, events.CredentialAuditor, events.CredentialLeaf:
 	default:
-		return domain.Refuse(domain.ErrInvalid, "for", "must be verifier, subscriber or auditor")
+		return domain.Refuse(domain.ErrInvalid, "for", "must be verifier, subscriber, auditor or leaf")
 	}
 	if c.Account == "" {
 		return domain.Refuse(domain.ErrInvalid, "account", "is needed")
@@ -89,16 +89,11 @@ func check(c events.CredentialIssued) error {
 	if err := checkOrganizations(c.Organizations); err != nil {
 		return err
 	}
+	if err := checkPlace(c); err != nil {
+		return err
+	}
 	if counted := c.For != events.CredentialSubscriber && len(c.Organizations) > 0; counted != (c.Scope != "") {
 		return domain.Refuse(domain.ErrInvalid, "scope", "goes with organizations that are read in full")
-	}
-	if c.Mirror != "" {
-		if c.For != events.CredentialVerifier {
-			return domain.Refuse(domain.ErrInvalid, "mirror", "is for verifiers")
-		}
-		if _, err := events.ParseMirrorName(string(c.Mirror)); err != nil {
-			return domain.RefuseID("mirror")
-		}
 	}
 	if age := time.Duration(c.MaxStaleness) * time.Second; c.MaxStaleness != 0 {
 		switch {
@@ -107,6 +102,27 @@ func check(c events.CredentialIssued) error {
 		case age < events.MinStaleness || age > events.MaxStaleness:
 			return domain.Refuse(domain.ErrInvalid, "max_staleness", "must lie within %s and %s", events.MinStaleness, events.MaxStaleness)
 		}
+	}
+	return nil
+}
+
+// checkPlace checks where it reads.
+func checkPlace(c events.CredentialIssued) error {
+	_, noMirror := events.ParseMirrorName(string(c.Mirror))
+	_, noLeaf := events.ParseCredentialName(string(c.Leaf))
+	switch {
+	case c.For == events.CredentialLeaf && len(c.Organizations) > 0:
+		return domain.Refuse(domain.ErrInvalid, "organizations", "are those of the verifiers behind a leaf node, which keeps all of the ledger")
+	case c.Mirror != "" && c.For != events.CredentialVerifier:
+		return domain.Refuse(domain.ErrInvalid, "mirror", "is for verifiers")
+	case c.Mirror != "" && noMirror != nil:
+		return domain.RefuseID("mirror")
+	case c.Leaf != "" && c.For != events.CredentialVerifier:
+		return domain.Refuse(domain.ErrInvalid, "leaf", "is for verifiers")
+	case c.Leaf != "" && noLeaf != nil:
+		return domain.RefuseID("leaf")
+	case c.Leaf != "" && c.Mirror != "":
+		return domain.Refuse(domain.ErrInvalid, "leaf", "is a copy of its own: there is no mirror at it")
 	}
 	return nil
 }

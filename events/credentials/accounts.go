@@ -52,6 +52,11 @@ const (
 
 // Accounts are those that are there from the beginning.
 func (a *Authority) Accounts() ([]Account, error) {
+	return a.accounts(false)
+}
+
+// accounts are those, for the installation's own broker or for a leaf node of it.
+func (a *Authority) accounts(leaf bool) ([]Account, error) {
 	system := jwt.NewAccountClaims(a.system.public)
 	system.Name = "SYS"
 	closed(system)
@@ -65,6 +70,12 @@ func (a *Authority) Accounts() ([]Account, error) {
 	}
 	for _, subject := range exports() {
 		ledger.Exports.Add(export(subject))
+	}
+	ledger.Exports.Add(&jwt.Export{Name: "copies", Subject: jwt.Subject(jetstream.LeafSubject("*")), Type: jwt.Stream})
+	if leaf {
+		// By it the leaf node hangs on an account of its own at the broker.
+		ledger.Limits.LeafNodeConn = 1
+		ledger.Exports.Add(export(hubStored + "snapshots.>"))
 	}
 
 	server := jwt.NewAccountClaims(a.server.public)
@@ -99,6 +110,7 @@ func closed(claims *jwt.AccountClaims) {
 // by the operator alone, who signs every account's imports.
 func exports() []string {
 	out := []string{nowhere, acks("*"), stored + "snapshots.>"}
+	out = append(out, flow("*")...)
 	// Of any stream, because mirrors are made later.
 	for _, verb := range []string{"MSG.NEXT", "INFO", "RESET"} {
 		out = append(out, consumerAPI(verb, "*", "*"))
@@ -180,9 +192,14 @@ func Draw(g Grant) (Issued, error) {
 		return Issued{}, fmt.Errorf("credentials: %w", err)
 	}
 	claims := userClaims(string(g.Name))
-	claims.Permissions.Pub.Allow.Add(g.publishes()...)
-	claims.Permissions.Sub.Allow.Add("_INBOX.>")
-	claims.AllowedConnectionTypes.Add(jwt.ConnectionTypeStandard)
+	if g.For == events.CredentialLeaf {
+		// What crosses is a broker's, and not a user's: the account alone is the wall.
+		claims.AllowedConnectionTypes.Add(jwt.ConnectionTypeLeafnode)
+	} else {
+		claims.Permissions.Pub.Allow.Add(g.publishes()...)
+		claims.Permissions.Sub.Allow.Add("_INBOX.>")
+		claims.AllowedConnectionTypes.Add(jwt.ConnectionTypeStandard)
+	}
 	claims.Tags.Add(kindTag(g.For))
 	content, err := creds(account, claims)
 	if err != nil {
@@ -225,8 +242,10 @@ func Holder(content []byte) (Held, error) {
 // kindTag is how a credential says what it is for.
 func kindTag(kind events.CredentialKind) string { return "for:" + string(kind) }
 
-// Account is a credential's account, to be made known to the broker.
-func (a *Authority) Account(g Grant, public string) (Account, error) {
+// Account is a credential's account, to be made known to the broker, or to the leaf
+// node that it is at. That of a leaf node lets through what those behind it may record
+// and ask for.
+func (a *Authority) Account(g Grant, public string, behind ...Grant) (Account, error) {
 	if err := g.Validate(); err != nil {
 		return Account{}, err
 	}
@@ -235,7 +254,11 @@ func (a *Authority) Account(g Grant, public string) (Account, error) {
 		return Account{}, err
 	}
 	claims.Limits.Conn, claims.Limits.Subs, claims.Limits.Payload = maxConnections, maxSubscriptions, maxPayload
-	a.imports(claims, g.imports(), g.target)
+	if g.For == events.CredentialLeaf {
+		a.leaf(claims, g.Name, behind)
+	} else {
+		a.imports(claims, g.imports(), g.target)
+	}
 	token, err := a.sign(claims)
 	return Account{public, token}, err
 }

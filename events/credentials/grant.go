@@ -23,11 +23,13 @@ type Grant struct {
 	Scope events.ScopeLabel
 	// Mirror is the mirror that a verifier reads by, if it reads by one.
 	Mirror events.MirrorName
+	// Leaf is the leaf node that a verifier is at, if it is at one.
+	Leaf events.CredentialName
 }
 
 // GrantOf is what an issued credential may do.
 func GrantOf(e events.CredentialIssued) Grant {
-	return Grant{Name: e.Name, For: e.For, Organizations: e.Organizations, Scope: e.Scope, Mirror: e.Mirror}
+	return Grant{Name: e.Name, For: e.For, Organizations: e.Organizations, Scope: e.Scope, Mirror: e.Mirror, Leaf: e.Leaf}
 }
 
 // Validate reports every fault at once.
@@ -37,11 +39,16 @@ func (g Grant) Validate() error {
 		faults = append(faults, fmt.Errorf("credentials: name: %w", err))
 	}
 	if !slices.Contains(kinds, g.For) {
-		faults = append(faults, errors.New("credentials: a credential is for a verifier, a subscriber or an auditor"))
+		faults = append(faults, errors.New("credentials: a credential is for a verifier, a subscriber, an auditor or a leaf node"))
 	}
 	if g.Mirror != "" {
 		if _, err := events.ParseMirrorName(string(g.Mirror)); err != nil || g.For != events.CredentialVerifier {
 			faults = append(faults, errors.New("credentials: a mirror has a name, and is for verifiers"))
+		}
+	}
+	if g.Leaf != "" {
+		if _, err := events.ParseCredentialName(string(g.Leaf)); err != nil || g.For != events.CredentialVerifier || g.Mirror != "" {
+			faults = append(faults, errors.New("credentials: a leaf node has a name, is for verifiers, and has no mirrors"))
 		}
 	}
 	if len(g.Organizations) > events.MaxCredentialOrganizations {
@@ -62,7 +69,7 @@ func (g Grant) Validate() error {
 }
 
 // kinds are what credentials are for. Nothing writes to it.
-var kinds = []events.CredentialKind{events.CredentialVerifier, events.CredentialSubscriber, events.CredentialAuditor}
+var kinds = []events.CredentialKind{events.CredentialVerifier, events.CredentialSubscriber, events.CredentialAuditor, events.CredentialLeaf}
 
 // Readers are the consumers that the broker keeps for a credential. They are the
 // walls between organizations: what a consumer does not let through, nobody gets
@@ -86,6 +93,10 @@ func (g Grant) Readers(ledger events.LedgerID) []jetstream.ReaderSpec {
 		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), uses, accesses}
 	case events.CredentialVerifier:
 		return []jetstream.ReaderSpec{of(g.ledger(), g.facts()...)}
+	case events.CredentialLeaf:
+		copied := of(jetstream.StreamLedger)
+		copied.Deliver = jetstream.LeafSubject(g.Name)
+		return []jetstream.ReaderSpec{copied}
 	default:
 		return nil
 	}
@@ -102,6 +113,10 @@ func (g Grant) ledger() string {
 // target is the subject of LEDGER that an import leads to. Who reads by a mirror asks
 // as if he read the ledger itself, and need not know.
 func (g Grant) target(subject string) string {
+	if g.Leaf != "" && strings.HasPrefix(subject, stored) {
+		// Snapshots lie at the broker that the leaf node hangs on.
+		return hubStored + strings.TrimPrefix(subject, stored)
+	}
 	for _, verb := range []string{"MSG.NEXT", "INFO", "RESET"} {
 		if subject == consumerAPI(verb, jetstream.StreamLedger, g.Name) {
 			return consumerAPI(verb, g.ledger(), g.Name)
@@ -185,6 +200,9 @@ func (g Grant) publishes() []string {
 
 // stored begins the requests for a snapshot by its subject.
 const stored = "$JS.API.DIRECT.GET." + jetstream.StreamSnapshots + "."
+
+// hubStored begins them at a leaf node.
+const hubStored = jetstream.HubPrefix + ".DIRECT.GET." + jetstream.StreamSnapshots + "."
 
 func acks(name events.CredentialName) string {
 	return "$JS.ACK." + jetstream.StreamLedger + "." + string(name) + ".>"

@@ -61,18 +61,7 @@ func EnsureMirror(ctx context.Context, conn *nats.Conn, ledger events.LedgerID, 
 	default:
 		return fmt.Errorf("%w: create mirror %s: %w", events.ErrUnavailable, name, err)
 	}
-	// It begins to fill at once, and then shows whose it is.
-	for {
-		err := CheckMirror(ctx, conn, ledger, name)
-		if !errors.Is(err, errMirrorEmpty) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	return onceFilled(ctx, func() error { return CheckMirror(ctx, conn, ledger, name) })
 }
 
 // errMirrorEmpty says that a mirror does not show yet what it is of.
@@ -81,31 +70,7 @@ var errMirrorEmpty = fmt.Errorf("%w: jetstream: mirror holds nothing yet", event
 // CheckMirror says whether a mirror is there and is one of this ledger, all of it, over
 // a connection that may ask about all streams: [ErrNoMirror], [ErrMirrorChanged].
 func CheckMirror(ctx context.Context, conn *nats.Conn, ledger events.LedgerID, name events.MirrorName) error {
-	l := readOnly(conn)
-	info, err := l.info(ctx, MirrorStream(name))
-	if errors.Is(err, ErrStreamMissing) {
-		return fmt.Errorf("%w: %s", ErrNoMirror, name)
-	}
-	if err != nil {
-		return err
-	}
-	wants, err := raw(wantedMirror(name, 1))
-	if err != nil {
-		return err
-	}
-	if changed := differences(wants, info.Config, mirrorFree); len(changed) > 0 {
-		return fmt.Errorf("%w: %s: %s", ErrMirrorChanged, name, strings.Join(changed, ", "))
-	}
-	id, begun, err := l.identify(ctx, MirrorStream(name))
-	switch {
-	case err != nil:
-		return err
-	case !begun && info.State.Messages == 0:
-		return fmt.Errorf("%w: %s", errMirrorEmpty, name)
-	case !begun || id != ledger:
-		return fmt.Errorf("%w: %s is of another ledger", ErrMirrorChanged, name)
-	}
-	return nil
+	return checkCopy(ctx, conn, ledger, wantedMirror(name, 1), string(name))
 }
 
 // Mirror is how a mirror stands.

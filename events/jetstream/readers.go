@@ -34,6 +34,10 @@ const (
 	// maxPull bounds how long a request for messages may be open: one whose client
 	// has gone takes messages away from the next.
 	maxPull = 30 * time.Second
+	// copyHeartbeat is what the broker demands where a copy is fed.
+	copyHeartbeat = time.Second
+	// copyPending is how many messages are on their way to a copy at most.
+	copyPending = 10_000
 	// ackWait is when a message that is not acknowledged comes again.
 	ackWait = 10 * time.Second
 )
@@ -53,6 +57,9 @@ type ReaderSpec struct {
 	// Acknowledged readers go on behind what they have acknowledged; the others
 	// begin where they want (see [Reader]).
 	Acknowledged bool
+	// Deliver, if set, makes it one that a copy of the stream elsewhere is fed by: the
+	// messages come to that subject, and it is begun anew where the copy ends.
+	Deliver string
 	// Scope is the label of what it sees in ticks, empty for everything and for
 	// those who do not judge how complete it is.
 	Scope string
@@ -92,6 +99,10 @@ func (s ReaderSpec) config() natsjs.ConsumerConfig {
 	}
 	if s.Acknowledged {
 		config.AckPolicy, config.AckWait = natsjs.AckExplicitPolicy, ackWait
+	}
+	if s.Deliver != "" {
+		config.DeliverSubject, config.AckPolicy, config.FlowControl, config.IdleHeartbeat = s.Deliver, natsjs.AckFlowControlPolicy, true, copyHeartbeat
+		config.MaxRequestExpires, config.MaxAckPending = 0, copyPending
 	}
 	if s.Scope != "" {
 		config.Metadata[metadataScope] = s.Scope

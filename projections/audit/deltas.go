@@ -129,6 +129,7 @@ func says(e events.Event, before document) (delta, error) {
 		s.text("account", e.Account)
 		s.number("max_staleness", e.MaxStaleness)
 		s.text("mirror", string(e.Mirror))
+		s.text("leaf", string(e.Leaf))
 	case events.CredentialRevoked:
 		s.yes("revoked", true)
 	case events.WorkspaceCreated:

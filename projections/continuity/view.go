@@ -229,7 +229,7 @@ func (v *View) signer(key string) {
 // bound. A name is issued once, a label drawn once: whatever comes later under one
 // changes nothing.
 func (v *View) issued(e events.CredentialIssued) {
-	if e.For == events.CredentialSubscriber || v.label != "" {
+	if e.For == events.CredentialSubscriber || e.For == events.CredentialLeaf || v.label != "" {
 		return
 	}
 	if _, known := v.allowed[e.Name]; known {
