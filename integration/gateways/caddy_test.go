@@ -25,7 +25,7 @@ import %s/Caddyfile
 // caddy starts Caddy before an application, asking at an address or unix:PATH.
 func caddy(t *testing.T, ask, application string) *gateway {
 	t.Helper()
-	g := &gateway{address: freeAddress(t), stale: 503, down: 502}
+	g := &gateway{address: freeAddress(t), stale: 503, down: []int{502, 504}}
 	port := g.address[strings.LastIndexByte(g.address, ':'):]
 	if path, ok := strings.CutPrefix(ask, "unix:"); ok {
 		ask = "unix/" + path

@@ -19,11 +19,13 @@ import (
 
 // gateway is a program at work, in front of the application.
 type gateway struct {
+	name string
 	// address is where clients reach it.
 	address string
-	// stale and down are what it answers where keyledger has no verdict, and where
-	// nobody is there to ask.
-	stale, down int
+	// stale is what it answers where keyledger has no verdict, and down where nobody
+	// answers it.
+	stale int
+	down  []int
 }
 
 // put is a piece of a configuration and what a test puts in its place.

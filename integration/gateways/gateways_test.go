@@ -1,26 +1,118 @@
 package gateways
 
 import (
-	"strings"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
 	"testing"
+
+	"github.com/keyledger/keyledger/integration/program"
 )
 
-// programs are the gateways that are installed here.
-var programs = []struct {
-	name  string
-	start func(t *testing.T, ask, application string) *gateway
-}{{"nginx", nginx}, {"caddy", caddy}, {"haproxy", haproxy}}
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Tests mostly wait for other processes, however few processors there are.
+	if err := flag.Set("test.parallel", "32"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
-// Every gateway keeps every promise, wherever it asks.
+// programs are the gateways that are installed here.
+var programs = map[string]func(t *testing.T, ask, application string) *gateway{
+	"nginx": nginx, "caddy": caddy, "haproxy": haproxy,
+}
+
+// Every gateway keeps every promise, wherever it asks: a server, or a sidecar over
+// TCP and over a unix socket. And none lets anything pass where there is no verdict.
 func TestGateways(t *testing.T) {
 	w := newWorld(t)
-	gateways := make(map[string]*gateway)
-	for _, p := range programs {
-		gateways[p.name] = p.start(t, strings.TrimPrefix(w.server.Address("http://"), "http://"), w.application.address)
-	}
-	for name, g := range gateways {
-		for _, p := range promises {
-			t.Run(name+"/"+p.name, func(t *testing.T) { p.shown(t, w, g) })
+	// Those that ask the sidecar, and all.
+	var beside, gateways []*gateway
+	for name, start := range programs {
+		for judge, address := range w.judges {
+			if judge == "server" && name != "nginx" {
+				continue
+			}
+			g := start(t, address, w.application.address)
+			g.name = name + " asks the " + judge
+			gateways = append(gateways, g)
+			if judge != "server" {
+				beside = append(beside, g)
+			}
 		}
 	}
+	t.Run("while keyledger answers", func(t *testing.T) {
+		for _, g := range gateways {
+			t.Run(g.name, func(t *testing.T) {
+				t.Parallel()
+				for _, p := range promises {
+					t.Run(p.name, func(t *testing.T) { p.shown(t, w, g) })
+				}
+			})
+		}
+	})
+	// The server holds the broker: without it the sidecar hears of nothing.
+	w.server.Pause()
+	closed(t, w, "cut off", beside, func(g *gateway) []int { return []int{g.stale} })
+	w.server.Resume()
+	open(t, w, "no longer cut off", beside)
+
+	w.sidecar.Pause()
+	closed(t, w, "nobody answers", beside, func(g *gateway) []int { return g.down })
+	w.sidecar.Resume()
+	open(t, w, "somebody answers again", beside)
+
+	w.sidecar.Kill()
+	closed(t, w, "nobody is there", beside, func(g *gateway) []int { return g.down })
+	w.sidecar = w.follow().Ready()
+	open(t, w, "somebody is there again", beside)
+}
+
+// closed waits until each gateway refuses what was allowed, with a status, and
+// expects that it goes on so.
+func closed(t *testing.T, w *world, why string, gateways []*gateway, status func(*gateway) []int) {
+	t.Run(why, func(t *testing.T) {
+		for _, g := range gateways {
+			t.Run(g.name, func(t *testing.T) {
+				t.Parallel()
+				var res response
+				program.Until(t, "the gateway to refuse", func() bool {
+					var saw []arrival
+					res, saw = w.send(t, g, get(w.reader))
+					return len(saw) == 0
+				})
+				if want := status(g); !slices.Contains(want, res.status) {
+					t.Errorf("it answers %s, want %d", res, want)
+				}
+				for _, r := range []request{get(w.reader), get(w.everything).with("POST", "/api/v1/interviews/start"), get(w.reporter).with("GET", "/reports/7"), {method: "GET", target: "/api/v1/interviews/7"}} {
+					t.Run(r.method, func(t *testing.T) {
+						t.Parallel()
+						if res, saw := w.send(t, g, r); res.status < 400 || len(saw) != 0 {
+							t.Errorf("%s: %s, and %d arrived", r.target, res, len(saw))
+						}
+					})
+				}
+			})
+		}
+	})
+}
+
+// open waits until each gateway lets pass again what is allowed, and expects that it
+// refuses the rest.
+func open(t *testing.T, w *world, why string, gateways []*gateway) {
+	t.Run(why, func(t *testing.T) {
+		for _, g := range gateways {
+			t.Run(g.name, func(t *testing.T) {
+				t.Parallel()
+				program.Until(t, "the gateway to let pass", func() bool {
+					res, saw := w.send(t, g, get(w.reader))
+					return res.status == 200 && len(saw) == 1
+				})
+				w.refused(t, g, "no permission", get(w.reader).with("POST", "/api/v1/interviews/start"), 403)
+			})
+		}
+	})
 }

@@ -9,7 +9,7 @@ import (
 // haproxy starts HAProxy before an application, asking at an address or unix:PATH.
 func haproxy(t *testing.T, ask, application string) *gateway {
 	t.Helper()
-	g := &gateway{address: freeAddress(t), stale: 503, down: 503}
+	g := &gateway{address: freeAddress(t), stale: 503, down: []int{503}}
 	if path, ok := strings.CutPrefix(ask, "unix:"); ok {
 		ask = "unix@" + path
 	} else {

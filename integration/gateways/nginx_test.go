@@ -23,7 +23,7 @@ http {
 // nginx starts nginx before an application, asking at an address or unix:PATH.
 func nginx(t *testing.T, ask, application string) *gateway {
 	t.Helper()
-	g := &gateway{address: freeAddress(t), stale: 403, down: 500}
+	g := &gateway{address: freeAddress(t), stale: 403, down: []int{500}}
 	dir := configure(t, "nginx", put{"127.0.0.1:8081", ask}, put{"127.0.0.1:3000", application}, put{"listen 80", "listen " + g.address}, put{"listen      80", "listen " + g.address})
 	user := ""
 	if os.Getuid() == 0 {

@@ -13,12 +13,22 @@ import (
 	"github.com/keyledger/keyledger/integration/program"
 )
 
-// world is a ledger with a server, an organization with a catalog, keys, and the
-// application that gateways guard.
+// bound is how stale the sidecar may be. Tests wait for it once.
+const bound = "3s"
+
+// world is a ledger with a server and a sidecar, an organization with a catalog,
+// keys, and the application that gateways guard.
 type world struct {
-	server      *program.Process
-	owner       *program.Door
-	application *application
+	server, sidecar *program.Process
+	owner           *program.Door
+	application     *application
+
+	// judges are where gateways may ask over HTTP, by name: an address, or unix:PATH.
+	// calls is where they may ask over gRPC.
+	judges map[string]string
+	calls  string
+	// follow starts the sidecar.
+	follow func() *program.Process
 
 	// reader may read interviews, reporter read reports in one workspace, outsider in
 	// another one, everything may do all that the catalog has, inactive is switched
@@ -33,13 +43,24 @@ const organization = "acme"
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	data := t.TempDir()
-	w := &world{application: newApplication(t)}
-	w.server = program.Start(t, program.Build(t, t.TempDir()), "serve", "--data", data, "--listen", "127.0.0.1:0", "--nats-listen", freeAddress(t), "--record-client-ip").Ready()
+	binary, data, addresses := program.Build(t, t.TempDir()), t.TempDir(), freeAddresses(t, 3)
+	broker, tcp, grpc := addresses[0], addresses[1], addresses[2]
+	w := &world{application: newApplication(t), calls: grpc}
+	w.server = program.Start(t, binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--nats-listen", broker, "--record-client-ip").Ready()
 	key, err := os.ReadFile(filepath.Join(data, "owner.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	creds, socket := filepath.Join(data, "gate.creds"), filepath.Join(data, "s.sock")
+	if _, said, code := program.Run(t, nil, "", binary, "nats-auth", "verifier", "gate", "--data", data, "--max-staleness", bound, "--out", creds); code != 0 {
+		t.Fatalf("nats-auth: %s", said)
+	}
+	w.follow = func() *program.Process {
+		return program.Start(t, binary, "sidecar", "--nats", "nats://"+broker, "--nats-creds", creds, "--listen", tcp, "--listen", "unix:"+socket,
+			"--grpc-listen", grpc, "--start-jitter", "0", "--record-client-ip")
+	}
+	w.sidecar = w.follow().Ready()
+	w.judges = map[string]string{"server": strings.TrimPrefix(w.server.Address("http://"), "http://"), "sidecar": tcp, "socket": "unix:" + socket}
 	w.owner = program.At(w.server.Address("http://"), strings.TrimSpace(string(key)))
 	must := func(want int, method, path string, body map[string]any) program.Answer {
 		return w.owner.Must(t, want, method, "/v1/organizations"+path, body)
@@ -60,6 +81,10 @@ func newWorld(t *testing.T) *world {
 	must(200, "PATCH", "/acme/keys/"+w.inactive.id, obj{"status": "INACTIVE"})
 	w.everything = w.key(t, obj{"permissions": obj{"level": "all"}})
 	w.manager = w.key(t, obj{"kind": "management", "role": "owner"})
+	program.Until(t, "the sidecar to know the last key", func() bool {
+		a, err := program.At("http://"+tcp, w.manager.secret).Ask(t.Context(), "GET", "/v1/authorize", nil)
+		return err == nil && a.Status == 403
+	})
 	return w
 }
 
@@ -88,7 +113,17 @@ func (w *world) revoke(t *testing.T, h holder) {
 // freeAddress is one that nobody listened on a moment ago.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(clustertest.FreePorts(t, 1)[0]))
+	return freeAddresses(t, 1)[0]
+}
+
+// freeAddresses are several, all different.
+func freeAddresses(t testing.TB, n int) []string {
+	t.Helper()
+	addresses := make([]string, 0, n)
+	for _, port := range clustertest.FreePorts(t, n) {
+		addresses = append(addresses, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}
+	return addresses
 }
 
 // next names a request.

@@ -12,8 +12,9 @@ local told = {
 -- What the client is told when it is refused.
 local refusal = { "content-type", "www-authenticate", "retry-after", "x-keyledger-code" }
 
--- Without an answer in so many milliseconds the request is refused.
-local patience = 2000
+-- Without an answer in so many milliseconds the request is refused. HAProxy tries four
+-- times.
+local patience = 500
 
 -- ask returns keyledger's answer. Nothing of the client's reaches it but its key and
 -- its User-Agent, so that the client cannot word the question.
