@@ -60,14 +60,17 @@ func TestFolderKeepsTheNewest(t *testing.T) {
 	if names := snapshots(t, path); len(names) != 2 {
 		t.Errorf("%q", names)
 	}
-	if err := filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
-		info, err := os.Lstat(path)
-		if err == nil && info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s: %v", path, info.Mode())
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", e.Name(), info.Mode(), err)
 		}
-		return err
-	}); err != nil {
-		t.Error(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v %v", info.Mode(), err)
 	}
 	l, skipped, err := f.Newest(w.who(w.server))
 	if err != nil || skipped != nil {
