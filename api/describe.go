@@ -259,6 +259,9 @@ func (e *endpoint) answersTo(op *huma.Operation, registry huma.Registry) {
 			good.Content["text/event-stream"] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 		case "livez", "metrics":
 			good.Content["text/plain"] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+		case "revoke-token":
+			good.Description = "Nothing; what would be appended, for dry_run=true"
+			good.Content[mediaTypes[0]] = &huma.MediaType{Schema: registry.Schema(reflect.TypeFor[wire.DryRun](), true, "")}
 		}
 		return
 	}

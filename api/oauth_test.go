@@ -168,7 +168,12 @@ func TestRevokeToken(t *testing.T) {
 		}
 	}
 	mustForm(t, s, http.StatusConflict, "", revokePath, "token="+s.Owner)
-	mustForm(t, s, 400, "", revokePath+"?dry_run=true", "token="+kept.Secret)
+	for token, events := range map[string]int{kept.Secret: 1, strange(t): 0} {
+		if dry := as[wire.DryRun](t, mustForm(t, s, 200, "", revokePath+"?dry_run=true", "token="+token)); !dry.DryRun || len(dry.Events) != events {
+			t.Errorf("tried: %+v", dry)
+		}
+	}
+	mustForm(t, s, 400, "", revokePath+"?token=x", "token="+kept.Secret)
 	if v := verdict(t, s, s.Owner, kept.Secret, ""); v.Code != "VALID" {
 		t.Errorf("refused, and done: %+v", v)
 	}

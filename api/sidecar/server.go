@@ -197,6 +197,11 @@ func (r *request) name(err error) {
 	} else {
 		r.id = gate.AppendRequestID(r.id)
 	}
+	r.labelled()
+}
+
+// labelled sets the headers that every answer has.
+func (r *request) labelled() {
 	r.set("X-Request-Id", r.id)
 	r.set("X-Content-Type-Options", nosniff)
 }
@@ -253,6 +258,8 @@ func (s *Server) panicked(r *request, cause any) {
 		slog.String("request_id", string(r.id)), slog.String("route", r.route.label()),
 		slog.String("cause", fmt.Sprintf("%T", cause)), slog.String("stack", string(debug.Stack())))
 	r.ctx.Response.Reset()
+	r.ctx.Response.Header.SetNoDefaultContentType(true)
+	r.labelled()
 	r.ctx.SetConnectionClose()
 	r.fail(gate.ErrInternal)
 }

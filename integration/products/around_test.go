@@ -403,10 +403,10 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 		"replace-permissions": obj{"permissions": []obj{}}, "create-profile": obj{"id": "tried", "name": "Tried"},
 		"update-profile": obj{"settings": obj{"model": "small"}}, "delete-profile": nil,
 		"create-key": obj{"permissions": []string{"interview:read"}, "scope": everywhere}, "update-key": obj{"status": "INACTIVE"},
-		"erase-data-subject": obj{"subject": made.text("key.id")}, "revoke-key": obj{"reason": "tried"}, "delete-key": nil, "rotate-key": obj{"grace": "0"}, "revoke-self": obj{"reason": "tried"},
+		"erase-data-subject": obj{"subject": made.text("key.id")}, "revoke-key": obj{"reason": "tried"}, "delete-key": nil, "rotate-key": obj{"grace": "0"}, "revoke-token": form("token=" + made.text("secret")), "revoke-self": obj{"reason": "tried"},
 		"import-keys": obj{"keys": []obj{{"digest": obj{"alg": "sha256", "value": strings.Repeat("ab", 32)}, "permissions": []string{"interview:read"}, "scope": everywhere}}},
 	}
-	verifications := map[string]bool{"verify": true, "verify-batch": true, "authorize": true}
+	verifications := map[string]bool{"verify": true, "verify-batch": true, "authorize": true, "introspect": true}
 	looks := []string{"/v1/organizations/" + c.org, "/workspaces", "/permissions", "/profiles", "/keys?status=all", "/keys/" + made.text("key.id") + "/history"}
 	look := func() (all string) {
 		for _, path := range looks {

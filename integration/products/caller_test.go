@@ -92,7 +92,7 @@ func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) 
 
 // path is below the caller's organization, unless it begins with /v1/.
 func (c caller) path(path string) string {
-	if strings.HasPrefix(path, "/v1/") || path == "/openapi.json" {
+	if strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/oauth2/") || path == "/openapi.json" {
 		return path
 	}
 	return "/v1/organizations/" + c.org + path
@@ -109,10 +109,16 @@ func (c caller) ask(method, path string, body any, headers ...string) answer {
 	return a
 }
 
+// form is the body of a request that takes a form.
+type form string
+
 // try is ask for a goroutine, which cannot end the test.
 func (c caller) try(method, path string, body any, headers ...string) (answer, error) {
 	var sent io.Reader
-	if body != nil {
+	kind := "application/json"
+	if text, ok := body.(form); ok {
+		sent, kind = strings.NewReader(string(text)), "application/x-www-form-urlencoded"
+	} else if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return answer{}, err
@@ -127,7 +133,7 @@ func (c caller) try(method, path string, body any, headers ...string) (answer, e
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
