@@ -344,6 +344,15 @@ func (c *Client) Positions() events.Positions {
 	return e.positions()
 }
 
+// Effective lists the permissions of an organization's catalog, sorted, that a key with
+// these has today; nil of an organization that is not known.
+func (c *Client) Effective(org events.OrgID, p events.Permissions) []string {
+	if e := c.engine.Load(); e != nil {
+		return e.index.Effective(org, p)
+	}
+	return nil
+}
+
 // Close stops answering (every later verdict is UNAVAILABLE), has all uses stored
 // and the end of this run noted, says good-bye, and saves a snapshot if there is a
 // folder. When ctx ends before, it gives up what is not done by then and says so.
