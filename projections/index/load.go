@@ -42,6 +42,8 @@ type loader struct {
 	orgs []*organization
 	// grants are their ids, by number.
 	grants []uint32
+	// touched is of no meaning.
+	touched uint64
 }
 
 func text[T ~string | ~[]byte](l *loader) T { return section.ReadText[T](l.r, section.MaxText) }
@@ -188,12 +190,25 @@ func (l *loader) loadGraces() {
 	}
 }
 
+// loadKeys inserts keys, several at a time. Each has its place at random in tables
+// that are larger than any cache: the places of several are read first, side by side,
+// so that it need not be waited for each of them.
 func (l *loader) loadKeys(n int) {
-	for range n {
-		if !l.loadKey() {
+	var room [atOnce]loadedKey
+	for left := n; left > 0; {
+		some := room[:min(left, atOnce)]
+		if !l.parseKeys(some) {
 			l.r.Fail("a key makes no sense")
 			return
 		}
+		l.touch(some)
+		for i := range some {
+			if !l.insert(&some[i]) {
+				l.r.Fail("a key comes twice")
+				return
+			}
+		}
+		left -= len(some)
 	}
 	l.x.keys.Store(int64(n))
 	for _, id := range l.grants {
@@ -204,42 +219,83 @@ func (l *loader) loadKeys(n int) {
 	}
 }
 
-func (l *loader) loadKey() bool {
-	b := l.r.Peek(keyMost)
-	if len(b) < keyLeast {
-		return false
+// atOnce is more than a processor reads from memory side by side.
+const atOnce = 32
+
+// loadedKey is a key that was read.
+type loadedKey struct {
+	digest              digest
+	id                  events.KeyID
+	hash, org, revision uint32
+	state               uint64
+}
+
+func (l *loader) parseKeys(into []loadedKey) bool {
+	b := l.r.Peek(len(into) * keyMost)
+	read := 0
+	for i := range into {
+		n := l.parseKey(b[read:], &into[i])
+		if n == 0 {
+			return false
+		}
+		read += n
 	}
-	d := digest{
-		binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]),
-		binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:]),
+	l.r.Skip(read)
+	return l.r.Err() == nil
+}
+
+// parseKey returns how many bytes a key has, 0 if it is none.
+func (l *loader) parseKey(b []byte, k *loadedKey) int {
+	if len(b) < keyLeast {
+		return 0
+	}
+	for i := range k.digest {
+		k.digest[i] = binary.LittleEndian.Uint64(b[8*i:])
 	}
 	at := digestBytes
-	id := events.KeyID(b[at : at+idBytes])
+	k.id = events.KeyID(b[at : at+idBytes])
 	at += idBytes
 	flags := uint64(b[at]) << flagShift
+	if flags&flagTaken == 0 || flags&^(flagTaken|flagRevoked|flagExpired|flagDisabled) != 0 {
+		return 0
+	}
 	expires := binary.LittleEndian.Uint32(b[at+1:])
 	at += 5
 	revision, size := binary.Uvarint(b[at:])
 	if size <= 0 || revision>>32 != 0 {
-		return false
+		return 0
 	}
 	at += size
 	number, size := binary.Uvarint(b[at:])
 	if size <= 0 || number >= uint64(len(l.grants)) {
-		return false
-	}
-	l.r.Skip(at + size)
-	if flags&flagTaken == 0 || flags&^(flagTaken|flagRevoked|flagExpired|flagDisabled) != 0 {
-		return false
-	}
-	hash := l.x.table.hash(&d)
-	if s, _, _ := l.x.table.find(&d, hash); s != nil {
-		return false
+		return 0
 	}
 	grant := l.grants[number]
 	l.x.grants.refs[grant]++
-	org := l.x.grants.get(grant).org.index
-	l.x.ids.insert(org, id, hash)
-	l.x.table.insert(&d, hash, org, uint32(revision), id, flags|uint64(grant)<<grantShift|uint64(expires))
+	k.org, k.revision = l.x.grants.get(grant).org.index, uint32(revision)
+	k.state = flags | uint64(grant)<<grantShift | uint64(expires)
+	k.hash = l.x.table.hash(&k.digest)
+	return at + size
+}
+
+// touch reads the places of keys.
+func (l *loader) touch(keys []loadedKey) {
+	for i := range keys {
+		k := &keys[i]
+		slots := l.x.table.shards[k.hash>>homeBits].Load().slots
+		l.touched += slots[home(k.hash, len(slots))].state()
+		shard, tag := l.x.ids.place(k.org, k.id)
+		entries := l.x.ids.shards[shard]
+		l.touched += entries[tagHome(tag, len(entries))]
+	}
+}
+
+// insert reports whether the key was not there yet.
+func (l *loader) insert(k *loadedKey) bool {
+	if s, _, _ := l.x.table.find(&k.digest, k.hash); s != nil {
+		return false
+	}
+	l.x.ids.insert(k.org, k.id, k.hash)
+	l.x.table.insert(&k.digest, k.hash, k.org, k.revision, k.id, k.state)
 	return true
 }
