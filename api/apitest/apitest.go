@@ -156,8 +156,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	idx, err := index.New(index.Config{Logger: log})
 	must(t, err)
 	configuration := commands.NewConfiguration()
-	verifiers, err := fleet.New(fleet.Config{Ledger: id, MaxStaleness: verify.DefaultMaxStaleness})
-	must(t, err)
+	verifiers := newFleet(t, id)
 	dir := t.TempDir()
 	file := func(view string) string { return filepath.Join(dir, view+".db") }
 	used, err := usage.Open(ctx, usage.Config{Path: file("usage"), Of: s.Positions, Blocks: ledger})
@@ -191,8 +190,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 		Accesses: s.Accesses.gatherer, AccessLog: s.Accesses.view,
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
 		Audit: audits, WaitForAudit: audited.WaitFor, Reports: review, Usage: used, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
-		Fleet: verifiers, LastUses: ledger.LastUses,
-		Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
+		Fleet: verifiers, LastUses: ledger.LastUses, Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
 		Unseal: s.Subjects.Open,
 	}
 	for _, f := range change {
@@ -225,6 +223,14 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 		}
 	})
 	return s
+}
+
+// newFleet makes a view of verifiers, which hears of nobody by itself.
+func newFleet(t testing.TB, id events.LedgerID) *fleet.View {
+	t.Helper()
+	v, err := fleet.New(fleet.Config{Ledger: id, MaxStaleness: verify.DefaultMaxStaleness})
+	must(t, err)
+	return v
 }
 
 // follow runs views until the context ends.

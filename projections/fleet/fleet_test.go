@@ -201,6 +201,12 @@ func TestTwoProgramsUnderOneName(t *testing.T) {
 		if w.row("edge").Duplicate {
 			t.Error("one took the place of the other, and is said to work beside it")
 		}
+		// It is waited for no more, and its bound is told.
+		before := w.revoke("acme")
+		w.say("edge", 2, nil)
+		if s := w.standings(before); len(s) != 2 || s[0].State != fleet.Lost || s[0].DeniesBy == 0 || s[1].State != fleet.Live || !s[1].Applied {
+			t.Errorf("%+v", s)
+		}
 		w.say("edge", 1, nil)
 		if !w.row("edge").Duplicate {
 			t.Error("two programs announce themselves by turns, and nobody says so")

@@ -166,15 +166,20 @@ func (x *verifier) current(now time.Time) *run {
 	return last
 }
 
+// answers reports whether a run is live, and no younger one has taken its place: once
+// that has spoken, the older one must speak again to be believed to be there.
+func (x *verifier) answers(r *run, now time.Time) bool {
+	return r.live(now) && !slices.ContainsFunc(x.runs, func(o *run) bool { return o.began > r.position && o.live(now) })
+}
+
 // duplicate reports whether two runs announce themselves by turns: two programs work
 // under one name. One that took the place of another that broke off does not.
 func (x *verifier) duplicate(now time.Time) bool {
-	for i, older := range x.runs {
-		for _, younger := range x.runs[i+1:] {
-			if older.live(now) && younger.live(now) && older.position > younger.began {
-				return true
-			}
+	n := 0
+	for _, r := range x.runs {
+		if x.answers(r, now) {
+			n++
 		}
 	}
-	return false
+	return n > 1
 }

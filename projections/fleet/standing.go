@@ -68,10 +68,12 @@ func (v *View) Standings(of Revocation, now time.Time) []Standing {
 			})
 			continue
 		}
-		current := v.verifiers[name].current(now)
-		for _, r := range v.verifiers[name].runs {
-			if !r.last.Ended && (r == current || r.live(now) || of.concerns(r)) {
-				out = append(out, of.standing(name, r, now))
+		x := v.verifiers[name]
+		current := x.current(now)
+		for _, r := range x.runs {
+			answers := x.answers(r, now)
+			if !r.last.Ended && (r == current || answers || of.concerns(r)) {
+				out = append(out, of.standing(name, r, answers))
 			}
 		}
 	}
@@ -92,12 +94,12 @@ func (of Revocation) concerns(r *run) bool {
 	return !held && r.stored.Add(lasts) >= of.At
 }
 
-func (of Revocation) standing(name events.VerifierID, r *run, now time.Time) Standing {
+func (of Revocation) standing(name events.VerifierID, r *run, live bool) Standing {
 	s := Standing{
 		Verifier: name, Boot: r.id, Kind: r.last.Kind, State: Live, Position: r.last.Applied, HeardAt: r.stored,
 		MaxStaleness: r.maxStaleness(), ServesStale: r.last.ServesStale,
 	}
-	if !r.live(now) {
+	if !live {
 		s.State, s.Since = Lost, r.stored
 	}
 	first, held, exact := r.holds(of.Position)
