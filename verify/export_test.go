@@ -14,3 +14,6 @@ func (v *Verifier) StandStill(d time.Duration) {
 	v.tick()
 	v.now.Store(int64(events.TimeOf(time.Now().Add(-d))))
 }
+
+// FewEvents is how many events are replayed rather than that a snapshot is fetched.
+func FewEvents(n uint64) Option { return func(o *options) { o.few = n } }

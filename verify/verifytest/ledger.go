@@ -5,6 +5,7 @@
 package verifytest
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -29,6 +30,8 @@ import (
 	"github.com/keyledger/keyledger/events/uses"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/continuity"
+	"github.com/keyledger/keyledger/projections/index"
+	"github.com/keyledger/keyledger/projections/snapshot"
 )
 
 // patience bounds what a broker takes its time for.
@@ -53,14 +56,18 @@ type Ledger struct {
 	broker    *embedded.Broker
 	ledger    *jetstream.Ledger
 	revisions map[events.Subject]events.Revision
-	counting  *counting
+	// scopes are the labels of those who read a part.
+	scopes   map[events.CredentialName]events.ScopeLabel
+	counting *counting
 }
 
-// counting is what ticks are made of.
+// counting is what ticks and snapshots are made of.
 type counting struct {
-	view   *continuity.View
-	runner *projections.Runner
-	stop   func()
+	view    *continuity.View
+	index   *index.Index
+	barrier *snapshot.Barrier
+	runner  *projections.Runner
+	stop    func()
 }
 
 // Begin begins a ledger that ends with the test. It holds no organization yet.
@@ -68,7 +75,7 @@ func Begin(t testing.TB) *Ledger {
 	t.Helper()
 	l := &Ledger{
 		t: t, id: events.LedgerID(uuid.New()), listen: "127.0.0.1:0",
-		revisions: make(map[events.Subject]events.Revision),
+		revisions: make(map[events.Subject]events.Revision), scopes: make(map[events.CredentialName]events.ScopeLabel),
 	}
 	l.dir = l.folder()
 	secret, vkey, err := note.GenerateKey(rand.Reader, "verifytest")
@@ -214,6 +221,7 @@ func (l *Ledger) Verifier(name events.CredentialName, maxStaleness time.Duration
 		_, err := rand.Read(label)
 		l.must(err)
 		issued.Scope = events.ScopeLabel(hex.EncodeToString(label))
+		l.scopes[name] = issued.Scope
 	}
 	drawn, err := credentials.Draw(credentials.GrantOf(issued))
 	l.must(err)
@@ -246,19 +254,51 @@ func (l *Ledger) Connect(creds []byte, options ...nats.Option) *nats.Conn {
 // read a part of it.
 func (l *Ledger) Tick() events.Position {
 	l.t.Helper()
+	draft, _ := l.counted().view.Next(events.TimeOf(time.Now()))
+	draft.Tick.Signature = l.sign(l.signer, draft.Tick.Text(l.id))
+	return l.Append(events.TickSubject(), draft.Tick)
+}
+
+// StoreSnapshot stores a snapshot of everything there is, or of what a verifier is shown
+// that is narrowed, signed by somebody; nil is the installation.
+func (l *Ledger) StoreSnapshot(of events.CredentialName, signer note.Signer) events.Position {
+	l.t.Helper()
+	if signer == nil {
+		signer = l.signer
+	}
+	c := l.counted()
+	var picture *snapshot.Picture
+	var err error
+	c.barrier.Between(func() { picture, err = snapshot.Freeze(c.index, c.view) })
+	l.must(err)
+	defer picture.Release()
+	var b bytes.Buffer
+	written, err := picture.Write(&b, l.scopes[of], events.TimeOf(time.Now()))
+	l.must(err)
+	m := written.Manifest()
+	m.Signature = l.sign(signer, m.Text())
+	l.must(l.ledger.PublishSnapshot(l.t.Context(), m, &b))
+	return m.Position
+}
+
+// sign returns the signature line over a text.
+func (l *Ledger) sign(signer note.Signer, text string) string {
+	l.t.Helper()
+	signed, err := note.Sign(&note.Note{Text: text}, signer)
+	l.must(err)
+	return strings.TrimSuffix(strings.TrimPrefix(string(signed), text+"\n"), "\n")
+}
+
+// counted is the count of all there is.
+func (l *Ledger) counted() *counting {
+	l.t.Helper()
 	if l.counting == nil {
 		l.count()
 	}
-	c := l.counting
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	defer cancel()
-	l.must(c.runner.WaitFor(ctx, l.Last()))
-	draft, _ := c.view.Next(events.TimeOf(time.Now()))
-	text := draft.Tick.Text(l.id)
-	signed, err := note.Sign(&note.Note{Text: text}, l.signer)
-	l.must(err)
-	draft.Tick.Signature = strings.TrimSuffix(strings.TrimPrefix(string(signed), text+"\n"), "\n")
-	return l.Append(events.TickSubject(), draft.Tick)
+	l.must(l.counting.runner.WaitFor(ctx, l.Last()))
+	return l.counting
 }
 
 // count begins to count the ledger.
@@ -266,7 +306,10 @@ func (l *Ledger) count() {
 	l.t.Helper()
 	view, err := continuity.New(continuity.Config{Ledger: l.id})
 	l.must(err)
-	runner, err := projections.NewRunner(projections.Config{Source: l.ledger, View: view, Proven: view.Proven})
+	x, err := index.New(index.Config{})
+	l.must(err)
+	barrier := snapshot.NewBarrier(projections.Together("verifytest", view, x))
+	runner, err := projections.NewRunner(projections.Config{Source: l.ledger, View: barrier, Proven: view.Proven})
 	l.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -277,7 +320,7 @@ func (l *Ledger) count() {
 	})
 	stop := sync.OnceFunc(func() { cancel(); running.Wait() })
 	l.t.Cleanup(stop)
-	l.counting = &counting{view, runner, stop}
+	l.counting = &counting{view, x, barrier, runner, stop}
 }
 
 // Uses counts the uses that are stored, by the verifier that recorded them, and
