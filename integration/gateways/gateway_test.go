@@ -26,6 +26,8 @@ type gateway struct {
 	// answers it.
 	stale int
 	down  []int
+	// standIn says that it is no program, and patient that it waits long for an answer.
+	standIn, patient bool
 }
 
 // put is a piece of a configuration and what a test puts in its place.

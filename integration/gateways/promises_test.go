@@ -7,22 +7,24 @@ import (
 	"testing"
 )
 
-// promises are what every gateway keeps while keyledger answers.
+// promises are what every gateway keeps while keyledger answers. Some are kept by the
+// program alone, and say nothing of what stands in for it.
 var promises = []struct {
-	name  string
-	shown func(*testing.T, *world, *gateway)
+	name    string
+	program bool
+	shown   func(*testing.T, *world, *gateway)
 }{
-	{"allowed", allowed},
-	{"denied", denied},
-	{"fixed question", fixedQuestion},
-	{"spoofed question", spoofedQuestion},
-	{"spoofed identity", spoofedIdentity},
-	{"dropped identity", droppedIdentity},
-	{"paths", paths},
-	{"hosts", hosts},
-	{"framing", framing},
-	{"connections", connections},
-	{"revoked", revoked},
+	{"allowed", false, allowed},
+	{"denied", false, denied},
+	{"fixed question", false, fixedQuestion},
+	{"spoofed question", false, spoofedQuestion},
+	{"spoofed identity", false, spoofedIdentity},
+	{"dropped identity", true, droppedIdentity},
+	{"paths", true, paths},
+	{"hosts", true, hosts},
+	{"framing", true, framing},
+	{"connections", false, connections},
+	{"revoked", false, revoked},
 }
 
 // What a key may do arrives, with who it was, and without the key.

@@ -23,10 +23,8 @@ type world struct {
 	owner           *program.Door
 	application     *application
 
-	// judges are where gateways may ask over HTTP, by name: an address, or unix:PATH.
-	// calls is where they may ask over gRPC.
+	// judges are where gateways may ask: an address, or unix:PATH.
 	judges map[string]string
-	calls  string
 	// follow starts the sidecar.
 	follow func() *program.Process
 
@@ -45,7 +43,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	binary, data, addresses := program.Build(t, t.TempDir()), t.TempDir(), freeAddresses(t, 3)
 	broker, tcp, grpc := addresses[0], addresses[1], addresses[2]
-	w := &world{application: newApplication(t), calls: grpc}
+	w := &world{application: newApplication(t)}
 	w.server = program.Start(t, binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--nats-listen", broker, "--record-client-ip").Ready()
 	key, err := os.ReadFile(filepath.Join(data, "owner.key"))
 	if err != nil {
@@ -60,7 +58,7 @@ func newWorld(t *testing.T) *world {
 			"--grpc-listen", grpc, "--start-jitter", "0", "--record-client-ip")
 	}
 	w.sidecar = w.follow().Ready()
-	w.judges = map[string]string{"server": strings.TrimPrefix(w.server.Address("http://"), "http://"), "sidecar": tcp, "socket": "unix:" + socket}
+	w.judges = map[string]string{"server": strings.TrimPrefix(w.server.Address("http://"), "http://"), "sidecar": tcp, "socket": "unix:" + socket, "calls": grpc}
 	w.owner = program.At(w.server.Address("http://"), strings.TrimSpace(string(key)))
 	must := func(want int, method, path string, body map[string]any) program.Answer {
 		return w.owner.Must(t, want, method, "/v1/organizations"+path, body)
