@@ -111,7 +111,7 @@ func newServer(c ServerConfig) *server {
 		Timeout: c.Timeout,
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: c.Roots, MinVersion: tls.VersionTLS12},
-			MaxIdleConnsPerHost: len(s.slots), MaxIdleConns: cap(s.slots), IdleConnTimeout: time.Minute,
+			MaxIdleConnsPerHost: cap(s.slots), MaxIdleConns: cap(s.slots), IdleConnTimeout: time.Minute,
 			ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 64 << 10,
 		},
 		// A key is for this server, wherever it points to.

@@ -67,8 +67,9 @@ type Client struct {
 // should reconnect for ever (nats.MaxReconnects(-1)); it remains the caller's, to be
 // closed after [Client.Close].
 //
-// It returns as soon as the broker has said what the credential shows, and fails
-// when that is not what the options ask for ([ErrCredential]) or ctx ends before.
+// It returns when the broker has said what the credential shows, and a snapshot is
+// loaded if there is one; it fails when that is not what the options ask for
+// ([ErrCredential]) or ctx ends before.
 // Verdicts are STALE until [Client.Ready]. What happens to the ledger or the broker
 // later is no error of anybody's: verdicts tell, and [Client.Status] says why.
 func Open(ctx context.Context, conn *nats.Conn, opts ...Option) (*Client, error) {

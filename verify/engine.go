@@ -34,6 +34,7 @@ type engine struct {
 	recorder  *recording.Recorder
 	verifier  *Verifier
 	announcer *announcing.Announcer
+	punctual  *punctuality
 	offline   *offline
 	saved     saved
 
@@ -113,7 +114,8 @@ func (c *Client) follow(e *engine) error {
 	if err != nil {
 		return err
 	}
-	e.barrier = snapshot.NewBarrier(projections.Together("index", e.continuity, e.index, e.announcer.View(e.position)))
+	e.punctual = &punctuality{live: e.live, through: e.position}
+	e.barrier = snapshot.NewBarrier(projections.Together("index", e.continuity, e.index, e.punctual, e.announcer.View(e.position)))
 	e.runner, err = projections.NewRunner(projections.Config{
 		Source: e.source, View: e.barrier, Proven: e.continuity.Proven, Filtered: len(e.orgs) > 0, Logger: c.o.log,
 	})
@@ -156,6 +158,12 @@ func (e *engine) fresh() time.Time {
 		e.proved.Store(true)
 	}
 	return at
+}
+
+// live reports whether what comes now was not there at the start.
+func (e *engine) live() bool {
+	s := e.runner.Status()
+	return s.State == projections.StateLive && s.Applied >= s.Goal && e.source.caughtUp()
 }
 
 // serves reports whether verdicts are given past the bound: never before the index

@@ -108,6 +108,10 @@ func Organizations(orgs ...events.OrgID) Option {
 // there was. Past it every verdict but REVOKED is STALE. It counts where it is
 // smaller than the bound that the credential was issued with, and default is
 // [DefaultMaxStaleness].
+//
+// Ticks come three times as often as the smallest bound that any credential was issued
+// with, every 10 s if none is smaller than 30 s: one that is smaller here, and there
+// is not, leaves the client stale most of the time while nothing happens.
 func MaxStaleness(d time.Duration) Option { return func(o *options) { o.maxStaleness = d } }
 
 // MaxWait bounds how long a question waits for its AtLeast; [DefaultMaxWait] by

@@ -96,8 +96,9 @@ type Clock struct {
 	// Ahead is how far the broker's clock was ahead at the last event. Past
 	// [projections.ClockMargin] nothing makes the client fresh.
 	Ahead time.Duration
-	// Late is how old the last event was when it came, by this machine's clock: it
-	// was on its way for so long, or this clock is ahead.
+	// Late is how old events have been for some time when they came, by this machine's
+	// clock, 0 while they come in time: they are on their way for so long, or this
+	// clock is ahead.
 	Late time.Duration
 }
 
@@ -143,9 +144,7 @@ func (e *engine) status(s *Status) {
 	if d := e.verifier.Staleness(); d != never {
 		s.Staleness = d
 	}
-	if s.Clock.Ahead = r.ClockAhead; r.State == projections.StateLive {
-		s.Clock.Late = r.Late
-	}
+	s.Clock = Clock{Ahead: r.ClockAhead, Late: e.punctual.lateness()}
 	select {
 	case <-e.recording:
 		s.Recording = true

@@ -154,8 +154,11 @@ func (a *Announcer) turn(ctx context.Context, due time.Time) time.Time {
 		return due
 	}
 	if err != nil {
+		if a.pause == 0 {
+			// Once, and not for as long as the broker is away.
+			a.config.Logger.WarnContext(ctx, "the verifier cannot announce itself, and goes on trying", "error", err)
+		}
 		a.pause = min(max(2*a.pause, firstPause), lastPause)
-		a.config.Logger.WarnContext(ctx, "the verifier cannot announce itself, trying again", "error", err)
 		return time.Now().Add(a.pause/2 + rand.N(a.pause))
 	}
 	a.pause = 0
