@@ -134,7 +134,7 @@ func TestWhoIsCutOffIsNamed(t *testing.T) {
 	s.wire.cut()
 	state("lost")
 	w.revoke(k)
-	a := w.owner.Must(t, 200, "GET", "/v1/organizations/acme/keys/"+k.id+"/receipt", nil)
+	a := w.owner.Must(t, 200, "GET", "/v1/organizations/acme/keys/"+k.id+"/receipt?wait=10s", nil)
 	if !has(a, "verifier", "edge", "state", "lost") || !has(a, "verifier", "edge", "applied", false) || a.Get("complete") != true {
 		t.Errorf("%s", a)
 	}

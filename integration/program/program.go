@@ -81,7 +81,7 @@ func Start(t testing.TB, command ...string) *Process {
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", strings.Join(command, " "), p.Logged())
+			t.Logf("%s said:\n%s", strings.Join(command, " "), p.wrong())
 		}
 	})
 	return p
@@ -132,6 +132,17 @@ func (p *Process) Logged() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
+}
+
+// wrong is what it said but for what went well.
+func (p *Process) wrong() string {
+	var kept strings.Builder
+	for line := range strings.Lines(p.Logged()) {
+		if !strings.Contains(line, "msg=request") || !strings.Contains(line, " status=2") {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
 }
 
 // Stop ends it as an operator does, and expects exit code 0.
