@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -130,6 +131,23 @@ func (l *Ledger) Stop() {
 		l.counting = nil
 	}
 	l.broker.Shutdown()
+}
+
+// Copy keeps the broker's files as they are, and returns what puts them back: each
+// while the broker is stopped. So a ledger is cut, as a backup that is older than what
+// was answered since cuts it.
+func (l *Ledger) Copy() (restore func()) {
+	l.t.Helper()
+	kept := l.folder()
+	revisions := maps.Clone(l.revisions)
+	l.must(os.CopyFS(kept, os.DirFS(l.dir)))
+	return func() {
+		l.t.Helper()
+		l.must(os.RemoveAll(l.dir))
+		l.must(os.MkdirAll(l.dir, 0o700))
+		l.must(os.CopyFS(l.dir, os.DirFS(kept)))
+		l.revisions = revisions
+	}
 }
 
 // ID is the ledger's.
