@@ -37,7 +37,8 @@ type fleetParts struct {
 	took      prometheus.Histogram
 	log       *slog.Logger
 	err       atomic.Pointer[error]
-	// heard is set once the announcements are read that were there at the start.
+	// heard is set once the announcements are read that were there at the start, and
+	// one after them.
 	heard atomic.Bool
 }
 
@@ -100,10 +101,11 @@ func printable(version string) string {
 func (f *fleetParts) follow(ctx context.Context) {
 	goal, err := f.begin(ctx)
 	if err == nil {
-		f.heard.Store(goal == 0)
 		err = f.ledger.FollowPresence(ctx, 0, func(list []presence.Message) error {
 			f.view.Hear(list)
-			if list[len(list)-1].Position >= goal {
+			// One that has just come, such as this server's own, also tells how long
+			// ago the others were.
+			if list[len(list)-1].Position > goal {
 				f.heard.Store(true)
 			}
 			return nil

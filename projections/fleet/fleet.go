@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/events"
-	"github.com/keyledger/keyledger/projections"
 )
 
 // Name is the view's name.
@@ -87,6 +86,7 @@ type View struct {
 	names       []events.VerifierID // of both, in order
 	revocations []events.Position
 	timed       []timed
+	clock       clock
 	changed     chan struct{}
 	faults      uint64
 	complained  time.Time
@@ -105,7 +105,7 @@ func New(c Config) (*View, error) {
 		return nil, err
 	}
 	v := &View{
-		cfg: c, log: c.Logger, changed: make(chan struct{}),
+		cfg: c, log: c.Logger, clock: clock{began: time.Now()}, changed: make(chan struct{}),
 		credentials: make(map[events.VerifierID]credential), verifiers: make(map[events.VerifierID]*verifier),
 	}
 	if v.log == nil {
@@ -204,12 +204,4 @@ func (v *View) name(name events.VerifierID) {
 	if i, known := slices.BinarySearch(v.names, name); !known {
 		v.names = slices.Insert(v.names, i, name)
 	}
-}
-
-// instantOf is when something was stored, by the clock of this machine.
-func instantOf(stored events.Time, now time.Time) time.Time {
-	if at, _ := projections.Instant(stored, now); !at.IsZero() {
-		return at
-	}
-	return now
 }

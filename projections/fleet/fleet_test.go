@@ -24,6 +24,8 @@ type world struct {
 	position events.Position // of the ledger
 	heard    events.Position // of the stream of announcements
 	numbers  map[uses.BootID]uint64
+	// wrong is how far the broker's clock is ahead of this machine's.
+	wrong time.Duration
 }
 
 func begin(t testing.TB) *world {
@@ -35,7 +37,8 @@ func begin(t testing.TB) *world {
 	return &world{t: t, view: v, numbers: map[uses.BootID]uint64{}}
 }
 
-func (w *world) now() events.Time { return events.TimeOf(time.Now()) }
+// now is the broker's time.
+func (w *world) now() events.Time { return events.TimeOf(time.Now().Add(w.wrong)) }
 
 // fact appends a fact and returns its position.
 func (w *world) fact(s events.Subject, e events.Event) events.Position {
@@ -148,6 +151,40 @@ func TestAVerifierIsSilentLiveLostAndEnded(t *testing.T) {
 			t.Errorf("%+v", rows)
 		}
 	})
+}
+
+// Leases are of the broker's time. What the clock of this machine says of it changes
+// nothing.
+func TestAClockThatIsWrongLosesNobody(t *testing.T) {
+	for _, wrong := range []time.Duration{-time.Hour, 0, time.Hour} {
+		in(t, func(t *testing.T, w *world) {
+			w.wrong = wrong
+			w.say("lost", 1, nil)
+			w.is("lost", fleet.Live)
+			time.Sleep(10 * time.Second)
+			w.say("edge", 2, nil)
+			w.is("lost", fleet.Live)
+			time.Sleep(6 * time.Second)
+			w.is("lost", fleet.Lost)
+			w.is("edge", fleet.Live)
+			time.Sleep(10 * time.Second)
+			w.is("edge", fleet.Lost)
+			// What comes late was not said just now.
+			w.wrong -= 20 * time.Second
+			w.say("late", 3, nil)
+			w.is("late", fleet.Lost)
+			w.wrong = wrong
+			w.say("edge", 2, nil)
+			w.is("late", fleet.Lost)
+			w.is("edge", fleet.Live)
+			w.wrong -= 20 * time.Second
+			for range 2 {
+				w.say("late", 3, nil)
+				w.is("late", fleet.Lost)
+				time.Sleep(21 * time.Second)
+			}
+		})
+	}
 }
 
 // Who is shut out at the broker denies by its bound, and is no news from then on.

@@ -27,13 +27,12 @@ type verifier struct {
 type run struct {
 	id   uses.BootID
 	last presence.Announcement
-	// heard is when the last announcement came, by this machine's clock, stored by
-	// the broker's, and position where it stands. began is of the first one.
-	heard    time.Time
+	// stored is when the last announcement was, by the broker's clock, and position
+	// where it stands; first and began are those of the first one.
 	stored   events.Time
 	position events.Position
+	first    events.Time
 	began    events.Position
-	first    time.Time
 	steps    []step
 }
 
@@ -70,6 +69,7 @@ func (v *View) hear(m presence.Message, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	v.clock.hear(m.Stored, now)
 	known := v.verifiers[a.Verifier]
 	if known == nil {
 		if len(v.verifiers) >= MaxVerifiers {
@@ -81,7 +81,7 @@ func (v *View) hear(m presence.Message, now time.Time) error {
 	}
 	r := known.run(a.Boot)
 	if r == nil {
-		r = &run{id: a.Boot, began: m.Position, first: instantOf(m.Stored, now)}
+		r = &run{id: a.Boot, began: m.Position, first: m.Stored}
 		known.runs = append(known.runs, r)
 		if len(known.runs) > maxRuns {
 			known.runs = slices.Delete(known.runs, 0, len(known.runs)-maxRuns)
@@ -90,7 +90,7 @@ func (v *View) hear(m presence.Message, now time.Time) error {
 		// It was stored twice.
 		return nil
 	}
-	r.last, r.heard, r.stored, r.position = a, instantOf(m.Stored, now), m.Stored, m.Position
+	r.last, r.stored, r.position = a, m.Stored, m.Position
 	v.step(r)
 	return nil
 }
@@ -126,16 +126,16 @@ func (r *run) holds(pos events.Position) (s step, held, exact bool) {
 	return r.steps[i], true, i > 0
 }
 
-func (r *run) live(now time.Time) bool {
-	return !r.last.Ended && now.Sub(r.heard) <= time.Duration(r.last.Lease)*time.Millisecond
+func (r *run) live(at events.Time) bool {
+	return !r.last.Ended && since(r.stored, at) <= time.Duration(r.last.Lease)*time.Millisecond
 }
 
-func (r *run) staleness(now time.Time) time.Duration {
+func (r *run) staleness(at events.Time) time.Duration {
 	if r.last.Staleness < 0 {
 		// Never in this run.
-		return now.Sub(r.first)
+		return since(r.first, at)
 	}
-	return time.Duration(r.last.Staleness)*time.Millisecond + now.Sub(r.heard)
+	return time.Duration(r.last.Staleness)*time.Millisecond + since(r.stored, at)
 }
 
 func (r *run) maxStaleness() time.Duration {
@@ -153,10 +153,10 @@ func (x *verifier) run(id uses.BootID) *run {
 
 // current is the run that answers: the youngest that is live, else the one that was
 // heard last.
-func (x *verifier) current(now time.Time) *run {
+func (x *verifier) current(at events.Time) *run {
 	var last *run
 	for _, r := range slices.Backward(x.runs) {
-		if r.live(now) {
+		if r.live(at) {
 			return r
 		}
 		if last == nil || r.position > last.position {
@@ -168,16 +168,16 @@ func (x *verifier) current(now time.Time) *run {
 
 // answers reports whether a run is live, and no younger one has taken its place: once
 // that has spoken, the older one must speak again to be believed to be there.
-func (x *verifier) answers(r *run, now time.Time) bool {
-	return r.live(now) && !slices.ContainsFunc(x.runs, func(o *run) bool { return o.began > r.position && o.live(now) })
+func (x *verifier) answers(r *run, at events.Time) bool {
+	return r.live(at) && !slices.ContainsFunc(x.runs, func(o *run) bool { return o.began > r.position && o.live(at) })
 }
 
 // duplicate reports whether two runs announce themselves by turns: two programs work
 // under one name. One that took the place of another that broke off does not.
-func (x *verifier) duplicate(now time.Time) bool {
+func (x *verifier) duplicate(at events.Time) bool {
 	n := 0
 	for _, r := range x.runs {
-		if x.answers(r, now) {
+		if x.answers(r, at) {
 			n++
 		}
 	}

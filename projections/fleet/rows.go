@@ -62,9 +62,10 @@ func serves(organizations []events.OrgID, org events.OrgID) bool {
 func (v *View) Rows(now time.Time) []Row {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
+	at := v.clock.broker(now)
 	var rows []Row
 	for _, name := range v.names {
-		if row, ok := v.row(name, now); ok {
+		if row, ok := v.row(name, at); ok {
 			rows = append(rows, row)
 		}
 	}
@@ -72,25 +73,25 @@ func (v *View) Rows(now time.Time) []Row {
 }
 
 // row returns a verifier, unless nobody needs to know of it any more.
-func (v *View) row(name events.VerifierID, now time.Time) (Row, bool) {
+func (v *View) row(name events.VerifierID, at events.Time) (Row, bool) {
 	c, issued := v.credentials[name]
 	row := Row{
 		Name: name, State: Silent, IssuedAt: c.issued, RevokedAt: c.revoked, Organizations: c.organizations, MaxStaleness: c.maxStaleness,
 	}
 	x := v.verifiers[name]
-	if x == nil || now.Sub(x.current(now).heard) > Remembered {
+	if x == nil || since(x.current(at).stored, at) > Remembered {
 		return row, issued && c.revoked == 0
 	}
-	r := x.current(now)
-	row.State, row.Duplicate = Lost, x.duplicate(now)
+	r := x.current(at)
+	row.State, row.Duplicate = Lost, x.duplicate(at)
 	switch {
-	case r.live(now):
+	case r.live(at):
 		row.State = Live
 	case r.last.Ended:
 		row.State = Ended
 	}
 	row.Said, row.HeardAt, row.MaxStaleness = r.last, r.stored, r.maxStaleness()
-	if row.State != Live && row.shutOut(now) {
+	if row.State != Live && row.shutOut(at) {
 		return row, false
 	}
 	if !issued {
@@ -104,8 +105,8 @@ func (v *View) row(name events.VerifierID, now time.Time) (Row, bool) {
 
 // shutOut reports whether its credential was taken back so long ago that it denies
 // everything by now, if it is still there. One that serves stale never does.
-func (r *Row) shutOut(now time.Time) bool {
-	return r.RevokedAt != 0 && !r.Said.ServesStale && now.Sub(r.RevokedAt.Std()) > r.MaxStaleness+projections.ClockMargin
+func (r *Row) shutOut(at events.Time) bool {
+	return r.RevokedAt != 0 && !r.Said.ServesStale && since(r.RevokedAt, at) > r.MaxStaleness+projections.ClockMargin
 }
 
 // Count returns how many verifiers there are of a state, and how stale the stalest
@@ -113,15 +114,16 @@ func (r *Row) shutOut(now time.Time) bool {
 func (v *View) Count(now time.Time) (counts map[State]int, stalest time.Duration) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
+	at := v.clock.broker(now)
 	counts = make(map[State]int)
 	for _, name := range v.names {
-		row, ok := v.row(name, now)
+		row, ok := v.row(name, at)
 		if !ok {
 			continue
 		}
 		counts[row.State]++
 		if row.State == Live {
-			stalest = max(stalest, v.verifiers[name].current(now).staleness(now))
+			stalest = max(stalest, v.verifiers[name].current(at).staleness(at))
 		}
 	}
 	return counts, stalest

@@ -56,9 +56,10 @@ type Standing struct {
 func (v *View) Standings(of Revocation, now time.Time) []Standing {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
+	at := v.clock.broker(now)
 	var out []Standing
 	for _, name := range v.names {
-		row, ok := v.row(name, now)
+		row, ok := v.row(name, at)
 		if !ok || !row.Serves(of.Org) {
 			continue
 		}
@@ -69,9 +70,9 @@ func (v *View) Standings(of Revocation, now time.Time) []Standing {
 			continue
 		}
 		x := v.verifiers[name]
-		current := x.current(now)
+		current := x.current(at)
 		for _, r := range x.runs {
-			answers := x.answers(r, now)
+			answers := x.answers(r, at)
 			if !r.last.Ended && (r == current || answers || of.concerns(r)) {
 				out = append(out, of.standing(name, r, answers))
 			}
