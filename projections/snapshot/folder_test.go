@@ -35,8 +35,8 @@ func keep(t testing.TB, f *snapshot.Folder, r *reader) snapshot.Written {
 	return written
 }
 
-// snapshots are the names of those in a folder, oldest first.
-func snapshots(t testing.TB, path string) []string {
+// filesIn are the names of the snapshots in a folder, oldest first.
+func filesIn(t testing.TB, path string) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(path, "*.snapshot"))
 	if err != nil {
@@ -57,7 +57,7 @@ func TestFolderKeepsTheNewest(t *testing.T) {
 		w.create("acme", n)
 		last = keep(t, f, w.server)
 	}
-	if names := snapshots(t, path); len(names) != 2 {
+	if names := filesIn(t, path); len(names) != 2 {
 		t.Errorf("%q", names)
 	}
 	entries, err := os.ReadDir(path)
@@ -95,7 +95,7 @@ func TestOldOnePutBack(t *testing.T) {
 	f := open(t, path)
 	w.create("acme", 1)
 	keep(t, f, w.server)
-	name := snapshots(t, path)[0]
+	name := filesIn(t, path)[0]
 	old, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -120,15 +120,15 @@ func TestOldOnePutBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	whole, err := os.ReadFile(snapshots(t, path)[1])
+	whole, err := os.ReadFile(filesIn(t, path)[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(snapshots(t, path)[1], old)
+	put(filesIn(t, path)[1], old)
 	refused("under the newest one's name")
-	put(snapshots(t, path)[1], whole[:len(whole)/2])
+	put(filesIn(t, path)[1], whole[:len(whole)/2])
 	refused("beside the newest, which was cut")
-	if err := os.Remove(snapshots(t, path)[1]); err != nil {
+	if err := os.Remove(filesIn(t, path)[1]); err != nil {
 		t.Fatal(err)
 	}
 	refused("alone")
@@ -232,7 +232,7 @@ func TestOthersCouldWriteIt(t *testing.T) {
 	if _, err := snapshot.OpenFolder(path); !errors.Is(err, snapshot.ErrInUse) {
 		t.Errorf("opened twice: %v", err)
 	}
-	name := snapshots(t, path)[0]
+	name := filesIn(t, path)[0]
 	skipped := func(why string, want error) {
 		t.Helper()
 		_, skipped, err := f.Newest(w.who(w.server))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/memory"
+	"github.com/keyledger/keyledger/events/snapshots"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/continuity"
 	"github.com/keyledger/keyledger/projections/index"
@@ -335,6 +336,48 @@ func TestVersionIsRaised(t *testing.T) {
 	if got := fmt.Sprintf("%x", sum.Sum(nil)); shapes[snapshot.Projection] != got {
 		t.Errorf("what is saved looks like %s, and in version %d like %q: raise snapshot.Projection", got, snapshot.Projection, shapes[snapshot.Projection])
 	}
+}
+
+// TestSignatureIsOfWhoMay, over what is said.
+func TestSignatureIsOfWhoMay(t *testing.T) {
+	w, other := newWorld(t), newWorld(t)
+	w.create("acme", 1)
+	w.tick()
+	_, written := save(t, w.server, label)
+	m := written.Manifest()
+	signed, err := note.Sign(&note.Note{Text: m.Text()}, w.signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Signature = strings.TrimSuffix(strings.TrimPrefix(string(signed), m.Text()+"\n"), "\n")
+	if err := snapshot.CheckSignature(&m, []string{other.key, w.key, w.key}); err != nil {
+		t.Error(err)
+	}
+	if err := (snapshot.Reader{Ledger: w.id, Scope: label, Organizations: scope}).Admits(&m); err != nil {
+		t.Error(err)
+	}
+	if err := (snapshot.Reader{Ledger: w.id}).Admits(&m); !errors.Is(err, snapshot.ErrForeign) {
+		t.Error(err)
+	}
+	refused := func(why string, m *snapshots.Manifest, keys ...string) {
+		t.Helper()
+		if err := snapshot.CheckSignature(m, keys); !errors.Is(err, snapshot.ErrUnsigned) {
+			t.Errorf("%s: %v", why, err)
+		}
+	}
+	refused("by nobody's key", &m)
+	refused("by another's key", &m, other.key)
+	changed := m
+	changed.Position++
+	refused("of another position", &changed, w.key)
+	changed = m
+	changed.Digest[0]++
+	refused("of other bytes", &changed, w.key)
+	changed = m
+	changed.Signature += "\n" + m.Signature
+	refused("with more lines than one", &changed, w.key)
+	changed.Signature = ""
+	refused("without one", &changed, w.key)
 }
 
 func TestWithProblemsThereIsNoSnapshot(t *testing.T) {

@@ -299,6 +299,25 @@ func TestSeveralServers(t *testing.T) {
 	})
 }
 
+// TestFactsBetweenTwoServers: one that another server has just made is new enough,
+// whatever came since.
+func TestFactsBetweenTwoServers(t *testing.T) {
+	s, to := newServer(t), newStore()
+	s.facts("acme", 3)
+	synctest.Test(t, func(t *testing.T) {
+		for range 3 {
+			defer run(t, s.keeper(to))()
+		}
+		for range 70 {
+			s.facts("acme", 1)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if to.count() != 1 {
+			t.Errorf("%d snapshots", to.count())
+		}
+	})
+}
+
 // TestAnotherWasFaster: that is no failure.
 func TestAnotherWasFaster(t *testing.T) {
 	s, to := newServer(t), newStore()
