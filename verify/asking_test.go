@@ -253,16 +253,25 @@ func TestAskByRoute(t *testing.T) {
 // TestServerConfig: what would give keys away is refused.
 func TestServerConfig(t *testing.T) {
 	for _, c := range []ServerConfig{
-		{}, {URL: "https://example.com"}, {Key: asker}, {URL: "ftp://example.com", Key: asker}, {URL: "http://example.com", Key: asker},
-		{URL: "https://user:pw@example.com", Key: asker}, {URL: "https://example.com?x", Key: asker}, {URL: "https://example.com", Key: "a b"},
-		{URL: "https://example.com", Key: asker, Timeout: -1}, {URL: "https://example.com", Key: asker, MaxAsking: -1},
+		{},
+		{URL: "https://example.com"},
+		{Key: asker},
+		{URL: "ftp://example.com", Key: asker},
+		{URL: "http://example.com", Key: asker},
+		{URL: "https://user:pw@example.com", Key: asker},
+		{URL: "https://example.com?x", Key: asker},
+		{URL: "https://example.com", Key: "a b"},
+		{URL: "https://example.com", Key: asker, Timeout: -1},
+		{URL: "https://example.com", Key: asker, MaxAsking: -1},
 	} {
 		if newServer(c).validate() == nil {
 			t.Errorf("%s is taken", c.URL)
 		}
 	}
 	for _, c := range []ServerConfig{
-		{URL: "https://example.com", Key: asker}, {URL: "http://localhost:1", Key: asker}, {URL: "http://[::1]:1/below", Key: asker},
+		{URL: "https://example.com", Key: asker},
+		{URL: "http://localhost:1", Key: asker},
+		{URL: "http://[::1]:1/below", Key: asker},
 		{URL: "http://example.com", Key: asker, Insecure: true},
 	} {
 		if err := newServer(c).validate(); err != nil {

@@ -59,7 +59,8 @@ func TestWhileStale(t *testing.T) {
 				want         events.Code
 				asked        bool
 			}{
-				{"good", good, want.good, known}, {"bad", bad, want.bad, false},
+				{"good", good, want.good, known},
+				{"bad", bad, want.bad, false},
 				{"unknown", "kl_x", want.unknown, want.unknown == events.CodeValid},
 			} {
 				d := client.Verify(t.Context(), &verify.Question{Secret: q.secret})

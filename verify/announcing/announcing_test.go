@@ -3,6 +3,7 @@ package announcing_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -48,6 +49,13 @@ func begin(t *testing.T, lease time.Duration) *audience {
 	return a
 }
 
+// told are the announcements so far, and when each was.
+func (a *audience) told() ([]presence.Announcement, []time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.heard), slices.Clone(a.at)
+}
+
 // run runs an announcer until the returned function.
 func (a *audience) run() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -89,23 +97,26 @@ func TestSoon(t *testing.T) {
 		stop := a.run()
 		defer stop()
 		time.Sleep(time.Second)
-		before := len(a.at)
+		_, earlier := a.told()
+		before := len(earlier)
 		happened := time.Since(a.began)
 		a.Soon()
 		time.Sleep(time.Second)
-		told := a.at[before:]
+		heard, told := a.told()
+		heard, told = heard[before:], told[before:]
 		if len(told) != 2 || told[0]-happened > 20*time.Millisecond || told[1]-happened > 300*time.Millisecond {
 			t.Fatalf("happened after %s, told after %s", happened, told)
 		}
-		if a.heard[before].StoredThrough >= a.heard[before].At || a.heard[before+1].StoredThrough <= a.heard[before].At {
-			t.Errorf("the second is not of when all was stored: %+v", a.heard[before:])
+		if heard[0].StoredThrough >= heard[0].At || heard[1].StoredThrough <= heard[0].At {
+			t.Errorf("the second is not of when all was stored: %+v", heard)
 		}
-		before = len(a.at)
+		before += len(told)
 		for range 1000 {
 			a.Soon()
 			time.Sleep(time.Millisecond)
 		}
-		if n := len(a.at) - before; n < 3 || n > 5 {
+		_, told = a.told()
+		if n := len(told) - before; n < 3 || n > 5 {
 			t.Errorf("%d times within a second", n)
 		}
 	})
@@ -116,7 +127,7 @@ func TestSoon(t *testing.T) {
 func TestNobodyThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := begin(t, 15*time.Second)
-		a.deaf = true
+		a.deaf = true // nobody else is there yet
 		stop := a.run()
 		a.Soon()
 		time.Sleep(time.Minute)
@@ -127,8 +138,8 @@ func TestNobodyThere(t *testing.T) {
 		a.deaf = false
 		a.mu.Unlock()
 		time.Sleep(5 * time.Second)
-		if len(a.heard) < 2 {
-			t.Errorf("told %d times since", len(a.heard))
+		if heard, _ := a.told(); len(heard) < 2 {
+			t.Errorf("told %d times since", len(heard))
 		}
 		stop()
 		if err := a.End(context.Background()); err != nil || !a.heard[len(a.heard)-1].Ended {
@@ -164,12 +175,13 @@ func TestView(t *testing.T) {
 			{events.Recorded{Position: 10, Subject: events.RevokedSubject("acme", id), Stored: events.TimeOf(now)}, 2},
 			{events.Recorded{Position: 11, Subject: events.EndSubject("acme"), Stored: events.TimeOf(now)}, 2},
 		} {
-			before := len(a.at)
+			before, _ := a.told()
 			if err := view.Apply(t.Context(), []events.Recorded{c.fact}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second)
-			if n := len(a.at) - before; n != c.told {
+			after, _ := a.told()
+			if n := len(after) - len(before); n != c.told {
 				t.Errorf("position %d is told %d times, and not %d", c.fact.Position, n, c.told)
 			}
 		}
