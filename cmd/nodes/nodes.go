@@ -109,7 +109,7 @@ func (c Config) Connect(ctx context.Context, name string, patience time.Duration
 			return conn, nil
 		case errors.As(err, &untrusted):
 			return nil, fmt.Errorf("%w: %s: %w", ErrUntrusted, c.Shown(), untrusted.Err)
-		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		case refusal(err):
 			return nil, fmt.Errorf("%w: %s: %w", ErrRefused, c.Shown(), err)
 		case time.Now().After(deadline):
 			return nil, fmt.Errorf("%w at %s: %w", ErrNone, c.Shown(), err)
@@ -129,6 +129,21 @@ func (c Config) Await(name string, log *slog.Logger, more ...nats.Option) (*nats
 		return nil, fmt.Errorf("%w at %s: %w", ErrNone, c.Shown(), err)
 	}
 	return conn, nil
+}
+
+// Refused is [ErrRefused] while a connection that is not there is refused by the nodes
+// for its credentials. No handler of the client is told of that.
+func (c Config) Refused(conn *nats.Conn) error {
+	if err := conn.LastError(); refusal(err) && !conn.IsConnected() {
+		return fmt.Errorf("%w: %s: %w", ErrRefused, c.Shown(), err)
+	}
+	return nil
+}
+
+// refusal reports whether a node refuses the credentials.
+func refusal(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
+		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired)
 }
 
 func (c Config) options(name string, log *slog.Logger) []nats.Option {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/keyledger/keyledger/api"
 	"github.com/keyledger/keyledger/api/extauthz"
 	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/listen"
@@ -92,10 +93,13 @@ func (s *sidecar) open() error {
 	if err := s.register(); err != nil {
 		return err
 	}
-	var err error
+	document, err := api.SidecarDocument(s.cfg.Version)
+	if err != nil {
+		return err
+	}
 	s.doors.http, err = door.New(door.Config{
 		Verifier: s.client, Positions: s.client.Positions, Checks: s.checks(), Metrics: s.registry, Logger: s.cfg.Logger,
-		ServerURL: s.cfg.Server, RecordClientIP: s.cfg.RecordClientIP,
+		Document: document, ServerURL: s.cfg.Server, RecordClientIP: s.cfg.RecordClientIP,
 	})
 	if err != nil {
 		return err

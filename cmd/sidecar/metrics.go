@@ -53,6 +53,20 @@ var measures = []measure{
 	counter("keyledger_uses_refused_total", "Verdicts that were not given because their use could not be recorded.", func(s *verify.Status) float64 { return float64(s.Uses.Refused) }),
 	counter("keyledger_uses_failures_total", "Attempts to store uses that failed; they are made again.", func(s *verify.Status) float64 { return float64(s.Uses.Failures) }),
 	counter("keyledger_verify_misses_total", "Verdicts about secrets that match no key; they are counted and not recorded.", func(s *verify.Status) float64 { return float64(s.Misses) }),
+	gauge("keyledger_offline", "1 while verdicts come from a snapshot and no bound holds, because no broker has answered since the start.", func(s *verify.Status) float64 {
+		return truth(s.Offline)
+	}),
+	gauge("keyledger_snapshot_age_seconds", "How long ago this run last saved a snapshot; -1 for never.", func(s *verify.Status) float64 {
+		if s.SnapshotAt.IsZero() {
+			return -1
+		}
+		return time.Since(s.SnapshotAt).Seconds()
+	}),
+	gauge("keyledger_snapshot_position", "The position of that snapshot: the sequence in the stream.", func(s *verify.Status) float64 { return float64(s.SnapshotPosition) }),
+	counter("keyledger_snapshot_failures_total", "Snapshots that could not be saved.", func(s *verify.Status) float64 { return float64(s.SnapshotFailures) }),
+	counter("keyledger_asked_total", "Questions that the server was asked.", func(s *verify.Status) float64 { return float64(s.Asked.Asked) }),
+	counter("keyledger_asked_answered_total", "Those that it answered.", func(s *verify.Status) float64 { return float64(s.Asked.Answered) }),
+	counter("keyledger_asked_failed_total", "Those that it did not answer, or not as a server does.", func(s *verify.Status) float64 { return float64(s.Asked.Failed) }),
 	counter("keyledger_tick_faults_total", "Ticks that did not agree with what was read.", func(s *verify.Status) float64 { return float64(s.TickFaults) }),
 }
 

@@ -199,7 +199,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("sidecar: %w", err)
 	}
-	s := &sidecar{cfg: cfg, client: client, at: at, registry: prometheus.NewRegistry()}
+	s := &sidecar{cfg: cfg, client: client, at: at, conn: conn, registry: prometheus.NewRegistry()}
 	err = s.open()
 	if err == nil {
 		err = s.answer(ctx)
@@ -253,6 +253,7 @@ type sidecar struct {
 	cfg      Config
 	client   *verify.Client
 	at       *listeners
+	conn     *nats.Conn
 	registry *prometheus.Registry
 	doors    doors
 }
@@ -292,18 +293,33 @@ func (s *sidecar) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.client.Ready():
-			addresses := s.addresses()
-			if s.cfg.Ready != nil {
-				s.cfg.Ready(addresses)
-			}
-			if s.cfg.Out != nil {
-				fmt.Fprintf(s.cfg.Out, "ready %s\n", strings.Join(addresses, " "))
-			}
+			s.announce()
 			return nil
 		case <-look.C:
-			if st := s.client.Status(); !st.Opened && (errors.Is(st.Err, verify.ErrCredential) || errors.Is(st.Err, nats.ErrConnectionClosed)) {
+			st := s.client.Status()
+			refused := s.cfg.Nodes.Refused(s.conn)
+			switch {
+			case st.Offline:
+				s.cfg.Logger.Warn("verdicts come from a snapshot: no bound on accepting a revoked key holds until the broker answers", "position", st.Applied)
+				s.announce()
+				return nil
+			case !st.Opened && (errors.Is(st.Err, verify.ErrCredential) || errors.Is(st.Err, nats.ErrConnectionClosed)):
 				return fmt.Errorf("sidecar: %w", st.Err)
+			case !st.Opened && refused != nil:
+				// Of one that was taken once it is waited until it is taken again.
+				return fmt.Errorf("sidecar: %w", refused)
 			}
 		}
+	}
+}
+
+// announce says that verdicts are given, and where.
+func (s *sidecar) announce() {
+	addresses := s.addresses()
+	if s.cfg.Ready != nil {
+		s.cfg.Ready(addresses)
+	}
+	if s.cfg.Out != nil {
+		fmt.Fprintf(s.cfg.Out, "ready %s\n", strings.Join(addresses, " "))
 	}
 }

@@ -234,6 +234,58 @@ func TestBrokerAway(t *testing.T) {
 	}
 }
 
+// TestOfflineStart starts a sidecar without its broker from the snapshot that it left,
+// where that is wanted: its verdicts are flagged, readiness fails, and what it recorded
+// is stored when the broker is back.
+func TestOfflineStart(t *testing.T) {
+	ledger, secret, id, cfg := begin(t)
+	cfg.Listen, cfg.SnapshotDir = cfg.Listen[:1], filepath.Join(t.TempDir(), "snapshots")
+	first := start(t, cfg)
+	first.stop()
+	if err := <-first.ended; err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(cfg.SnapshotDir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Fatalf("%v %v", info, err)
+	}
+	ledger.Stop()
+	cfg.OfflineStartMaxAge = time.Hour
+	r := start(t, cfg)
+	if got := code(t, r.addresses[0], secret); got != "VALID" {
+		t.Errorf("from the snapshot: %s", got)
+	}
+	c, base := client(t, r.addresses[0])
+	res, err := c.Post(base+"/v1/verify", "application/json", strings.NewReader(`{"secret":"`+secret+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	if !strings.Contains(string(body), `"stale":true`) {
+		t.Errorf("not flagged: %s", body)
+	}
+	if status, body := get(t, r.addresses[0], "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"broker"`) {
+		t.Errorf("%d %s", status, body)
+	}
+	if _, metrics := get(t, r.addresses[0], "/metrics"); !strings.Contains(metrics, "keyledger_offline 1") {
+		t.Error("metrics do not tell that it is offline")
+	}
+	ledger.Start()
+	ledger.Revoke(acme, id)
+	for deadline := time.Now().Add(time.Minute); code(t, r.addresses[0], secret) != "REVOKED"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the revocation does not arrive")
+		}
+	}
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Error(err)
+	}
+	if recorded, findings := ledger.Uses(); recorded["edge"] < 3 || len(findings) != 0 {
+		t.Errorf("%d uses, findings %+v", recorded["edge"], findings)
+	}
+}
+
 // TestEnds has sidecars meet what only a person can mend.
 func TestEnds(t *testing.T) {
 	ledger, _, _, cfg := begin(t)
@@ -272,6 +324,29 @@ func TestEnds(t *testing.T) {
 				t.Errorf("%v, want something of %s", err, c.want)
 			}
 		})
+	}
+}
+
+// TestRefusedLater has the broker come after the sidecar and refuse its credentials.
+func TestRefusedLater(t *testing.T) {
+	ledger, _, _, cfg := begin(t)
+	other := verifytest.Begin(t)
+	if err := os.WriteFile(cfg.Nodes.Creds, other.Verifier("edge", 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ledger.Stop()
+	cfg.Listen = cfg.Listen[1:]
+	ended := make(chan error, 1)
+	go func() { ended <- Run(t.Context(), cfg) }()
+	for c, base := client(t, cfg.Listen[0]); ; time.Sleep(time.Millisecond) {
+		if res, err := c.Get(base + "/livez"); err == nil {
+			res.Body.Close()
+			break
+		}
+	}
+	ledger.Start()
+	if err := <-ended; !errors.Is(err, nodes.ErrRefused) {
+		t.Errorf("%v, want it refused", err)
 	}
 }
 
