@@ -179,7 +179,7 @@ func TestHealth(t *testing.T) {
 	check("", healthv1.HealthCheckResponse_NOT_SERVING)
 	// Those who watch do not keep it from stopping.
 	d.stop(t)
-	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable || status.Convert(err).Message() != "the server stops" {
 		t.Errorf("at the end: %v", err)
 	}
 }

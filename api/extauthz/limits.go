@@ -10,12 +10,13 @@ const (
 	MaxMessageBytes = 128 << 10
 
 	// MaxConnections bounds the gateways: Envoy opens one connection for each of its
-	// worker threads. Further ones wait.
-	MaxConnections = 1024
+	// worker threads, so that these are some hundred Envoys. Further ones wait.
+	MaxConnections = 4096
 
 	// MaxStreams bounds the questions that one connection asks at a time. At some
-	// 10 µs each there are never more, unless somebody holds them open.
-	MaxStreams = 1000
+	// 10 µs each there are never more, unless somebody holds them open; Envoy opens
+	// another connection then.
+	MaxStreams = 250
 
 	// MaxHeaderBytes bounds what stands around a question; gateways say little there.
 	MaxHeaderBytes = 16 << 10
