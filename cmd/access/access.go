@@ -41,7 +41,19 @@ var (
 	ErrRevoked = errors.New("access: the credential was revoked")
 	// ErrUnknown says that there is no credential of that name.
 	ErrUnknown = errors.New("access: there is no such credential")
+	// ErrNoLeaf says that there is no leaf node of that name, or that it was revoked.
+	ErrNoLeaf = errors.New("access: there is no such leaf node")
+	// ErrLeafAway says that something is to be done at a leaf node, and nobody has said
+	// where it is.
+	ErrLeafAway = errors.New("access: this is done at the leaf node, and it was not said where that is")
 )
+
+// MaxBehindLeaf bounds the verifiers behind one leaf node: each stands in its account,
+// which has to fit a message of the broker's.
+const MaxBehindLeaf = 200
+
+// ErrLeafFull says that a leaf node takes no more verifiers.
+var ErrLeafFull = errors.New("access: the leaf node takes no more verifiers")
 
 // pendingSuffix is what a file ends in until its credential opens something.
 const pendingSuffix = ".pending"
@@ -60,8 +72,16 @@ type Config struct {
 	// Operate runs a function with a connection that may do everything with the
 	// streams: mirrors, and what reads by them, are beyond what a server may touch.
 	Operate func(ctx context.Context, f func(*nats.Conn) error) error
+	// Leaf is the leaf node whose verifiers are let in and out; nil is none.
+	Leaf *Leaf
 	// Logger takes what operators should know.
 	Logger *slog.Logger
+}
+
+// Leaf reaches a leaf node, as Push and Operate reach the broker.
+type Leaf struct {
+	Push    func(ctx context.Context, accounts ...credentials.Account) error
+	Operate func(ctx context.Context, f func(*nats.Conn) error) error
 }
 
 // Validate reports everything that is missing.
@@ -112,6 +132,8 @@ type Wish struct {
 	MaxStaleness time.Duration
 	// Mirror is the mirror that a verifier shall read by; empty: the ledger itself.
 	Mirror events.MirrorName
+	// Leaf is the leaf node that a verifier is at; empty: the broker itself.
+	Leaf events.CredentialName
 	// Out is the file that gets it, readable by its owner alone. It must not be
 	// there, except from an earlier attempt at the same.
 	Out string
@@ -125,9 +147,9 @@ func (d *Doors) Issue(ctx context.Context, w Wish) (events.CredentialIssued, err
 	if err != nil {
 		return events.CredentialIssued{}, err
 	}
-	if w.Mirror != "" && !state.Exists {
+	if !state.Exists {
 		// Before its name is given away.
-		if err := d.CheckMirror(ctx, w.Mirror); err != nil {
+		if err := d.checkPlace(ctx, w); err != nil {
 			return events.CredentialIssued{}, err
 		}
 	}
@@ -138,7 +160,7 @@ func (d *Doors) Issue(ctx context.Context, w Wish) (events.CredentialIssued, err
 	if !state.Exists {
 		issued := events.CredentialIssued{
 			Name: w.Name, For: w.For, Organizations: w.Organizations, Account: account, MaxStaleness: int(w.MaxStaleness / time.Second),
-			Mirror: w.Mirror,
+			Mirror: w.Mirror, Leaf: w.Leaf,
 		}
 		if w.For != events.CredentialSubscriber && len(w.Organizations) > 0 {
 			if issued.Scope, err = label(); err != nil {
@@ -198,7 +220,7 @@ func draw(w Wish, state credential.State) (account, file string, err error) {
 		}
 		return "", "", fmt.Errorf("%w: %s, and %s does not hold it; a name is given once, so choose another", ErrIssued, w.Name, w.Out)
 	}
-	drawn, err := credentials.Draw(credentials.Grant{Name: w.Name, For: w.For, Organizations: w.Organizations, Mirror: w.Mirror})
+	drawn, err := credentials.Draw(credentials.Grant{Name: w.Name, For: w.For, Organizations: w.Organizations, Mirror: w.Mirror, Leaf: w.Leaf})
 	if err != nil {
 		return "", "", err
 	}
@@ -213,7 +235,7 @@ func refuse(w Wish, state credential.State) error {
 		return fmt.Errorf("%w: %s; a name is given once, so choose another", ErrRevoked, w.Name)
 	case state.Exists && !credential.Same(state.Issued, events.CredentialIssued{
 		Name: w.Name, For: w.For, Organizations: slices.Sorted(slices.Values(w.Organizations)), MaxStaleness: int(w.MaxStaleness / time.Second),
-		Mirror: w.Mirror,
+		Mirror: w.Mirror, Leaf: w.Leaf,
 	}):
 		return fmt.Errorf("%w: %s; a name is given once, so choose another", ErrOther, w.Name)
 	}
@@ -235,15 +257,23 @@ func settle(file, out string) error {
 // shut out meanwhile by somebody else is shut out again: [ErrRevoked].
 func (d *Doors) open(ctx context.Context, issued events.CredentialIssued) error {
 	grant := credentials.GrantOf(issued)
-	account, err := d.cfg.Authority.Account(grant, issued.Account)
+	account, err := d.account(ctx, grant, issued.Account)
 	if err != nil {
 		return err
 	}
 	err = d.at(ctx, grant, func(conn *nats.Conn) error {
-		if grant.Mirror != "" {
-			if err := jetstream.CheckMirror(ctx, conn, d.cfg.ID, grant.Mirror); err != nil {
-				return err
+		var err error
+		switch {
+		case grant.Mirror != "":
+			err = jetstream.CheckMirror(ctx, conn, d.cfg.ID, grant.Mirror)
+		case grant.Leaf != "":
+			// What feeds it needs its account at the broker.
+			if err = d.tellLeaf(ctx, grant.Leaf); err == nil {
+				err = jetstream.EnsureCopy(ctx, conn, d.cfg.ID, grant.Leaf)
 			}
+		}
+		if err != nil {
+			return err
 		}
 		for _, reader := range grant.Readers(d.cfg.ID) {
 			if err := jetstream.EnsureReader(ctx, conn, reader); err != nil {
@@ -255,7 +285,7 @@ func (d *Doors) open(ctx context.Context, issued events.CredentialIssued) error 
 	if err != nil {
 		return err
 	}
-	if err := d.cfg.Push(ctx, account); err != nil {
+	if err := d.push(grant)(ctx, account); err != nil {
 		return err
 	}
 	// Whoever revokes records it first and tells the broker then. So either it is
@@ -292,10 +322,18 @@ func (d *Doors) shut(ctx context.Context, issued events.CredentialIssued) error 
 	if err != nil {
 		return err
 	}
-	if err := d.cfg.Push(ctx, account); err != nil {
-		return err
-	}
 	grant := credentials.GrantOf(issued)
+	if grant.Leaf != "" {
+		// What it records and says does not cross any more, wherever the leaf node is.
+		if err := d.tellLeaf(ctx, grant.Leaf); err != nil && !errors.Is(err, ErrNoLeaf) {
+			return err
+		}
+	}
+	if push := d.push(grant); push != nil {
+		if err := push(ctx, account); err != nil {
+			return err
+		}
+	}
 	return d.at(ctx, grant, func(conn *nats.Conn) error {
 		for _, reader := range grant.Readers(d.cfg.ID) {
 			err := jetstream.RemoveReader(ctx, conn, reader.Stream, reader.Name)
@@ -310,10 +348,99 @@ func (d *Doors) shut(ctx context.Context, issued events.CredentialIssued) error 
 
 // at runs a function with a connection that may make what a credential reads by.
 func (d *Doors) at(ctx context.Context, g credentials.Grant, f func(*nats.Conn) error) error {
-	if g.Mirror != "" {
+	switch {
+	case g.Leaf != "" && d.cfg.Leaf == nil:
+		return fmt.Errorf("%w: %s", ErrLeafAway, g.Leaf)
+	case g.Leaf != "":
+		return d.cfg.Leaf.Operate(ctx, func(conn *nats.Conn) error {
+			switch there, err := jetstream.CopyOf(ctx, conn); {
+			case err != nil:
+				return err
+			case there != "" && there != g.Leaf:
+				return fmt.Errorf("%w: what was said is %s, and not %s", ErrLeafAway, there, g.Leaf)
+			}
+			return f(conn)
+		})
+	case g.Mirror != "":
 		return d.cfg.Operate(ctx, f)
+	default:
+		return f(d.cfg.Conn)
 	}
-	return f(d.cfg.Conn)
+}
+
+// push is how a credential's account is made known where its holder comes in, nil if
+// that is at a leaf node which is not reached.
+func (d *Doors) push(g credentials.Grant) func(context.Context, ...credentials.Account) error {
+	switch {
+	case g.Leaf == "":
+		return d.cfg.Push
+	case d.cfg.Leaf == nil:
+		return nil
+	default:
+		return d.cfg.Leaf.Push
+	}
+}
+
+// account is a credential's account. That of a leaf node lets through what those behind
+// it may, who are looked up.
+func (d *Doors) account(ctx context.Context, g credentials.Grant, public string) (credentials.Account, error) {
+	if g.For != events.CredentialLeaf {
+		return d.cfg.Authority.Account(g, public)
+	}
+	entries, err := d.List(ctx)
+	if err != nil {
+		return credentials.Account{}, err
+	}
+	var behind []credentials.Grant
+	for _, e := range entries {
+		if e.Leaf == g.Name && e.RevokedAt == 0 {
+			behind = append(behind, credentials.GrantOf(e.CredentialIssued))
+		}
+	}
+	if len(behind) > MaxBehindLeaf {
+		return credentials.Account{}, fmt.Errorf("%w: %d are behind %s", ErrLeafFull, len(behind), g.Name)
+	}
+	return d.cfg.Authority.Account(g, public, behind...)
+}
+
+// tellLeaf makes a leaf node's account known as it is to be now.
+func (d *Doors) tellLeaf(ctx context.Context, name events.CredentialName) error {
+	issued, err := d.leaf(ctx, name)
+	if err != nil {
+		return err
+	}
+	account, err := d.account(ctx, credentials.GrantOf(issued), issued.Account)
+	if err != nil {
+		return err
+	}
+	return d.cfg.Push(ctx, account)
+}
+
+// leaf finds a leaf node's credential.
+func (d *Doors) leaf(ctx context.Context, name events.CredentialName) (events.CredentialIssued, error) {
+	state, err := commands.Credential(ctx, d.cfg.Ledger, name)
+	switch {
+	case err != nil:
+		return events.CredentialIssued{}, err
+	case !state.Exists || state.Revoked || state.Issued.For != events.CredentialLeaf:
+		return events.CredentialIssued{}, fmt.Errorf("%w: %s", ErrNoLeaf, name)
+	}
+	return state.Issued, nil
+}
+
+// checkPlace says whether there is what a new credential shall read by.
+func (d *Doors) checkPlace(ctx context.Context, w Wish) error {
+	switch {
+	case w.Mirror != "":
+		return d.CheckMirror(ctx, w.Mirror)
+	case w.Leaf != "" && d.cfg.Leaf == nil:
+		return fmt.Errorf("%w: %s", ErrLeafAway, w.Leaf)
+	case w.Leaf != "":
+		_, err := d.leaf(ctx, w.Leaf)
+		return err
+	default:
+		return nil
+	}
 }
 
 // Entry is one credential that was ever issued.
@@ -363,8 +490,9 @@ func (d *Doors) Heal(ctx context.Context) error {
 		if e.RevokedAt != 0 {
 			f = d.shut
 		}
-		// Who is shut out meanwhile is what he should be.
-		if err := f(ctx, e.CredentialIssued); err != nil && !errors.Is(err, ErrRevoked) {
+		// Who is shut out meanwhile is what he should be, and those at leaf nodes are
+		// seen to when it is said where that is.
+		if err := f(ctx, e.CredentialIssued); err != nil && !errors.Is(err, ErrRevoked) && !errors.Is(err, ErrLeafAway) {
 			faults = append(faults, fmt.Errorf("access: credential %s: %w", e.Name, err))
 		}
 	}
@@ -377,6 +505,19 @@ func (d *Doors) MakeMirror(ctx context.Context, name events.MirrorName, replicas
 	return d.cfg.Operate(ctx, func(conn *nats.Conn) error {
 		return jetstream.EnsureMirror(ctx, conn, d.cfg.ID, name, replicas)
 	})
+}
+
+// IssueLeaf lets a leaf node in, and puts what it needs into a folder: whom it trusts,
+// where it hangs, and its credentials. It can be repeated, as [Doors.Issue].
+func (d *Doors) IssueLeaf(ctx context.Context, name events.CredentialName, hubs []string, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("access: folder of a leaf node: %w", err)
+	}
+	if err := d.cfg.Authority.WriteLeaf(dir, hubs); err != nil {
+		return err
+	}
+	_, err := d.Issue(ctx, Wish{Name: name, For: events.CredentialLeaf, Out: filepath.Join(dir, credentials.LeafCreds)})
+	return err
 }
 
 // CheckMirror says whether a mirror is one of this ledger, all of it.

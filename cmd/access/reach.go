@@ -41,6 +41,8 @@ type Reach struct {
 	// its root of trust, Replicas on how many nodes each stream lies.
 	URL, Auth string
 	Replicas  int
+	// LeafURL is where the leaf node is whose verifiers are let in and out; empty: none.
+	LeafURL string
 	// CA is the file with the authorities that certificates are checked by, PEM.
 	CA string
 	// Logger takes what operators should know.
@@ -60,6 +62,7 @@ func (r Reach) Validate() error {
 	fault(r.URL == "" && r.Data == "", "--data is needed")
 	fault(r.URL != "" && !addresses(r.URL), "--nats takes addresses such as nats://10.0.0.1:4222, separated by commas")
 	fault(r.URL != "" && r.Replicas != 1 && r.Replicas != 3 && r.Replicas != 5, "--replicas must be 1, 3 or 5")
+	fault(r.LeafURL != "" && !addresses(r.LeafURL), "--leaf-nats takes an address such as nats://10.0.0.1:4222")
 	fault(r.Logger == nil, "Logger is needed")
 	return errors.Join(faults...)
 }
@@ -123,7 +126,29 @@ func (r Reach) Open(ctx context.Context) (doors *Doors, leave func(), err error)
 		broker.Shutdown()
 		return nil, nil, err
 	}
+	doors.cfg.Leaf = r.leaf(authority)
 	return doors, broker.Shutdown, nil
+}
+
+// leaf reaches the leaf node, for the time of a call: it trusts whom the broker trusts.
+func (r Reach) leaf(authority *credentials.Authority) *Leaf {
+	if r.LeafURL == "" {
+		return nil
+	}
+	as := func(creds string, f func(*nats.Conn) error) error {
+		conn, err := r.connect(r.LeafURL, authority, creds)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return f(conn)
+	}
+	return &Leaf{
+		Push: func(ctx context.Context, accounts ...credentials.Account) error {
+			return as(credentials.SystemCreds, func(conn *nats.Conn) error { return credentials.Push(ctx, conn, 0, accounts...) })
+		},
+		Operate: func(_ context.Context, f func(*nats.Conn) error) error { return as(credentials.OperatorCreds, f) },
+	}
 }
 
 // over reaches them over the wire.
@@ -154,6 +179,7 @@ func (r Reach) over(ctx context.Context, url string, authority *credentials.Auth
 		leave()
 		return nil, nil, err
 	}
+	doors.cfg.Leaf = r.leaf(authority)
 	return doors, leave, nil
 }
 

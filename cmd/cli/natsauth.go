@@ -36,7 +36,7 @@ events.`),
 It reads nothing else, and writes nothing.`),
 		a.natsAuthIssueCommand(events.CredentialAuditor, "Issue credentials for an auditor",
 			`An auditor reads every event and every use, and writes nothing.`),
-		a.natsAuthMirrorCommand(), a.natsAuthMirrorsCommand(),
+		a.natsAuthMirrorCommand(), a.natsAuthMirrorsCommand(), a.natsAuthLeafCommand(),
 		a.natsAuthListCommand(), a.natsAuthRevokeCommand(), a.natsAuthHealCommand())
 }
 
@@ -110,6 +110,7 @@ func (a *app) reachFlags(c *cobra.Command, r *access.Reach) {
 	f.StringVar(&r.URL, "nats", "", "the cluster's `addresses`, where the ledger lies on one")
 	f.StringVar(&r.Auth, "auth", "", "`folder` that nats-auth operator made")
 	f.StringVar(&r.CA, "nats-ca", "", "`file` with the authorities that the broker's certificates are checked by, PEM")
+	f.StringVar(&r.LeafURL, "leaf-nats", "", "the `address` of the leaf node whose verifiers this is about")
 	f.IntVar(&r.Replicas, "replicas", 3, "on how many of the cluster's nodes each stream lies: 1, 3 or 5")
 	a.out.flags(f)
 }
@@ -130,7 +131,7 @@ func (a *app) atDoors(cmd *cobra.Command, r access.Reach, f func(*access.Doors) 
 
 func (a *app) natsAuthIssueCommand(kind events.CredentialKind, short, long string) *cobra.Command {
 	var reach access.Reach
-	var orgs, mirror string
+	var orgs, mirror, leaf string
 	wish := access.Wish{For: kind}
 	c := &cobra.Command{
 		Use: string(kind) + " NAME --out FILE", Short: short, Args: takes("NAME"),
@@ -151,6 +152,14 @@ again; run once more after that it changes nothing.`,
 			if mirror != "" {
 				if wish.Mirror, err = events.ParseMirrorName(mirror); err != nil {
 					return usage("--mirror is the name that nats-auth mirror made one by", "")
+				}
+			}
+			if leaf != "" {
+				if wish.Leaf, err = events.ParseCredentialName(leaf); err != nil {
+					return usage("--leaf is the name that nats-auth leaf let one in by", "")
+				}
+				if reach.LeafURL == "" {
+					return usage("--leaf needs --leaf-nats, the leaf node's own address", "")
 				}
 			}
 			if m := wish.MaxStaleness; m != 0 && (m < events.MinStaleness || m > events.MaxStaleness) {
@@ -176,6 +185,7 @@ again; run once more after that it changes nothing.`,
 	c.Flags().StringVar(&wish.Out, "out", "", "`file` for the credentials, readable by its owner alone")
 	if kind == events.CredentialVerifier {
 		c.Flags().DurationVar(&wish.MaxStaleness, "max-staleness", 0, "how old it may let its knowledge become, such as 30s (default: the server's)")
+		c.Flags().StringVar(&leaf, "leaf", "", "the leaf `node` that it is at, let in with nats-auth leaf (default: the broker itself)")
 		c.Flags().StringVar(&mirror, "mirror", "", "the `mirror` that it reads by, made with nats-auth mirror (default: the ledger itself)")
 	}
 	a.reachFlags(c, &reach)
@@ -216,6 +226,50 @@ which then deny. It can be repeated.`,
 		},
 	}
 	c.Flags().IntVar(&replicas, "mirror-replicas", 0, "on how many nodes the mirror lies: 1, 3 or 5 (default: --replicas)")
+	a.reachFlags(c, &reach)
+	return c
+}
+
+func (a *app) natsAuthLeafCommand() *cobra.Command {
+	var reach access.Reach
+	var hubs []string
+	var out string
+	c := &cobra.Command{
+		Use: "leaf NAME --hub nats-leaf://HOST:PORT --out DIR", Short: "Let a leaf node in, which keeps a copy of the ledger near its verifiers", Args: takes("NAME"),
+		Long: `Let a leaf node in: a nats-server near the applications, with a copy of the ledger
+of its own that follows the broker's. Its verifiers read there, and what they record
+goes through it to the broker. It can read the whole ledger and write nothing to it.
+
+The folder gets what the leaf node's conf includes, deploy/nats/leaf.conf, and its
+credentials. The broker's nodes need a block leafnodes that listens at --hub. Then
+verifiers are issued with --leaf NAME --leaf-nats and the leaf node's own address.
+
+The name is given once, for ever. Interrupted, the command goes on when it is run
+again.`,
+		Example: "  keyledger nats-auth leaf shop --hub tls://n1:7422,tls://n2:7422 --out leaf --nats nats://n1:4222 --auth auth\n" +
+			"  keyledger nats-auth verifier shop-1 --leaf shop --leaf-nats nats://shop:4222 --out shop-1.creds \\\n    --nats nats://n1:4222 --auth auth",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := events.ParseCredentialName(args[0])
+			if err != nil {
+				return usage("NAME must be 1 to 63 characters of a-z, 0-9 and '-', and begin with a letter or digit", "")
+			}
+			if out == "" {
+				return usage("--out is needed: the folder for the leaf node", "")
+			}
+			if err := credentials.CheckHubs(hubs); err != nil {
+				return usage("--hub: "+strip(err), "")
+			}
+			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
+				if err := doors.IssueLeaf(cmd.Context(), name, hubs, out); err != nil {
+					return err
+				}
+				return a.out.done(map[string]any{"name": name, "folder": out}, string(name),
+					"The leaf node %s comes in by what is in %s. Whoever has it reads the whole ledger.", name, shellQuote(filepath.ToSlash(out)))
+			})
+		},
+	}
+	c.Flags().StringSliceVar(&hubs, "hub", nil, "the `addresses` at which the broker's nodes take leaf nodes")
+	c.Flags().StringVar(&out, "out", "", "`folder` for what the leaf node needs")
 	a.reachFlags(c, &reach)
 	return c
 }
@@ -344,6 +398,9 @@ func credentialDocument(e access.Entry) map[string]any {
 	}
 	if e.Mirror != "" {
 		d["mirror"] = e.Mirror
+	}
+	if e.Leaf != "" {
+		d["leaf"] = e.Leaf
 	}
 	for member, t := range map[string]events.Time{"issued_at": e.At, "revoked_at": e.RevokedAt} {
 		if !t.IsZero() {

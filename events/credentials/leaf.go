@@ -40,7 +40,8 @@ func flow(leaf events.CredentialName) []string {
 // under their names, say of themselves, and ask of the snapshots of their scopes. It
 // names each of them.
 func (a *Authority) leaf(claims *jwt.AccountClaims, name events.CredentialName, behind []Grant) {
-	claims.Limits.Conn, claims.Limits.LeafNodeConn, claims.Limits.Subs = 0, maxLeafConnections, jwt.NoLimit
+	// Leaf nodes count among connections too; its user may be nothing else.
+	claims.Limits.Conn, claims.Limits.LeafNodeConn, claims.Limits.Subs = maxLeafConnections, maxLeafConnections, jwt.NoLimit
 	claims.Imports.Add(&jwt.Import{
 		Name: "copy", Subject: jwt.Subject(jetstream.LeafSubject(name)), Account: a.ledger.public, Type: jwt.Stream,
 	})

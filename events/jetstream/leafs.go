@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -98,4 +99,30 @@ func checkCopy(ctx context.Context, conn *nats.Conn, ledger events.LedgerID, wan
 		return fmt.Errorf("%w: %s is of another ledger", ErrMirrorChanged, name)
 	}
 	return nil
+}
+
+// CopyOf tells which leaf node a broker is, by the copy of the ledger that it keeps;
+// empty if it keeps none yet.
+func CopyOf(ctx context.Context, conn *nats.Conn) (events.CredentialName, error) {
+	info, err := readOnly(conn).info(ctx, StreamLedger)
+	if errors.Is(err, ErrStreamMissing) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var mirror struct {
+		Consumer struct {
+			Name events.CredentialName `json:"name"`
+		} `json:"consumer"`
+	}
+	if text, ok := info.Config["mirror"]; ok {
+		if err := json.Unmarshal(text, &mirror); err != nil {
+			return "", fmt.Errorf("%w: unreadable configuration of %s", events.ErrUnavailable, StreamLedger)
+		}
+	}
+	if mirror.Consumer.Name == "" {
+		return "", fmt.Errorf("%w: what is there is no leaf node's copy", ErrMirrorChanged)
+	}
+	return mirror.Consumer.Name, nil
 }

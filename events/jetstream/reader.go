@@ -173,7 +173,11 @@ func (r *Reader) lastOf(ctx context.Context, stream string) (events.Position, er
 func (r *Reader) tail(stream string, after events.Position) *tail {
 	t := r.ledger.tail(stream, after)
 	// On how many nodes the stream is, is not for it to know.
-	t.expiry, t.catchUp = readerPull, r.ledger.config.CatchUp
+	t.expiry, t.catchUp = max(readerPull, 3*t.heartbeat), r.ledger.config.CatchUp
+	// Across accounts the broker does not see that nobody is there any more to take
+	// what was asked for, and gives it to the oldest request that is open. So that
+	// one must be this reader's own as long as it lives.
+	t.keeps = true
 	tap := &bound{reader: r}
 	t.tap, t.torn = tap, func(ctx context.Context) {
 		tap.doubt.times = 0
@@ -183,9 +187,9 @@ func (r *Reader) tail(stream string, after events.Position) *tail {
 }
 
 const (
-	// readerPull is how long the broker keeps a reader's request for more: one of a
-	// reader that died takes from the next.
-	readerPull = 10 * time.Second
+	// readerPull is how long the broker keeps a reader's request for more: those of a
+	// reader that died take from the next one, who is as stale as that meanwhile.
+	readerPull = 3 * time.Second
 	// calm is after how long without a torn delivery the next one is a new matter.
 	calm = time.Minute
 	// dead is for how long a reader that has gone may take deliveries away.

@@ -49,7 +49,11 @@ type tail struct {
 	catchUp time.Duration
 	tap     tap
 	// torn is called when deliveries went elsewhere. Nil is nobody.
-	torn   func(context.Context)
+	torn func(context.Context)
+	// keeps says that requests outlive a consumer's life: the next life is answered
+	// where they were asked from. line is that place.
+	keeps  bool
+	line   *line
 	stream string
 	// expires says that the stream may lose its oldest messages.
 	expires bool
@@ -92,6 +96,7 @@ var errBehind = fmt.Errorf("%w: stream ends before what was seen of it", events.
 // run returns when the context ends, when the stream is corrupt, when hand
 // fails, or when the connection was closed for ever.
 func (t *tail) run(ctx context.Context) error {
+	defer t.hangUp()
 	up := t.conn.StatusChanged(nats.CONNECTED)
 	defer t.conn.RemoveStatusListener(up)
 	wait := retryFirst
@@ -142,12 +147,54 @@ func (t *tail) run(ctx context.Context) error {
 	}
 }
 
+// line is where a consumer's messages arrive.
+type line struct {
+	inbox   string
+	arrived chan *nats.Msg
+	sub     *nats.Subscription
+}
+
+// lineRoom is how many windows of messages fit into a line. Messages asked for always
+// fit; the rest is room for the broker's remarks, and for what earlier lives asked for.
+// Full, the client would drop and count a slow consumer, and the delivery numbers would
+// show it.
+const lineRoom = 4
+
+// listen returns the line of a life. What an earlier life has left there is of no use.
+func (t *tail) listen() (*line, error) {
+	if l := t.line; l != nil {
+		for {
+			select {
+			case <-l.arrived:
+				continue
+			default:
+				return l, nil
+			}
+		}
+	}
+	l := &line{inbox: t.conn.NewInbox(), arrived: make(chan *nats.Msg, lineRoom*window)}
+	var err error
+	if l.sub, err = t.conn.ChanSubscribe(l.inbox+".*", l.arrived); err != nil {
+		return nil, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	t.line = l
+	return l, nil
+}
+
+// hangUp ends the line, if there is one.
+func (t *tail) hangUp() {
+	if t.line != nil {
+		_ = t.line.sub.Unsubscribe()
+		t.line = nil
+	}
+}
+
 // consumer is one life of a consumer on the broker.
 type consumer struct {
+	*line
 	tail     *tail
 	name     string
-	inbox    string
-	arrived  chan *nats.Msg
+	began    time.Time
 	pending  int    // messages asked for and not arrived
 	delivery uint64 // the last delivery number seen
 	seen     uint64 // the last position seen, handed over or not
@@ -168,20 +215,21 @@ func (t *tail) consume(ctx context.Context) error {
 	}
 	down := t.conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer t.conn.RemoveStatusListener(down)
+	// Before the consumer begins: where an earlier life's requests are still open, it
+	// delivers at once.
+	l, err := t.listen()
+	if err != nil {
+		return err
+	}
+	if !t.keeps {
+		defer t.hangUp()
+	}
 	c, done, err := t.tap.open(ctx, t)
 	if err != nil {
 		return err
 	}
 	defer done()
-	// Messages asked for always fit; the rest is room for the broker's remarks.
-	// Full, the client would drop and count a slow consumer, and the delivery
-	// numbers would show it.
-	c.tail, c.inbox, c.arrived = t, t.conn.NewInbox(), make(chan *nats.Msg, 2*window)
-	sub, err := t.conn.ChanSubscribe(c.inbox+".*", c.arrived)
-	if err != nil {
-		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
-	}
-	defer func() { _ = sub.Unsubscribe() }()
+	c.tail, c.line, c.began = t, l, time.Now()
 	return c.read(ctx, down)
 }
 
@@ -247,6 +295,9 @@ func (c *consumer) take(ctx context.Context, m *nats.Msg, slice []message) ([]me
 	if !ok {
 		return slice, c.remark(m)
 	}
+	if at.delivery != 1 && c.unbegun() {
+		return slice, nil
+	}
 	c.pending--
 	c.beats = 0
 	if c.delivery++; at.delivery != c.delivery {
@@ -266,6 +317,12 @@ func (c *consumer) take(ctx context.Context, m *nats.Msg, slice []message) ([]me
 		return slice, nil
 	}
 	return append(slice, message{seq: at.seq, stored: at.stored, subject: m.Subject, body: m.Data}), nil
+}
+
+// unbegun reports whether what comes may be of the life before: nothing of this one
+// has come, and it is young.
+func (c *consumer) unbegun() bool {
+	return c.tail.keeps && c.delivery == 0 && time.Since(c.began) < c.tail.heartbeat
 }
 
 // refusal keeps the error of whoever is handed messages apart from the tail's
@@ -312,6 +369,9 @@ func (c *consumer) remark(m *nats.Msg) error {
 	case status == "100":
 		c.beats++
 		// It follows all that was delivered before it.
+		if c.unbegun() {
+			return nil
+		}
 		if n, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64); err == nil && n != c.delivery {
 			return fmt.Errorf("%w: %d were delivered, %d have come", errTorn, n, c.delivery)
 		}

@@ -29,6 +29,9 @@ const Nodes = 3
 // Conf is the conf that every node is started with, below the root of the module.
 const Conf = "deploy/nats/nats.conf"
 
+// LeafConf is that of leaf nodes.
+const LeafConf = "deploy/nats/leaf.conf"
+
 // patience bounds what a cluster takes its time for: an election takes 4 to 9 s,
 // and a busy machine makes it several.
 const patience = 120 * time.Second
@@ -42,6 +45,10 @@ type Cluster struct {
 	t      testing.TB
 	binary string
 	nodes  []*node
+	// conf is the conf of its nodes, and folder what lies beside it.
+	confFile, folder string
+	// leafs are where the nodes take leaf nodes, none if they do not.
+	leafs []string
 }
 
 type node struct {
@@ -64,9 +71,35 @@ func ReserveOne(t testing.TB) *Cluster {
 	return reserve(t, 1)
 }
 
+// ReserveLeaf is Reserve for a leaf node.
+func ReserveLeaf(t testing.TB) *Cluster {
+	t.Helper()
+	c := reserve(t, 1)
+	c.confFile, c.folder = LeafConf, "leaf"
+	c.nodes[0].name = "leaf-1"
+	return c
+}
+
+// TakeLeafs has the nodes take leaf nodes, from their start on.
+func (c *Cluster) TakeLeafs() {
+	c.t.Helper()
+	for _, port := range clustertest.FreePorts(c.t, len(c.nodes)) {
+		c.leafs = append(c.leafs, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}
+}
+
+// Hubs are the addresses at which the nodes take leaf nodes.
+func (c *Cluster) Hubs() []string {
+	var hubs []string
+	for _, address := range c.leafs {
+		hubs = append(hubs, "nats-leaf://"+address)
+	}
+	return hubs
+}
+
 func reserve(t testing.TB, nodes int) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t}
+	c := &Cluster{t: t, confFile: Conf, folder: "auth"}
 	for i, addresses := range freeAddresses(t, nodes) {
 		c.nodes = append(c.nodes, &node{
 			name: fmt.Sprintf("nats-%d", i+1), dir: t.TempDir(),
@@ -85,7 +118,7 @@ func (c *Cluster) Members() []string {
 	return members
 }
 
-// Start starts the nodes with the folder auth beside their conf, and returns when
+// Start starts the nodes with a folder beside their conf, auth or that of a leaf node, and returns when
 // each is healthy. They end with the test.
 func (c *Cluster) Start(auth string) {
 	c.t.Helper()
@@ -96,11 +129,11 @@ func (c *Cluster) Start(auth string) {
 	if out, err := build.CombinedOutput(); err != nil {
 		c.t.Fatalf("natstest: build nats-server: %v\n%s", err, out)
 	}
-	for _, n := range c.nodes {
+	for i, n := range c.nodes {
 		// What a conf includes lies beside the name that it was opened by.
 		err := errors.Join(
-			c.conf(filepath.Join(root, Conf), filepath.Join(n.dir, "nats.conf")),
-			os.Symlink(auth, filepath.Join(n.dir, "auth")),
+			c.conf(i, filepath.Join(root, c.confFile), filepath.Join(n.dir, "nats.conf")),
+			os.Symlink(auth, filepath.Join(n.dir, c.folder)),
 		)
 		if err != nil {
 			c.t.Fatal(err)
@@ -111,20 +144,26 @@ func (c *Cluster) Start(auth string) {
 }
 
 // conf gives a node its conf: the very file, but for one that stands alone, which
-// has no others to know.
-func (c *Cluster) conf(from, to string) error {
-	if len(c.nodes) > 1 {
+// has no others to know, and where leaf nodes come in.
+func (c *Cluster) conf(i int, from, to string) error {
+	if c.confFile == LeafConf || len(c.nodes) > 1 && c.leafs == nil {
 		return os.Symlink(from, to)
 	}
 	text, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	alone, _, found := bytes.Cut(text, []byte("\ncluster {"))
-	if !found {
-		return fmt.Errorf("natstest: %s does not end with a cluster", from)
+	if len(c.nodes) == 1 {
+		alone, _, found := bytes.Cut(text, []byte("\ncluster {"))
+		if !found {
+			return fmt.Errorf("natstest: %s does not end with a cluster", from)
+		}
+		text = alone
 	}
-	return os.WriteFile(to, alone, 0o600)
+	if c.leafs != nil {
+		text = fmt.Appendf(text, "\nleafnodes { listen: %q, no_advertise: true }\n", c.leafs[i])
+	}
+	return os.WriteFile(to, text, 0o600)
 }
 
 // Variables are the names of those that a node is told beside its conf, in order.
@@ -153,6 +192,9 @@ func (c *Cluster) launch(i int) {
 	n.cmd.Stderr = log
 	for name, value := range n.environment() {
 		n.cmd.Env = append(n.cmd.Env, name+"="+value)
+	}
+	if c.confFile == LeafConf {
+		n.cmd.Env = append(n.cmd.Env, "NATS_LEAF_CREDS="+filepath.Join(n.dir, c.folder, "leaf.creds"))
 	}
 	if err := n.cmd.Start(); err != nil {
 		c.t.Fatal(err)
