@@ -56,11 +56,11 @@ type frozenOrg struct {
 // Of an index that could not apply every fact there is none: what is loaded from it
 // would not say so. See [Index.Err].
 func (x *Index) Freeze() (*Frozen, error) {
+	x.writing.Lock()
+	defer x.writing.Unlock()
 	if err := x.Err(); err != nil {
 		return nil, err
 	}
-	x.writing.Lock()
-	defer x.writing.Unlock()
 	if x.table.picture != nil {
 		return nil, ErrFreezing
 	}

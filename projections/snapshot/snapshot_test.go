@@ -286,6 +286,29 @@ func TestGoesOnFromThere(t *testing.T) {
 	}
 }
 
+// TestNarrowedTellsNothingOfOthers: neither names nor digests.
+func TestNarrowedTellsNothingOfOthers(t *testing.T) {
+	w := newWorld(t)
+	w.add(events.CredentialSubject("edge-2"), events.CredentialIssued{
+		Name: "edge-2", For: events.CredentialVerifier, Organizations: []events.OrgID{"initech"}, Account: "A", Scope: "fedcba9876543210fedcba9876543210",
+	})
+	own, others := w.create("acme", 1), []events.Recorded{w.create("initech", 2), w.create(events.System, 3)}
+	w.tick()
+	body, _ := save(t, w.server, label)
+	whole, _ := save(t, w.server, "")
+	digest := func(f events.Recorded) string { d := f.Event.(events.KeyCreated).Digest.Value; return string(d[:]) }
+	for what, text := range map[string]string{
+		"an organization": "initech", "a credential": "edge-2", "a scope": "fedcba98", "a key": digest(others[0]), "a management key": digest(others[1]),
+	} {
+		if bytes.Contains(body, []byte(text)) || !bytes.Contains(whole, []byte(text)) {
+			t.Errorf("it tells of %s of others", what)
+		}
+	}
+	if !bytes.Contains(body, []byte(digest(own))) {
+		t.Error("its own key is not there")
+	}
+}
+
 // TestEveryByteIsHeldTo flips and cuts every byte.
 func TestEveryByteIsHeldTo(t *testing.T) {
 	w := newWorld(t)
