@@ -38,6 +38,7 @@ import (
 // the filter: it shows what keyledger makes of what Envoy sends, and Envoy of the
 // answer, not how Envoy reads a request.
 type envoyStandIn struct {
+	manager  *hcmv3.HttpConnectionManager
 	host     *routev3.VirtualHost
 	filter   *extauthzv3.ExtAuthz
 	client   authv3.AuthorizationClient
@@ -68,12 +69,10 @@ func envoy(t *testing.T, ask, application string) *gateway {
 	if err := conf.ValidateAll(); err != nil {
 		t.Fatal(err)
 	}
-	e := &envoyStandIn{}
-	var manager hcmv3.HttpConnectionManager
-	unpack(t, conf.GetStaticResources().GetListeners()[0].GetFilterChains()[0].GetFilters()[0].GetTypedConfig(), &manager)
-	e.host = manager.GetRouteConfig().GetVirtualHosts()[0]
-	e.filter = new(extauthzv3.ExtAuthz)
-	unpack(t, manager.GetHttpFilters()[0].GetTypedConfig(), e.filter)
+	e := &envoyStandIn{manager: new(hcmv3.HttpConnectionManager), filter: new(extauthzv3.ExtAuthz)}
+	unpack(t, conf.GetStaticResources().GetListeners()[0].GetFilterChains()[0].GetFilters()[0].GetTypedConfig(), e.manager)
+	e.host = e.manager.GetRouteConfig().GetVirtualHosts()[0]
+	unpack(t, e.manager.GetHttpFilters()[0].GetTypedConfig(), e.filter)
 	clusters := make(map[string]string)
 	for _, c := range conf.GetStaticResources().GetClusters() {
 		clusters[c.GetName()] = endpointOf(c)
@@ -127,8 +126,9 @@ func (e *envoyStandIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	drop := e.manager.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_DROP_HEADER
 	for name := range r.Header {
-		if strings.Contains(name, "_") {
+		if drop && strings.Contains(name, "_") {
 			delete(r.Header, name)
 		}
 	}

@@ -164,6 +164,9 @@ func spoofedIdentity(t *testing.T, w *world, g *gateway) {
 	} {
 		spoof = append(spoof, name+": "+forged)
 	}
+	if !g.standIn {
+		spoof = append(spoof, "X.Keyledger.Key.Id: "+forged, "X-Keyledger.Organization: "+forged)
+	}
 	for _, by := range []holder{w.reader, w.everything} {
 		res, saw := w.send(t, g, get(by, spoof...))
 		if res.status != 200 || len(saw) != 1 {
