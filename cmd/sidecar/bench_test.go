@@ -60,8 +60,7 @@ func BenchmarkDurable(b *testing.B) {
 		}
 		return socket
 	}
-	body := fmt.Sprintf(`{"secret":%q,"permission":"doc:read"}`, secret)
-	request := fmt.Appendf(nil, "POST /v1/verify HTTP/1.1\r\nHost: sidecar\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	request := verifying(secret)
 	run := func(socket string) time.Duration {
 		var clients sync.WaitGroup
 		var refused atomic.Int64
@@ -105,6 +104,12 @@ func BenchmarkDurable(b *testing.B) {
 	b.ReportMetric(rate(took[1]), "durable/s")
 	b.ReportMetric(rate(took[1])/rate(took[0]), "durable/buffered")
 	b.ReportMetric(0, "ns/op")
+}
+
+// verifying is the request for a verdict.
+func verifying(secret string) []byte {
+	body := fmt.Sprintf(`{"secret":%q,"permission":"doc:read"}`, secret)
+	return fmt.Appendf(nil, "POST /v1/verify HTTP/1.1\r\nHost: sidecar\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
 // exchange sends a request and reads its answer, with as little as possible.

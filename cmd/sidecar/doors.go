@@ -98,7 +98,7 @@ func (s *sidecar) open() error {
 		return err
 	}
 	s.doors.http, err = door.New(door.Config{
-		Verifier: s.client, Positions: s.client.Positions, Checks: s.checks(), Metrics: s.registry, Logger: s.cfg.Logger,
+		Verifier: s.client, Positions: s.client.Positions, Effective: s.client.Effective, Checks: s.checks(), Metrics: s.registry, Logger: s.cfg.Logger,
 		Document: document, ServerURL: s.cfg.Server, RecordClientIP: s.cfg.RecordClientIP,
 	})
 	if err != nil {
