@@ -145,16 +145,18 @@ func (r *request) verifyBatch() error {
 
 func (r *request) authorize() error {
 	h := &r.head
-	q, fold, err := r.s.gate.Asks(&gate.Request{
+	r.asks = gate.Request{
 		RequestID: text(r.id), Method: text(r.ctx.Request.Header.Method()), UserAgent: h.userAgent, Query: r.query,
 		Authorization: h.authorization, APIKey: h.apiKey, Permission: h.permission, Workspace: h.workspace,
 		ForwardedMethod: h.forwardedMethod, OriginalMethod: h.originalMethod, ForwardedURI: h.forwardedURI, OriginalURI: h.originalURI,
 		ForwardedFor: h.forwardedFor, RealIP: h.realIP,
-	})
+	}
+	q, fold, err := r.s.gate.Asks(&r.asks)
 	if err != nil {
 		return err
 	}
-	d := r.s.gate.Judge(r.s.ctx, gate.DoorAuthorize, &q)
+	r.out.Questions = append(r.out.Questions[:0], q)
+	d := r.s.gate.Judge(r.s.ctx, gate.DoorAuthorize, &r.out.Questions[0])
 	status, problem := r.s.gate.Reply(&d, fold, text(r.id), &r.ctx.Response.Header)
 	if problem != nil {
 		r.problem(problem)

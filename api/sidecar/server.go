@@ -130,8 +130,9 @@ type request struct {
 	path, query string
 	// id is the request's id.
 	id []byte
-	// out holds the questions and the answer.
-	out gate.Buffers
+	// asks is what a gateway asks, out holds the questions of others and the answer.
+	asks gate.Request
+	out  gate.Buffers
 	// err is what our log may know of a failure.
 	err error
 }
@@ -156,6 +157,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 // release forgets the request, and the secret in it, and gives its room back.
 func (r *request) release() {
 	r.head.reset()
+	r.asks = gate.Request{}
 	r.out.Forget()
 	r.ctx, r.route, r.path, r.query, r.err, r.id = nil, nil, "", "", nil, r.id[:0]
 	if cap(r.out.Out) <= gate.MaxVerifyBytes {
@@ -202,18 +204,21 @@ func (r *request) name(err error) {
 
 // labelled sets the headers that every answer has.
 func (r *request) labelled() {
-	r.set("X-Request-Id", r.id)
-	r.set("X-Content-Type-Options", nosniff)
+	h := &r.ctx.Response.Header
+	h.SetCanonical(nameRequestID, r.id)
+	h.SetCanonical(nameContentTypeOptions, nosniff)
 }
 
-var nosniff = []byte("nosniff")
+// What every answer says, as the bytes that are written.
+var (
+	nameRequestID          = []byte("X-Request-Id")
+	nameContentTypeOptions = []byte("X-Content-Type-Options")
+	nameCacheControl       = []byte("Cache-Control")
+	nosniff                = []byte("nosniff")
+	noStore                = []byte("no-store")
+)
 
 func known(protocol string) bool { return protocol == "HTTP/1.1" || protocol == "HTTP/1.0" }
-
-// set sets a header of the answer, whose name is canonical.
-func (r *request) set(name string, value []byte) {
-	r.ctx.Response.Header.SetBytesV(name, value)
-}
 
 // fail answers with the problem that an error is.
 func (r *request) fail(err error) {
@@ -234,7 +239,7 @@ func (r *request) fail(err error) {
 func (r *request) problem(p *wire.Problem) {
 	h := &r.ctx.Response.Header
 	h.SetContentType("application/problem+json")
-	h.Set("Cache-Control", "no-store")
+	h.SetCanonical(nameCacheControl, noStore)
 	if p.Status == fasthttp.StatusServiceUnavailable {
 		h.Set("Retry-After", gate.RetryAfter)
 	}
@@ -246,7 +251,7 @@ func (r *request) problem(p *wire.Problem) {
 func (r *request) json(body []byte) {
 	h := &r.ctx.Response.Header
 	h.SetContentType(gate.TypeJSON)
-	h.Set("Cache-Control", "no-store")
+	h.SetCanonical(nameCacheControl, noStore)
 	r.ctx.SetBody(body)
 }
 

@@ -1,0 +1,89 @@
+package sidecar
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/verify"
+)
+
+// valid is a verifier to which every key is good for granted.
+type valid struct{}
+
+var granted = []string{"interview:read"}
+
+func (valid) Check(*verify.Question) error { return nil }
+
+func (valid) Verify(context.Context, *verify.Question) verify.Decision {
+	return verify.Decision{
+		Code: events.CodeValid, Key: events.KeyID{1}, Org: "acme", Kind: events.KindAPI, Position: 7, Permission: "interview:read",
+		Permissions: events.Permissions{Level: events.LevelRestricted, Grants: granted}, Scope: events.Scope{AllWorkspaces: true},
+	}
+}
+
+// handled returns what handles one request as if it had just been read.
+func handled(t testing.TB, raw, body string) func() {
+	t.Helper()
+	s, err := New(Config{
+		Verifier: valid{}, Positions: func() events.Positions { return events.Positions{Ledger: events.LedgerID{9}, Epoch: 1} },
+		Metrics: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := &fasthttp.RequestCtx{}
+	raw = strings.ReplaceAll(raw, "\n", "\r\n") + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(body))
+	if err := ctx.Request.Header.Read(bufio.NewReader(strings.NewReader(raw))); err != nil {
+		t.Fatal(err)
+	}
+	ctx.Request.SetBodyString(body)
+	return func() {
+		s.handle(ctx)
+		if ctx.Response.StatusCode() != 200 {
+			t.Fatalf("%s", ctx.Response.Body())
+		}
+		ctx.Response.Reset()
+	}
+}
+
+var requests = map[string][2]string{
+	"verify": {
+		"POST /v1/verify HTTP/1.1\nHost: x\nUser-Agent: test\nContent-Type: application/json\nAccept: */*\n",
+		`{"secret":"kl_live_x","permission":"interview:read","workspace":"hiring","context":{"request_id":"r-1","method":"GET","path":"/a","user_agent":"curl/8"}}`,
+	},
+	"batch":     {"POST /v1/verify/batch HTTP/1.1\nHost: x\nContent-Type: application/json\n", `{"requests":[{"secret":"x"},{"secret":"y"}]}`},
+	"authorize": {"GET /v1/authorize HTTP/1.1\nHost: x\nAuthorization: Bearer kl_live_x\nX-Keyledger-Permission: interview:read\nX-Forwarded-For: 192.0.2.1\nX-Forwarded-Uri: /a?b\nX-Forwarded-Method: GET\n", ""},
+}
+
+// A verdict costs nothing that has to be collected later: a request id that is drawn
+// and an answer that is written lie in room that is used again. A batch has a time
+// until which it waits; a gateway is told the key's id as a text.
+func TestAllocations(t *testing.T) {
+	for name, most := range map[string]float64{"verify": 0, "batch": 4, "authorize": 1} {
+		handle := handled(t, requests[name][0], requests[name][1])
+		if n := testing.AllocsPerRun(200, handle); n > most {
+			t.Errorf("%s: %v allocations, at most %v are expected", name, n, most)
+		}
+	}
+}
+
+// BenchmarkHandle is what the sidecar adds to fasthttp and to the verifier.
+func BenchmarkHandle(b *testing.B) {
+	for name, r := range requests {
+		b.Run(name, func(b *testing.B) {
+			handle := handled(b, r[0], r[1])
+			b.ReportAllocs()
+			for b.Loop() {
+				handle()
+			}
+		})
+	}
+}
