@@ -50,7 +50,7 @@ var (
 
 // MaxBehindLeaf bounds the verifiers behind one leaf node: each stands in its account,
 // which has to fit a message of the broker's.
-const MaxBehindLeaf = 200
+const MaxBehindLeaf = 150
 
 // ErrLeafFull says that a leaf node takes no more verifiers.
 var ErrLeafFull = errors.New("access: the leaf node takes no more verifiers")

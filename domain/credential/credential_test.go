@@ -42,6 +42,8 @@ func TestLife(t *testing.T) {
 		"another account": func(c *events.CredentialIssued) { c.Account = "B" },
 		"wider":           func(c *events.CredentialIssued) { c.Organizations, c.Scope = nil, "" },
 		"another purpose": func(c *events.CredentialIssued) { c.For, c.MaxStaleness = events.CredentialAuditor, 0 },
+		"another mirror":  func(c *events.CredentialIssued) { c.Mirror = "west" },
+		"another place":   func(c *events.CredentialIssued) { c.Leaf = "shop" },
 		"another age":     func(c *events.CredentialIssued) { c.MaxStaleness = 60 },
 	} {
 		other := narrow
@@ -83,7 +85,15 @@ func TestRefuses(t *testing.T) {
 		"too fresh":      func(c *events.CredentialIssued) { c.MaxStaleness = 1 },
 		"negative":       func(c *events.CredentialIssued) { c.MaxStaleness = -30 },
 		"too stale":      func(c *events.CredentialIssued) { c.MaxStaleness = 90_000 },
-		"stale auditor":  func(c *events.CredentialIssued) { c.For, c.MaxStaleness = events.CredentialAuditor, 30 },
+		"no mirror":      func(c *events.CredentialIssued) { c.Mirror = "a.b" },
+		"no leaf":        func(c *events.CredentialIssued) { c.Leaf = ">" },
+		"both":           func(c *events.CredentialIssued) { c.Mirror, c.Leaf = "west", "shop" },
+		"mirror auditor": func(c *events.CredentialIssued) { c.For, c.Mirror = events.CredentialAuditor, "west" },
+		"leaf auditor":   func(c *events.CredentialIssued) { c.For, c.Leaf = events.CredentialAuditor, "shop" },
+		"narrow leaf": func(c *events.CredentialIssued) {
+			c.For, c.Organizations, c.Scope = events.CredentialLeaf, []events.OrgID{"a"}, label
+		},
+		"stale auditor": func(c *events.CredentialIssued) { c.For, c.MaxStaleness = events.CredentialAuditor, 30 },
 	} {
 		c := verifier()
 		change(&c)

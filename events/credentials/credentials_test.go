@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -299,6 +300,105 @@ func TestImports(t *testing.T) {
 	for _, bad := range [][]byte{nil, []byte("x"), []byte("-----BEGIN NATS USER JWT-----\nx.y.z\n------END NATS USER JWT------\n")} {
 		if held, err := Holder(bad); err == nil || bytes.Contains([]byte(err.Error()), []byte("x.y.z")) {
 			t.Errorf("%q: %+v %v", bad, held, err)
+		}
+	}
+}
+
+// What crosses between a leaf node and the broker, word for word, with two behind it.
+func TestLeafAccount(t *testing.T) {
+	a := create(t, t.TempDir())
+	g := Grant{Name: "shop", For: events.CredentialLeaf}
+	issued, err := Draw(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := []Grant{
+		{Name: "v", For: events.CredentialVerifier, Leaf: "shop"},
+		{Name: "w", For: events.CredentialVerifier, Leaf: "shop", Organizations: []events.OrgID{"acme", "globex"}, Scope: "s"},
+	}
+	account, err := a.Account(g, issued.Account, behind...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := jwt.DecodeAccountClaims(account.JWT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, i := range claims.Imports {
+		if i.Account != a.LedgerAccount() || (i.Type == jwt.Stream) != (i.Subject == "keyledger.copy.shop") {
+			t.Errorf("import %+v", i)
+		}
+		if i.LocalSubject != apiInfo {
+			got[string(i.Subject)] = string(i.LocalSubject)
+		}
+	}
+	want := map[string]string{
+		"keyledger.copy.shop": "", "$JS.FC.LEDGER.shop.*": "", "$JS.FC.*.*.LEDGER.shop.*": "",
+		"$JS.API.CONSUMER.RESET.LEDGER.shop": "keyledger.hub.CONSUMER.RESET.LEDGER.shop",
+		"uses.*.*.v":                         "", "uses.*.*.w": "", "presence.v": "", "presence.w": "",
+		"$JS.API.DIRECT.GET.SNAPSHOTS.snapshots.all.>": "keyledger.hub.DIRECT.GET.SNAPSHOTS.snapshots.all.>",
+		"$JS.API.DIRECT.GET.SNAPSHOTS.snapshots.s.>":   "keyledger.hub.DIRECT.GET.SNAPSHOTS.snapshots.s.>",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("it reaches (-want +got):\n%s", diff)
+	}
+	l := claims.Limits
+	if l.LeafNodeConn != maxLeafConnections || l.Exports != 0 || l.IsJSEnabled() || !l.DisallowBearer {
+		t.Errorf("limits %+v", l)
+	}
+	// At the broker, nobody hangs a leaf node on the account that holds the streams.
+	for _, leaf := range []bool{false, true} {
+		accounts, err := a.accounts(leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, account := range accounts {
+			claims, err := jwt.DecodeAccountClaims(account.JWT)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := leaf && account.Public == a.LedgerAccount(); (claims.Limits.LeafNodeConn != 0) != want {
+				t.Errorf("%s takes %d leaf nodes", claims.Name, claims.Limits.LeafNodeConn)
+			}
+		}
+	}
+	// With as many behind it as there may be, it fits what deploy/nats takes.
+	var most []Grant
+	for i := range 150 {
+		g := widest()
+		g.Name = events.CredentialName(fmt.Sprintf("%s%03d", strings.Repeat("n", events.MaxIDLength-3), i))
+		g.Scope = events.ScopeLabel(fmt.Sprintf("%032d", i))
+		most = append(most, g)
+	}
+	if account, err = a.Account(g, issued.Account, most...); err != nil || len(account.JWT) > 240*1024 {
+		t.Errorf("it has %d bytes, %v", len(account.JWT), err)
+	}
+}
+
+func TestWriteLeaf(t *testing.T) {
+	a := create(t, t.TempDir())
+	for _, bad := range [][]string{
+		nil,
+		{"n1:7422"},
+		{"nats://n1:7422"},
+		{"tls://n1"},
+		{"tls://user:secret@n1:7422"},
+		{"tls://n1:7422\"\n"},
+		{"tls://n1:7422/x"},
+		{"tls://n1:7422", "x"},
+	} {
+		if err := a.WriteLeaf(t.TempDir(), bad); !errors.Is(err, ErrHub) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	dir := t.TempDir()
+	if err := a.WriteLeaf(dir, []string{"nats-leaf://n1:7422", "tls://[::1]:7422"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files(t, dir) {
+		if strings.Contains(text, a.server.public) || strings.Contains(text, "SEED") {
+			t.Errorf("%s holds what a leaf node has no use for", name)
 		}
 	}
 }

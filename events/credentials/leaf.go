@@ -38,7 +38,8 @@ func flow(leaf events.CredentialName) []string {
 // leaf is what crosses between a leaf node and the broker: the ledger one way, by the
 // one consumer that was made for it; and the other way what those behind it record
 // under their names, say of themselves, and ask of the snapshots of their scopes. It
-// names each of them.
+// names each of them, and none of their organizations, of which there may be too many:
+// those are kept apart by their own accounts, at the leaf node.
 func (a *Authority) leaf(claims *jwt.AccountClaims, name events.CredentialName, behind []Grant) {
 	// Leaf nodes count among connections too; its user may be nothing else.
 	claims.Limits.Conn, claims.Limits.LeafNodeConn, claims.Limits.Subs = maxLeafConnections, maxLeafConnections, jwt.NoLimit
@@ -54,6 +55,8 @@ func (a *Authority) leaf(claims *jwt.AccountClaims, name events.CredentialName, 
 		for _, subject := range g.imports() {
 			local := subject
 			switch {
+			case strings.HasPrefix(subject, "uses."):
+				local = uses(g.Name)
 			case strings.HasPrefix(subject, stored):
 				local = hub(subject)
 				targets[local] = subject
