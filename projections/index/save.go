@@ -115,7 +115,7 @@ func (f *Frozen) Save(w *section.Writer, position events.Position, only []events
 				saved++
 			}
 		}
-		return nil
+		return w.Err()
 	})
 	if err == nil && saved != keys {
 		err = fmt.Errorf("%w: %d keys instead of %d", ErrChanged, saved, keys)

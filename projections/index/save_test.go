@@ -198,6 +198,25 @@ func TestPictureIsOfItsPosition(t *testing.T) {
 	b.troubles(nil)
 }
 
+// TestWhoCannotWriteStops: a picture of many keys takes its time.
+func TestWhoCannotWriteStops(t *testing.T) {
+	b := newBook(t)
+	b.begin(acme)
+	for n := range 30_000 {
+		b.create(acme, key(n))
+	}
+	f := frozen(t, b.index)
+	defer f.Release()
+	full, writes := errors.New("the disk is full"), 0
+	w := section.NewWriter(writerFunc(func([]byte) (int, error) {
+		writes++
+		return 0, full
+	}))
+	if err := f.Save(w, f.Position(), nil); !errors.Is(err, full) || writes != 1 {
+		t.Errorf("%v after %d writes", err, writes)
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -23,9 +23,11 @@ var ErrDamaged = errors.New("section: it is damaged")
 // buffered is large enough for few calls of the system, and small beside an index.
 const buffered = 256 * 1024
 
-// Writer writes a section. What goes wrong is told by Flush.
+// Writer writes a section. What goes wrong is told by Flush, and by Err as soon as it
+// is known.
 type Writer struct {
 	w    *bufio.Writer
+	err  error
 	room [binary.MaxVarintLen64]byte
 }
 
@@ -33,10 +35,10 @@ type Writer struct {
 func NewWriter(w io.Writer) *Writer { return &Writer{w: bufio.NewWriterSize(w, buffered)} }
 
 // Uint writes a number.
-func (w *Writer) Uint(n uint64) { _, _ = w.w.Write(binary.AppendUvarint(w.room[:0], n)) }
+func (w *Writer) Uint(n uint64) { w.Raw(binary.AppendUvarint(w.room[:0], n)) }
 
 // Byte writes a byte.
-func (w *Writer) Byte(b byte) { _ = w.w.WriteByte(b) }
+func (w *Writer) Byte(b byte) { w.failed(w.w.WriteByte(b)) }
 
 // Bool writes a truth.
 func (w *Writer) Bool(b bool) {
@@ -51,13 +53,26 @@ func (w *Writer) Bool(b bool) {
 func (w *Writer) Time(t events.Time) { w.Uint(uint64(t)) }
 
 // Raw writes bytes whose number the reader knows.
-func (w *Writer) Raw(b []byte) { _, _ = w.w.Write(b) }
+func (w *Writer) Raw(b []byte) {
+	_, err := w.w.Write(b)
+	w.failed(err)
+}
 
 // Text writes a text or a document with its length.
 func Text[T ~string | ~[]byte](w *Writer, s T) {
 	w.Uint(uint64(len(s)))
-	_, _ = w.w.WriteString(string(s))
+	_, err := w.w.WriteString(string(s))
+	w.failed(err)
 }
+
+func (w *Writer) failed(err error) {
+	if err != nil {
+		w.err = err
+	}
+}
+
+// Err returns what went wrong so far.
+func (w *Writer) Err() error { return w.err }
 
 // Flush hands on what is left, and returns the first error of it all.
 func (w *Writer) Flush() error { return w.w.Flush() }
