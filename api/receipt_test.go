@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyledger/keyledger/api"
 	"github.com/keyledger/keyledger/api/apitest"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/events"
@@ -260,6 +261,25 @@ func TestReceiptsAreRefused(t *testing.T) {
 	c.say("edge-1", 1, func(a *presence.Announcement) { a.StoredThrough = now().Add(time.Minute) })
 	if status := <-answered; status != 401 {
 		t.Errorf("answered %d", status)
+	}
+}
+
+// Before announcements are read, nobody is told who is lost; and that uses are
+// complete nobody says who does not know how many there are.
+func TestReceiptsOfAServerThatKnowsLess(t *testing.T) {
+	blind := apitest.Start(t, func(c *api.Config) { c.FleetRead = func() bool { return false } })
+	furnish(blind, "acme")
+	if a := blind.Must(503, blind.Owner, "GET", "/v1/verifiers", ""); a.Header.Get("Retry-After") == "" {
+		t.Errorf("%+v", a)
+	}
+	s := apitest.Start(t, func(c *api.Config) { c.LastUses = nil })
+	furnish(s, "acme")
+	c := newCrowd(t, s)
+	path := revokedKey(t, s)
+	c.say("edge-1", 1, nil)
+	c.say("edge-1", 1, func(a *presence.Announcement) { a.StoredThrough = now().Add(time.Minute) })
+	if r := receipt(t, s, path+"/receipt?wait=1s"); !r.Complete || r.UsesComplete {
+		t.Errorf("%+v", r)
 	}
 }
 
