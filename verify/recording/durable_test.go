@@ -375,6 +375,9 @@ func TestStartLaterNeverStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if r.StoredThrough() != 0 {
+			t.Error("something is said to be stored before the start")
+		}
 		if err := r.StartLater(t.Context()); err != nil {
 			t.Fatal(err)
 		}
