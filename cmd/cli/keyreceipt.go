@@ -181,8 +181,12 @@ func acceptedText(r wire.Receipt) string {
 			text += fmt.Sprintf(" by %s, number %d of its run", u.Verifier, u.Number)
 		}
 	}
-	if !r.UsesComplete {
+	lost := slices.ContainsFunc(r.Items, func(v wire.ReceiptVerifier) bool { return v.State == "lost" && !v.Applied })
+	switch {
+	case !r.UsesComplete:
 		text += "; later ones may still turn up"
+	case lost:
+		text += "; one that is lost may have accepted it later"
 	}
 	return text
 }
