@@ -431,6 +431,63 @@ func TestMirror(t *testing.T) {
 	}
 }
 
+// A verifier is let in at a leaf node where it is said where that is, and it is that one.
+func TestLeaf(t *testing.T) {
+	p := begin(t)
+	p.begun()
+	w := p.wish("till")
+	w.Leaf = "shop"
+	issue := func(want error) {
+		t.Helper()
+		before := p.facts()
+		if _, err := p.doors().Issue(t.Context(), w); !errors.Is(err, want) {
+			t.Errorf("issued: %v, want %v", err, want)
+		}
+		if p.facts() != before {
+			t.Error("the name was given away")
+		}
+	}
+	issue(access.ErrLeafAway)
+	p.config.Leaf = &access.Leaf{Push: p.broker.Push, Operate: p.broker.Setup}
+	issue(access.ErrNoLeaf)
+	dir := filepath.Join(t.TempDir(), "leaf")
+	for range 2 {
+		if err := p.doors().IssueLeaf(t.Context(), "shop", []string{"nats-leaf://127.0.0.1:7422"}, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.doors().IssueLeaf(t.Context(), "shop", []string{"127.0.0.1"}, dir); !errors.Is(err, credentials.ErrHub) {
+		t.Errorf("hangs on nothing: %v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 3 {
+		t.Errorf("its folder holds %v, %v", left, err)
+	}
+	// As a client its credentials open nothing.
+	if p.enters(filepath.Join(dir, credentials.LeafCreds), "shop") {
+		t.Error("a leaf node comes in as a client")
+	}
+	// The broker itself is no leaf node.
+	if _, err := p.doors().Issue(t.Context(), w); !errors.Is(err, jetstream.ErrMirrorChanged) {
+		t.Errorf("issued at the broker: %v", err)
+	}
+	// It was recorded by then, and can be revoked where nobody says where it is, as far as that goes.
+	p.config.Leaf = nil
+	if err := p.doors().Heal(t.Context()); err != nil {
+		t.Errorf("heal: %v", err)
+	}
+	if err := p.doors().Revoke(t.Context(), "till", "sold"); !errors.Is(err, access.ErrLeafAway) {
+		t.Errorf("revoke: %v", err)
+	}
+	if err := p.doors().Revoke(t.Context(), "shop", "sold"); err != nil {
+		t.Errorf("revoke: %v", err)
+	}
+	w = p.wish("late")
+	w.Leaf = "shop"
+	p.config.Leaf = &access.Leaf{Push: p.broker.Push, Operate: p.broker.Setup}
+	issue(access.ErrNoLeaf)
+}
+
 // A stream that takes no more readers says so.
 func TestFull(t *testing.T) {
 	p := begin(t)

@@ -56,11 +56,15 @@ func EnsureCopy(ctx context.Context, conn *nats.Conn, ledger events.LedgerID, le
 	return onceFilled(ctx, func() error { return checkCopy(ctx, conn, ledger, want, string(leaf)) })
 }
 
-// onceFilled waits until a copy shows whose it is: it begins to fill at once.
+// fills is how long a copy may take to begin to fill: one that hangs on nothing never
+// does.
+const fills = 30 * time.Second
+
+// onceFilled waits until a copy shows whose it is.
 func onceFilled(ctx context.Context, check func() error) error {
-	for {
+	for deadline := time.Now().Add(fills); ; {
 		err := check()
-		if !errors.Is(err, errMirrorEmpty) {
+		if !errors.Is(err, errMirrorEmpty) || time.Now().After(deadline) {
 			return err
 		}
 		select {

@@ -4,6 +4,7 @@ package many
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -34,14 +35,16 @@ type world struct {
 	cluster *natstest.Cluster
 	auth    string
 	ledger  *jetstream.Ledger
-	made    int
+	mu      sync.Mutex
+	// heads are the last facts of aggregates.
+	heads map[events.Subject]events.Recorded
 }
 
 func begin(t *testing.T) *world {
 	t.Helper()
 	c := natstest.Reserve(t)
 	c.TakeLeafs()
-	w := &world{T: t, cluster: c, auth: t.TempDir()}
+	w := &world{T: t, cluster: c, auth: t.TempDir(), heads: map[events.Subject]events.Recorded{}}
 	a, err := credentials.Create(w.auth)
 	if err == nil {
 		err = a.WriteCluster(c.Members())
@@ -90,7 +93,8 @@ func (w *world) until(what string, f func() error) {
 	w.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		err := f()
-		if err == nil {
+		// Nobody waits for anything in a test that has ended.
+		if err == nil || w.Context().Err() != nil {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -115,27 +119,32 @@ func (w *world) doors(leaf string, f func(*access.Doors) error) {
 
 func (w *world) append(subject events.Subject, event events.Event) events.Position {
 	w.Helper()
-	var pos events.Position
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	head := w.heads[subject]
 	// One wish, however often it takes.
-	entry := events.Entry{Subject: subject, Event: event, Expect: events.Expect(subject, 0), Meta: events.Meta{
-		ID: events.EventID(uuid.Must(uuid.NewV7())), Ledger: ledgerID, Time: events.TimeOf(time.Now()), Revision: 1,
+	entry := events.Entry{Subject: subject, Event: event, Expect: events.Expect(subject, head.Position), Meta: events.Meta{
+		ID: events.EventID(uuid.Must(uuid.NewV7())), Ledger: ledgerID, Time: events.TimeOf(time.Now()), Revision: head.Meta.Revision + 1,
 		Actor: events.Actor{Type: events.ActorSystem, Name: "test"}, Command: events.CommandID(uuid.New()),
 	}}
 	w.until("an append", func() error {
 		facts, err := w.ledger.Append(w.Context(), []events.Entry{entry})
+		if errors.Is(err, events.ErrConflict) {
+			// An attempt whose answer was lost.
+			facts, err = w.ledger.Load(w.Context(), subject, head.Position)
+		}
 		if err == nil {
-			pos = facts[0].Position
+			w.heads[subject] = facts[0]
 		}
 		return err
 	})
-	return pos
+	return w.heads[subject].Position
 }
 
 // revoke appends a revocation of acme's, and tells where it stands and when it was
 // asked for.
 func (w *world) revoke() (events.Position, time.Time) {
 	w.Helper()
-	w.made++
 	asked := time.Now()
 	return w.append(events.RevokedSubject("acme", events.KeyID(uuid.New())), events.KeyRevoked{}), asked
 }
