@@ -55,7 +55,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 }
 
 func (m *Metrics) verdict(door Door, code events.Code, took time.Duration) {
-	if o := m.took[door][code]; o != nil {
-		o.Observe(took.Seconds())
+	if of := &m.took[door]; int(code) < len(of) && of[code] != nil {
+		of[code].Observe(took.Seconds())
 	}
 }

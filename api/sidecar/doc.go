@@ -11,6 +11,7 @@
 //
 // It stands on fasthttp, which answers half as many requests again as net/http, and
 // is stricter about what it takes for a request: what another program on the way
-// could read in another way is refused, and the connection closed. It holds one
-// buffer for each connection, and has a bound for everything that a client chooses.
+// could read in another way is refused, and the connection closed; so it is after a
+// body in chunks. It holds one buffer for each connection, and has a bound for
+// everything that a client chooses.
 package sidecar

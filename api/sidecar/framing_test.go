@@ -172,6 +172,23 @@ func TestOddFraming(t *testing.T) {
 	}
 }
 
+// A body in chunks is read, and is the last on its connection, whatever stands in the
+// lengths of the chunks.
+func TestChunksEndAConnection(t *testing.T) {
+	p, v := door(t, &fixed{})
+	for _, length := range []string{"11", "11;a=b", "11 ", "11X0"} {
+		raw := "POST /v1/verify HTTP/1.1\r\nHost: x\r\n" + asJSON + "\r\nTransfer-Encoding: chunked\r\n\r\n" + length + "\r\n{\"secret\":\"good\"}\r\n0\r\n\r\n"
+		if got := statuses(t, "tcp", p.http, raw+smuggled); len(got) != 1 || got[0] != 200 {
+			t.Errorf("%q: %v", length, got)
+		}
+	}
+	for _, asked := range v.questions() {
+		if asked != "good " {
+			t.Errorf("asked about %q", asked)
+		}
+	}
+}
+
 // Requests that come all at once are answered in their order, each with its own
 // texts.
 func TestPipelining(t *testing.T) {
@@ -435,7 +452,7 @@ func FuzzRaw(f *testing.F) {
 // requestsIn counts the requests that net/http reads of bytes. Empty lines before
 // one are passed over, as RFC 9112 (2.2) says.
 func requestsIn(raw []byte) (n int) {
-	for r := bufio.NewReader(bytes.NewReader(raw)); ; n++ {
+	for r := bufio.NewReader(bytes.NewReader(raw)); ; {
 		for b, _ := r.Peek(1); len(b) == 1 && (b[0] == '\r' || b[0] == '\n'); b, _ = r.Peek(1) {
 			_, _ = r.Discard(1)
 		}
@@ -443,6 +460,8 @@ func requestsIn(raw []byte) (n int) {
 		if err != nil {
 			return n
 		}
+		// One whose body ends with the connection counts, and is the last.
+		n++
 		if _, err := io.Copy(io.Discard, req.Body); err != nil {
 			return n
 		}

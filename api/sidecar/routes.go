@@ -81,6 +81,7 @@ func (r *request) locate(uri string) error {
 	}
 	u, err := url.ParseRequestURI(uri)
 	if err != nil {
+		r.ctx.SetConnectionClose()
 		return gate.Refuse(gate.ErrRequest, "", "the URL cannot be read")
 	}
 	switch {

@@ -178,7 +178,9 @@ func (r *request) answer() error {
 		r.ctx.SetConnectionClose()
 		return err
 	}
-	if r.head.closes {
+	// fasthttp takes anything for an extension of a chunk, and where such a body ends
+	// others may see elsewhere: nothing behind it is taken for a request.
+	if r.head.closes || r.head.chunked {
 		r.ctx.SetConnectionClose()
 	}
 	if err := r.locate(text(h.RequestURI())); err != nil {
