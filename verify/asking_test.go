@@ -96,33 +96,38 @@ func TestAskNobodysElse(t *testing.T) {
 // TestAskNoAnswer: what is not understood, or contradicts itself or the question, is
 // no answer, and the verdict remains what it was.
 func TestAskNoAnswer(t *testing.T) {
+	whole := valid(`,"scope_checked":true`)
 	for name, c := range map[string]struct {
 		status int
 		body   string
 	}{
-		"an outage":              {503, valid("")},
-		"the asker is refused":   {401, valid("")},
+		"an outage":              {503, whole},
+		"the asker is refused":   {401, whole},
 		"no JSON":                {200, "<html>"},
 		"nothing":                {200, ""},
 		"an unknown code":        {200, `{"valid":true,"code":"FINE"}`},
-		"valid and not":          {200, strings.Replace(valid(""), "true", "false", 1)},
+		"valid and not":          {200, strings.Replace(whole, "true", "false", 1)},
 		"valid, of nobody":       {200, `{"valid":true,"code":"VALID","position":"` + at(7) + `"}`},
-		"a management key":       {200, valid(`,"kind":"management"`)},
-		"not valid, and valid":   {200, strings.Replace(valid(""), "VALID", "REVOKED", 1)},
-		"another ledger":         {200, strings.Replace(valid(""), at(7), events.Positions{Ledger: events.LedgerID{2}, Epoch: 1}.Format(events.StreamLedger, 7), 1)},
-		"of before":              {200, strings.Replace(valid(""), at(7), at(6), 1)},
+		"a management key":       {200, valid(`,"scope_checked":true,"kind":"management"`)},
+		"not valid, and valid":   {200, strings.Replace(whole, "VALID", "REVOKED", 1)},
+		"another ledger":         {200, strings.Replace(whole, at(7), events.Positions{Ledger: events.LedgerID{15: 2}, Epoch: 1}.Format(events.StreamLedger, 7), 1)},
+		"of before":              {200, strings.Replace(whole, at(7), at(6), 1)},
 		"the scope is not told":  {200, valid("")},
-		"too long":               {200, valid(`,"x":"` + strings.Repeat("x", maxAnswer) + `"`)},
+		"too long":               {200, valid(`,"scope_checked":true,"x":"` + strings.Repeat("x", maxAnswer) + `"`)},
 		"it is stale itself":     {200, `{"valid":false,"code":"STALE","position":"` + at(7) + `"}`},
 		"it cannot tell":         {200, `{"valid":false,"code":"UNAVAILABLE","position":"` + at(7) + `"}`},
 		"a redirect to nowhere":  {307, ""},
-		"a key that is no id":    {200, strings.Replace(valid(""), keyID, "x", 1)},
-		"a second JSON document": {200, valid(`,"scope_checked":true`) + "{}"},
+		"a key that is no id":    {200, strings.Replace(whole, keyID, "x", 1)},
+		"a second JSON document": {200, whole + "{}"},
 	} {
 		s, _ := answers(t, c.status, c.body)
 		if d, ok := askedFor(s, Question{AtLeast: 7, Workspace: "w1"}); ok || d.Code != events.CodeStale || d.Asked {
 			t.Errorf("%s: %+v", name, d)
 		}
+	}
+	s, _ := answers(t, 200, whole)
+	if d, ok := askedFor(s, Question{AtLeast: 7, Workspace: "w1"}); !ok || !d.Valid() {
+		t.Errorf("whole: %+v", d)
 	}
 }
 

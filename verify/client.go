@@ -154,6 +154,11 @@ func (c *Client) begin(ctx, run context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !offline {
+		if err := c.o.remember(info); err != nil {
+			c.o.log.WarnContext(ctx, "what the credential shows is not kept", "error", err)
+		}
+	}
 	c.run(run, e)
 	// Only now: whoever closes the client ends what runs.
 	c.engine.Store(e)
@@ -167,9 +172,6 @@ func (c *Client) identify(ctx context.Context) (info jetstream.ReaderInfo, offli
 		info, err = c.describe(ctx)
 		switch {
 		case err == nil:
-			if err := c.o.remember(info); err != nil {
-				c.o.log.WarnContext(ctx, "what the credential shows is not kept", "error", err)
-			}
 			return info, false, nil
 		case errors.Is(err, ErrCredential):
 			return info, false, err
@@ -356,7 +358,7 @@ func (c *Client) Effective(org events.OrgID, p events.Permissions) []string {
 
 // Close stops answering (every later verdict is UNAVAILABLE), has all uses stored
 // and the end of this run noted, says good-bye, and saves a snapshot if there is a
-// folder. When ctx ends before, it gives up what is not done by then and says so.
+// folder. When ctx ends before, it gives up what takes the broker and says so.
 // The connection remains open. Further calls return what the first did.
 func (c *Client) Close(ctx context.Context) error {
 	c.ending.Do(func() { c.ended = c.close(ctx) })

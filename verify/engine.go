@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,9 @@ func (c *Client) assemble(ctx context.Context, info jetstream.ReaderInfo, away b
 	if err != nil {
 		return nil, err
 	}
+	if _, err := c.seen(info); err != nil {
+		return nil, err
+	}
 	from := e.reader
 	if away {
 		from = nil
@@ -94,15 +98,33 @@ func (c *Client) assemble(ctx context.Context, info jetstream.ReaderInfo, away b
 	if away {
 		e.offline = newOffline(e.stored, c.o.offlineMax, time.Now())
 	}
-	if c.folder != nil {
-		// A mark that cannot be read was told of, and lets no snapshot be used.
-		if seen, known, err := c.folder.Seen(); err == nil && known && seen.Ledger == info.Ledger {
-			e.seen = seen.Position
-		}
+	if e.seen, err = c.seen(info); err != nil {
+		return nil, err
 	}
 	e.source = &source{reader: e.reader, narrowed: len(e.orgs) > 0, from: e.position}
 	c.o.log.InfoContext(ctx, "verifier begins", "verifier", string(c.o.name), "from", string(e.beginning.source), "position", uint64(e.position))
 	return e, errors.Join(c.follow(e), c.answer(e))
+}
+
+// seen is how far an earlier run with the same folder has come. Where that was in
+// another ledger, somebody has put this one in its place.
+func (c *Client) seen(info jetstream.ReaderInfo) (events.Position, error) {
+	if c.folder == nil {
+		return 0, nil
+	}
+	seen, known, err := c.folder.Seen()
+	switch {
+	case err != nil:
+		// The same goes for every snapshot beside it, which is told where those are
+		// looked for: everything is replayed.
+		return 0, nil //nolint:nilerr // See above.
+	case !known:
+		return 0, nil
+	case seen.Ledger != info.Ledger:
+		return 0, fmt.Errorf("%w: the credential shows ledger %s, and the folder %s is of ledger %s; give each a folder of its own",
+			snapshot.ErrForeign, info.Ledger, c.o.folder, seen.Ledger)
+	}
+	return seen.Position, nil
 }
 
 // follow makes what moves the index.
@@ -262,11 +284,17 @@ func (c *Client) arrive(ctx context.Context, e *engine) {
 		}
 	}
 	close(c.ready)
+	// Whoever looks at the fleet sees it at once.
+	e.announcer.Soon()
 }
 
 // shut ends the parts that have something to leave behind.
 func (c *Client) shut(ctx context.Context, e *engine) error {
 	e.verifier.Close()
+	e.saving.end()
+	var saving sync.WaitGroup
+	saving.Go(func() { c.saveOnce(context.WithoutCancel(ctx), e) })
+	defer saving.Wait()
 	e.starting.end()
 	err := e.recorder.Close(ctx)
 	if e.named != nil {
@@ -277,10 +305,7 @@ func (c *Client) shut(ctx context.Context, e *engine) error {
 		}
 	}
 	e.telling.end()
-	err = errors.Join(err, e.announcer.End(ctx))
-	e.saving.end()
-	c.saveOnce(ctx, e)
-	return err
+	return errors.Join(err, e.announcer.End(ctx))
 }
 
 // announcement is what the client says of itself.

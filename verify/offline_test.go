@@ -118,6 +118,24 @@ func TestFolderIsOnes(t *testing.T) {
 	}
 }
 
+// TestOtherLedger: a folder is of one ledger, and nobody takes another for it.
+func TestOtherLedger(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "snapshots")
+	first, second := verifytest.Begin(t), verifytest.Begin(t)
+	c := open(t, first.Connect(first.Verifier("edge-1", 0)), verify.SnapshotFolder(dir))
+	ready(t, c)
+	shut(t, c)
+	if _, err := verify.Open(t.Context(), second.Connect(second.Verifier("edge-1", 0)), verify.SnapshotFolder(dir)); !errors.Is(err, snapshot.ErrForeign) {
+		t.Errorf("another ledger: %v", err)
+	}
+	// And it is still the first one's.
+	c = open(t, first.Connect(first.Verifier("edge-2", 0)), verify.SnapshotFolder(dir))
+	ready(t, c)
+	if s := c.Status(); s.Source != verify.FromFolder {
+		t.Errorf("began with %s", s.Source)
+	}
+}
+
 // TestOfflineStart: without a broker verdicts come from the snapshot while it is young
 // enough, are flagged, and their uses are stored when the broker is back; a run that
 // ended without being able to is seen.

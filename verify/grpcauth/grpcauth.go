@@ -16,7 +16,8 @@
 //
 // A stream is judged when it begins, and again and again while it lasts: it ends
 // within [Config.RecheckEvery] of the moment in which its key is revoked here, or has
-// expired, or the verifier is stale.
+// expired, or the verifier is stale: streams are judged anew here alone, also by a
+// client that asks a server while it is stale.
 package grpcauth
 
 import (
