@@ -61,6 +61,10 @@ func TestGateways(t *testing.T) {
 			})
 		}
 	})
+	broken := brokenHAProxy(t, w.judges["socket"], w.application.address)
+	broken.name = "haproxy"
+	closed(t, w, "its code is broken", []*gateway{broken}, func(g *gateway) []int { return g.down })
+
 	// The server holds the broker: without it the sidecar hears of nothing.
 	w.server.Pause()
 	closed(t, w, "cut off", beside, func(g *gateway) []int { return []int{g.stale} })
