@@ -27,6 +27,8 @@ type book struct {
 	revisions map[events.Subject]events.Revision
 	// only are the organizations that the index is shown, nil for all.
 	only []events.OrgID
+	// each, if there is one, is told every fact.
+	each func(events.Recorded)
 }
 
 func newBook(t testing.TB) *book {
@@ -53,6 +55,9 @@ func (b *book) at(s events.Subject, rev events.Revision, e events.Event) {
 		return
 	}
 	r := events.Recorded{Position: b.position, Subject: s, Event: e, Meta: events.Meta{Revision: rev}}
+	if b.each != nil {
+		b.each(r)
+	}
 	if err := b.index.Apply(context.Background(), []events.Recorded{r}); err != nil {
 		b.t.Fatal(err)
 	}
