@@ -27,7 +27,9 @@ func (w *anyWorld) step(t *rapid.T) {
 	owner, there := w.keys[n]
 	subject := events.KeySubject(owner, keyID(n))
 	permissions := []events.Permissions{
-		{Level: events.LevelAll}, {Level: events.LevelReadOnly}, {Level: events.LevelRestricted, Grants: []string{"doc:*"}},
+		{Level: events.LevelAll},
+		{Level: events.LevelReadOnly},
+		{Level: events.LevelRestricted, Grants: []string{"doc:*"}},
 		{Level: events.LevelRestricted, Grants: []string{"doc:read", "user:read"}},
 	}[draw(4, "permissions")]
 	scope := []events.Scope{{AllWorkspaces: true}, {Workspaces: []events.WorkspaceID{"w0", "w1"}}, {Workspaces: []events.WorkspaceID{"w2"}}}[draw(3, "scope")]
@@ -47,9 +49,16 @@ func (w *anyWorld) step(t *rapid.T) {
 		w.create(org, k)
 	case what < 11 && there:
 		w.add(subject, []events.Event{
-			events.KeyPermissionsChanged{Permissions: permissions}, events.KeyScopeChanged{Scope: scope}, events.KeyProfileChanged{Profile: profile},
-			events.KeyDisabled{}, events.KeyEnabled{}, events.KeyExpiryChanged{ExpiresAt: at}, events.KeyRotated{GraceEndsAt: at},
-			events.KeyGraceChanged{GraceEndsAt: at + 1_000_000}, events.KeyExpired{}, events.KeyRenamed{},
+			events.KeyPermissionsChanged{Permissions: permissions},
+			events.KeyScopeChanged{Scope: scope},
+			events.KeyProfileChanged{Profile: profile},
+			events.KeyDisabled{},
+			events.KeyEnabled{},
+			events.KeyExpiryChanged{ExpiresAt: at},
+			events.KeyRotated{GraceEndsAt: at},
+			events.KeyGraceChanged{GraceEndsAt: at + 1_000_000},
+			events.KeyExpired{},
+			events.KeyRenamed{},
 		}[draw(10, "change")])
 	case what == 11:
 		// Also of a key that there is not yet.
@@ -72,7 +81,8 @@ func (w *anyWorld) step(t *rapid.T) {
 			events.ProfileSettingsChanged{Settings: events.Document(`{"b":2}`)}, events.ProfileDeleted{}, draw(2, "ends"))
 	case what == 14:
 		w.add(events.CatalogSubject(org), []events.CatalogReplaced{
-			catalog("doc:read"), catalog("doc:read", "doc:write!", "user:read"), {},
+			catalog("doc:read"), catalog("doc:read", "doc:write!", "user:read"),
+			{},
 			{Permissions: []events.CatalogPermission{{Name: "doc:read", Access: events.AccessRead, Routes: []string{"GET /docs"}}}},
 		}[draw(4, "catalog")])
 	default:
