@@ -12,52 +12,63 @@ import (
 // began.
 const grace = 500 * time.Millisecond
 
-// TestCutOffVerifierDeniesPastItsBound: whatever it is cut off by. It goes on by
-// itself, never takes a revocation back, and loses no use.
-func TestCutOffVerifierDeniesPastItsBound(t *testing.T) {
-	w := begin(t)
-	for i, c := range []struct {
-		name      string
-		cut, mend func(*sidecar)
-	}{
-		{"its wire carries nothing", func(s *sidecar) { s.wire.cut() }, func(s *sidecar) { s.wire.mend() }},
-		{"it stands still", func(s *sidecar) { s.Pause() }, func(s *sidecar) { s.Resume() }},
+// TestVerifiersCutOff has one ledger for all that leaves its nodes alone.
+func TestVerifiersCutOff(t *testing.T) {
+	t.Parallel()
+	w := begin(t, "--snapshot-every", "1s")
+	for name, test := range map[string]func(*testing.T, *world){
+		"a wire that carries nothing": func(t *testing.T, w *world) {
+			deniesPastItsBound(t, w, "wire", func(s *sidecar) { s.wire.cut() }, func(s *sidecar) { s.wire.mend() })
+		},
+		"a process that stands still": func(t *testing.T, w *world) {
+			deniesPastItsBound(t, w, "still", func(s *sidecar) { s.Pause() }, func(s *sidecar) { s.Resume() })
+		},
+		"a process that is killed":   leavesATrace,
+		"who is cut off is named":    isNamed,
+		"histories":                  nothingIsValidAfterTheReceipt,
+		"an old snapshot put back":   oldSnapshotIsRefused,
+		"what the server has stored": startsFromWhatTheServerStored,
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			gone, stays := w.in(t).key(), w.in(t).key()
-			s := w.in(t).sidecar([]string{"wire", "still"}[i])
-			watch := s.watch(gone, stays)
-			watch.until(t, gone, time.Now(), "VALID")
-			watch.until(t, stays, time.Now(), "VALID")
-			before := s.connections.Load()
-			c.cut(s)
-			answered := w.in(t).revoke(gone)
-			time.Sleep(2 * bound)
-			c.mend(s)
-			mended := time.Now()
-			watch.until(t, gone, mended, "REVOKED")
-			watch.until(t, stays, mended, "VALID")
-			watch.stop()
-			watch.neverAfter(t, gone, answered.Add(bound+grace), "VALID", "the bound had passed since the revocation was answered")
-			watch.neverUndone(t, gone)
-			// It comes back with one connection to one node, and not in a storm.
-			if n := s.connections.Load() - before; n > 2*natstest.Nodes {
-				t.Errorf("it came back with %d connections", n)
-			}
-			if i == 0 && watch.codes(stays)["STALE"] == 0 {
-				t.Errorf("a key that is good was never STALE: %v", watch.codes(stays))
-			}
-			s.Stop()
-			w.in(t).allRecorded(watch, gone)
-			w.in(t).allRecorded(watch, stays)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, w.in(t))
 		})
 	}
+}
+
+// deniesPastItsBound whatever cuts it off. It goes on by itself, never takes a
+// revocation back, and loses no use.
+func deniesPastItsBound(t *testing.T, w *world, name string, cut, mend func(*sidecar)) {
+	gone, stays := w.key(), w.key()
+	s := w.sidecar(name)
+	watch := s.watch(gone, stays)
+	watch.until(t, gone, time.Now(), "VALID")
+	watch.until(t, stays, time.Now(), "VALID")
+	before := s.connections.Load()
+	cut(s)
+	answered := w.revoke(gone)
+	time.Sleep(2 * bound)
+	mend(s)
+	mended := time.Now()
+	watch.until(t, gone, mended, "REVOKED")
+	watch.until(t, stays, mended, "VALID")
+	watch.stop()
+	watch.neverAfter(t, gone, answered.Add(bound+grace), "VALID", "the bound had passed since the revocation was answered")
+	watch.neverUndone(t, gone)
+	// It comes back with a connection to a node, and not in a storm.
+	if n := s.connections.Load() - before; n > 2*natstest.Nodes {
+		t.Errorf("it came back with %d connections", n)
+	}
+	s.Stop()
+	w.allRecorded(watch, gone)
+	w.allRecorded(watch, stays)
 }
 
 // TestNodesThatDie: without nodes nothing is proven and everything denied, by the
 // bound; a leader that dies is missed for an election at most. Either way the verifier
 // goes on by itself, and what was answered in between is recorded in the end.
 func TestNodesThatDie(t *testing.T) {
+	t.Parallel()
 	w := begin(t)
 	gone, stays := w.key(), w.key()
 	s := w.sidecar("edge")

@@ -10,13 +10,12 @@ import (
 	"github.com/keyledger/keyledger/integration/program"
 )
 
-// TestOldSnapshotPutBackIsRefused: with the broker there it changes nothing, and
+// oldSnapshotIsRefused: with the broker there it changes nothing, and
 // without it nothing that was revoked meanwhile comes back.
-func TestOldSnapshotPutBackIsRefused(t *testing.T) {
-	w := begin(t)
+func oldSnapshotIsRefused(t *testing.T, w *world) {
 	dir, old := filepath.Join(t.TempDir(), "snapshots"), filepath.Join(t.TempDir(), "old")
 	gone, stays := w.key(), w.key()
-	s := w.sidecar("edge", "--snapshot-dir", dir, "--offline-start-max-age", "1h")
+	s := w.sidecar("old", "--snapshot-dir", dir, "--offline-start-max-age", "1h")
 	s.says("VALID", gone)
 	s.Stop() // which saves one
 	copyFiles(t, dir, old, "*.snapshot")
@@ -26,7 +25,7 @@ func TestOldSnapshotPutBackIsRefused(t *testing.T) {
 	s.wire.cut()
 	s.again()
 	s.says("VALID", stays)
-	s.Stop()
+	s.Kill()
 	s.wire.mend()
 
 	s.again()
@@ -53,35 +52,31 @@ func TestOldSnapshotPutBackIsRefused(t *testing.T) {
 	s.says("VALID", stays)
 }
 
-// TestStartFromWhatTheServerStored: an empty folder, and everything is there without a
+// startsFromWhatTheServerStored: an empty folder, and everything is there without a
 // replay.
-func TestStartFromWhatTheServerStored(t *testing.T) {
-	w := begin(t, "--snapshot-every", "1s")
+func startsFromWhatTheServerStored(t *testing.T, w *world) {
 	gone, stays := w.key(), w.key()
 	w.revoke(gone)
-	s := w.sidecar("edge")
-	program.Until(t, "a start from the stored snapshot", func() bool {
-		s.says("REVOKED", gone)
-		s.says("VALID", stays)
-		if strings.Contains(s.Logged(), "from=broker") {
-			return true
-		}
-		s.Stop()
-		s.again()
-		s.Ready()
-		return false
+	w.imports(52)
+	program.Until(t, "the server to have stored a snapshot", func() bool {
+		return strings.Count(w.server.Logged(), "snapshot stored") > 1 // one from before the import, at least
 	})
+	s := w.sidecar("stored", "--start-jitter", "100ms")
+	if !strings.Contains(s.Logged(), "from=broker") {
+		t.Error("it did not start from the stored snapshot")
+	}
+	s.says("REVOKED", gone)
+	s.says("VALID", stays)
 	later := w.key()
 	s.says("VALID", later)
 	w.revoke(stays)
 	s.says("REVOKED", stays)
 }
 
-// TestKilledVerifierLeavesATrace: what it took along is bounded, and a finding.
-func TestKilledVerifierLeavesATrace(t *testing.T) {
-	w := begin(t)
+// leavesATrace: what it took along is bounded, and a finding.
+func leavesATrace(t *testing.T, w *world) {
 	k := w.key()
-	s := w.sidecar("edge")
+	s := w.sidecar("killed")
 	watch := s.watch(k)
 	watch.until(t, k, time.Now(), "VALID")
 	s.wire.cut()
@@ -98,7 +93,7 @@ func TestKilledVerifierLeavesATrace(t *testing.T) {
 		}
 		items, _ := a.Get("items").([]any)
 		for _, item := range items {
-			if f, ok := item.(obj); ok && f["verifier"] == "edge" && f["superseded"] == true {
+			if f, ok := item.(obj); ok && f["verifier"] == "killed" && f["superseded"] == true {
 				bounded, _ := f["count"].(float64)
 				return bounded > 0
 			}

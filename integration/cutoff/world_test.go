@@ -1,6 +1,8 @@
 package cutoff
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -29,9 +31,10 @@ type obj = map[string]any
 
 // world is a ledger on three nodes, a server, and an organization with keys.
 type world struct {
-	t     testing.TB
-	nodes *natstest.Cluster
-	auth  string
+	t      testing.TB
+	nodes  *natstest.Cluster
+	auth   string
+	server *program.Process
 	// owner asks the server as the installation's owner.
 	owner *program.Door
 }
@@ -49,8 +52,8 @@ func begin(t *testing.T, flags ...string) *world {
 		t.Fatal(err)
 	}
 	command := append([]string{binary(), "serve", "--data", data, "--listen", "127.0.0.1:0"}, flags...)
-	server := program.Start(t, append(command, w.as(credentials.ServerCreds)...)...)
-	w.owner = program.At(server.Address("http://"), strings.TrimSpace(string(key)))
+	w.server = program.Start(t, append(command, w.as(credentials.ServerCreds)...)...)
+	w.owner = program.At(w.server.Address("http://"), strings.TrimSpace(string(key)))
 	w.owner.Must(t, 201, "POST", "/v1/organizations", obj{"id": "acme", "name": "Acme"})
 	w.owner.Must(t, 200, "PUT", "/v1/organizations/acme/permissions", obj{"permissions": []obj{{"name": "interview:read", "access": "read"}}})
 	return w
@@ -89,6 +92,22 @@ func (w *world) key() key {
 	w.t.Helper()
 	a := w.owner.Must(w.t, 201, "POST", "/v1/organizations/acme/keys", obj{"permissions": []string{"interview:read"}, "scope": obj{"all_workspaces": true}})
 	return key{a.Text("key.id"), a.Text("secret")}
+}
+
+// imports has so many thousand keys imported, that nobody has.
+func (w *world) imports(thousands int) {
+	w.t.Helper()
+	for i := range thousands {
+		list := make([]obj, events.MaxImport)
+		for n := range list {
+			sum := sha256.Sum256(fmt.Appendf(nil, "key %d", i*len(list)+n))
+			list[n] = obj{
+				"digest": obj{"alg": "sha256", "value": hex.EncodeToString(sum[:])}, "prefix": "legacy",
+				"permissions": []string{"interview:read"}, "scope": obj{"all_workspaces": true},
+			}
+		}
+		w.owner.Must(w.t, 200, "POST", "/v1/organizations/acme/keys/import", obj{"keys": list})
+	}
 }
 
 // revoke revokes a key, and returns when that was answered.
