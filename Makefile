@@ -7,7 +7,7 @@ SHELL       := bash
 # What the tests need beyond Go, as command:package. The race detector wants a
 # C compiler; scripts that show the HTTP surface want curl and jq; the gateways
 # are shown with the programs that people run.
-NEEDS    := curl:curl jq:jq gcc:gcc nginx:nginx-light haproxy:haproxy
+NEEDS    := curl:curl jq:jq gcc:gcc nginx:nginx-light haproxy:haproxy ip:iproute2
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN      ?= bin
