@@ -49,7 +49,11 @@ type envoyStandIn struct {
 // unix:PATH over gRPC.
 func envoy(t *testing.T, ask, application string) *gateway {
 	t.Helper()
-	puts := []put{{"port_value: 3000", "port_value: " + portOf(t, application)}, {"port_value: 8082", "port_value: " + portOf(t, ask)}}
+	at := put{"port_value: 8082", "port_value: " + portOf(ask)}
+	if path, ok := strings.CutPrefix(ask, "unix:"); ok {
+		at = put{"socket_address: {address: 127.0.0.1, port_value: 8082}", "pipe: {path: " + path + "}"}
+	}
+	puts := []put{{"port_value: 3000", "port_value: " + portOf(application)}, at}
 	text, err := os.ReadFile(filepath.Join(configure(t, "envoy", puts...), "envoy.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +82,7 @@ func envoy(t *testing.T, ask, application string) *gateway {
 		clusters[c.GetName()] = endpointOf(c)
 	}
 	e.upstream = &url.URL{Scheme: "http", Host: clusters["application"]}
-	conn, err := grpc.NewClient("passthrough:///"+clusters[e.filter.GetGrpcService().GetEnvoyGrpc().GetClusterName()], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(clusters[e.filter.GetGrpcService().GetEnvoyGrpc().GetClusterName()], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,13 +93,9 @@ func envoy(t *testing.T, ask, application string) *gateway {
 	return &gateway{address: server.Listener.Addr().String(), stale: 503, down: []int{503}, standIn: true}
 }
 
-func portOf(t *testing.T, address string) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+// portOf is the port of an address.
+func portOf(address string) string {
+	return address[strings.LastIndexByte(address, ':')+1:]
 }
 
 // validated is a message that Envoy's definitions say more of than its fields.
@@ -115,8 +115,13 @@ func unpack(t *testing.T, from *anypb.Any, into validated) {
 	}
 }
 
+// endpointOf is where a cluster's requests go, as gRPC dials it.
 func endpointOf(c *clusterv3.Cluster) string {
-	a := c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress().GetSocketAddress()
+	endpoint := c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress()
+	if pipe := endpoint.GetPipe(); pipe != nil {
+		return "unix:" + pipe.GetPath()
+	}
+	a := endpoint.GetSocketAddress()
 	return net.JoinHostPort(a.GetAddress(), strconv.Itoa(int(a.GetPortValue())))
 }
 

@@ -26,11 +26,11 @@ var programs = map[string]struct {
 	start  func(t *testing.T, ask, application string) *gateway
 	judges []string
 }{
-	"nginx":   {nginx, []string{"server", "sidecar", "socket"}},
-	"caddy":   {caddy, []string{"sidecar", "socket"}},
-	"haproxy": {haproxy, []string{"sidecar", "socket"}},
+	"nginx":   {nginx, []string{"server", "sidecar", "sidecar by socket"}},
+	"caddy":   {caddy, []string{"sidecar", "sidecar by socket"}},
+	"haproxy": {haproxy, []string{"sidecar", "sidecar by socket"}},
 	"traefik": {traefik, []string{"sidecar"}},
-	"envoy":   {envoy, []string{"calls"}},
+	"envoy":   {envoy, []string{"sidecar by gRPC", "sidecar by gRPC on a socket"}},
 }
 
 // Every gateway keeps every promise, whomever it asks. And none lets anything pass
@@ -61,7 +61,15 @@ func TestGateways(t *testing.T) {
 			})
 		}
 	})
-	broken := brokenHAProxy(t, w.judges["socket"], w.application.address)
+	t.Run("connections to keyledger are kept", func(t *testing.T) {
+		for _, name := range []string{"nginx", "caddy", "haproxy"} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				kept(t, w, programs[name].start)
+			})
+		}
+	})
+	broken := brokenHAProxy(t, w.judges["sidecar by socket"], w.application.address)
 	broken.name = "haproxy"
 	closed(t, w, "its code is broken", []*gateway{broken}, func(g *gateway) []int { return g.down })
 

@@ -49,16 +49,16 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds, socket := filepath.Join(data, "gate.creds"), filepath.Join(data, "s.sock")
+	creds, socket, calls := filepath.Join(data, "gate.creds"), filepath.Join(data, "s.sock"), filepath.Join(data, "g.sock")
 	if _, said, code := program.Run(t, nil, "", binary, "nats-auth", "verifier", "gate", "--data", data, "--max-staleness", bound, "--out", creds); code != 0 {
 		t.Fatalf("nats-auth: %s", said)
 	}
 	w.follow = func() *program.Process {
 		return program.Start(t, binary, "sidecar", "--nats", "nats://"+broker, "--nats-creds", creds, "--listen", tcp, "--listen", "unix:"+socket,
-			"--grpc-listen", grpc, "--start-jitter", "0", "--record-client-ip")
+			"--grpc-listen", grpc, "--grpc-listen", "unix:"+calls, "--start-jitter", "0", "--record-client-ip")
 	}
 	w.sidecar = w.follow().Ready()
-	w.judges = map[string]string{"server": strings.TrimPrefix(w.server.Address("http://"), "http://"), "sidecar": tcp, "socket": "unix:" + socket, "calls": grpc}
+	w.judges = map[string]string{"server": strings.TrimPrefix(w.server.Address("http://"), "http://"), "sidecar": tcp, "sidecar by socket": "unix:" + socket, "sidecar by gRPC": grpc, "sidecar by gRPC on a socket": "unix:" + calls}
 	w.owner = program.At(w.server.Address("http://"), strings.TrimSpace(string(key)))
 	must := func(want int, method, path string, body map[string]any) program.Answer {
 		return w.owner.Must(t, want, method, "/v1/organizations"+path, body)
