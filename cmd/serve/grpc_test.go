@@ -128,3 +128,37 @@ func TestGatewaysRefused(t *testing.T) {
 		}
 	}
 }
+
+// A server whose gateways cannot come in any more says so, and does not go on without
+// them.
+func TestBrokenGateways(t *testing.T) {
+	cfg := Config{Listen: "127.0.0.1:0", Data: t.TempDir(), Logger: discard}
+	b, err := startBroker(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.stop()
+	ledger, err := open(t.Context(), cfg, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ledger.close()
+	parts, err := assemble(t.Context(), cfg, ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateways, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(parts.admitGateways(cfg, gateways), gateways.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := parts.serve(t.Context(), cfg, listener); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("serve: %v", err)
+	}
+}
