@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -21,6 +22,8 @@ type Grant struct {
 	Organizations []events.OrgID
 	// Scope is the label under which ticks count what it reads, if they do.
 	Scope events.ScopeLabel
+	// MaxStaleness is a verifier's bound, 0 for the default.
+	MaxStaleness time.Duration
 	// Mirror is the mirror that a verifier reads by, if it reads by one.
 	Mirror events.MirrorName
 	// Leaf is the leaf node that a verifier is at, if it is at one.
@@ -29,7 +32,10 @@ type Grant struct {
 
 // GrantOf is what an issued credential may do.
 func GrantOf(e events.CredentialIssued) Grant {
-	return Grant{Name: e.Name, For: e.For, Organizations: e.Organizations, Scope: e.Scope, Mirror: e.Mirror, Leaf: e.Leaf}
+	return Grant{
+		Name: e.Name, For: e.For, Organizations: e.Organizations, Scope: e.Scope, Mirror: e.Mirror, Leaf: e.Leaf,
+		MaxStaleness: time.Duration(e.MaxStaleness) * time.Second,
+	}
 }
 
 // Validate reports every fault at once.
@@ -92,7 +98,9 @@ func (g Grant) Readers(ledger events.LedgerID) []jetstream.ReaderSpec {
 		accesses.Scope = ""
 		return []jetstream.ReaderSpec{of(jetstream.StreamLedger, g.facts()...), uses, accesses}
 	case events.CredentialVerifier:
-		return []jetstream.ReaderSpec{of(g.ledger(), g.facts()...)}
+		own := of(g.ledger(), g.facts()...)
+		own.MaxStaleness = g.MaxStaleness
+		return []jetstream.ReaderSpec{own}
 	case events.CredentialLeaf:
 		copied := of(jetstream.StreamLedger)
 		copied.Deliver = jetstream.LeafSubject(g.Name)
@@ -182,6 +190,8 @@ func (g Grant) imports() []string {
 		for _, org := range append(slices.Clone(g.Organizations), events.System) {
 			out = append(out, events.UsesSubject(org, events.VerifierID(g.Name)))
 		}
+	case events.CredentialLeaf:
+		// What crosses follows from who is behind it: see [Authority.Account].
 	}
 	return out
 }
