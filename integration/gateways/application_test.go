@@ -29,7 +29,7 @@ type application struct {
 	arrivals map[string][]arrival
 }
 
-func newApplication(t *testing.T) *application {
+func newApplication(t testing.TB) *application {
 	t.Helper()
 	a := &application{arrivals: make(map[string][]arrival)}
 	server := httptest.NewServer(a)

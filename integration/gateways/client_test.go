@@ -70,14 +70,24 @@ type connection struct {
 	patience time.Duration
 }
 
+// connect connects; the caller closes.
+func connect(address string) (*connection, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{conn, bufio.NewReader(conn), program.Patience}, nil
+}
+
+// dial is connect for the length of a test.
 func dial(t testing.TB, address string) *connection {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	c, err := connect(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return &connection{conn, bufio.NewReader(conn), program.Patience}
+	t.Cleanup(func() { _ = c.conn.Close() })
+	return c
 }
 
 // exchange sends text and reads one response.

@@ -47,7 +47,7 @@ type envoyStandIn struct {
 
 // envoy stands in for Envoy before an application, asking at an address or
 // unix:PATH over gRPC.
-func envoy(t *testing.T, ask, application string) *gateway {
+func envoy(t testing.TB, ask, application string) *gateway {
 	t.Helper()
 	at := put{"port_value: 8082", "port_value: " + portOf(ask)}
 	if path, ok := strings.CutPrefix(ask, "unix:"); ok {
@@ -105,7 +105,7 @@ type validated interface {
 }
 
 // unpack reads a part of the configuration that lies in an envelope.
-func unpack(t *testing.T, from *anypb.Any, into validated) {
+func unpack(t testing.TB, from *anypb.Any, into validated) {
 	t.Helper()
 	if err := from.UnmarshalTo(into); err != nil {
 		t.Fatal(err)

@@ -22,6 +22,8 @@ type gateway struct {
 	name string
 	// address is where clients reach it.
 	address string
+	// plain is where the same program takes to the application without asking.
+	plain string
 	// stale is what it answers where keyledger has no verdict, and down where nobody
 	// answers it.
 	stale int
@@ -36,7 +38,7 @@ type put struct{ old, now string }
 // configure copies the configuration of docs/gateways/name into a folder, with
 // pieces replaced. Each of them must be there: else the documented configuration is
 // another one than what runs.
-func configure(t *testing.T, name string, puts ...put) string {
+func configure(t testing.TB, name string, puts ...put) string {
 	t.Helper()
 	from, dir := filepath.Join(natstest.Root(t), "docs", "gateways", name), t.TempDir()
 	entries, err := os.ReadDir(from)
@@ -67,7 +69,7 @@ func configure(t *testing.T, name string, puts ...put) string {
 
 // launch starts a gateway's program, waits until it listens, and ends it with the
 // test.
-func launch(t *testing.T, address string, command ...string) {
+func launch(t testing.TB, address string, command ...string) {
 	t.Helper()
 	var said journal
 	cmd := exec.Command(command[0], command[1:]...)

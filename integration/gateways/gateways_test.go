@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 // programs are the gateways, and who each asks: a server, or a sidecar over TCP, over
 // a unix socket or over gRPC.
 var programs = map[string]struct {
-	start  func(t *testing.T, ask, application string) *gateway
+	start  func(t testing.TB, ask, application string) *gateway
 	judges []string
 }{
 	"nginx":   {nginx, []string{"server", "sidecar", "sidecar by socket"}},

@@ -83,7 +83,7 @@ func (r *relay) count() int {
 
 // kept shows that a gateway does not connect to keyledger anew for each request, and
 // that nobody is refused when the connections that it kept have ended.
-func kept(t *testing.T, w *world, start func(t *testing.T, ask, application string) *gateway) {
+func kept(t *testing.T, w *world, start func(t testing.TB, ask, application string) *gateway) {
 	r := newRelay(t, w.judges["sidecar"])
 	g := start(t, r.listener.Addr().String(), w.application.address)
 	for range 5 {

@@ -61,7 +61,7 @@ type traefikForwardAuth struct {
 }
 
 // traefik stands in for Traefik before an application, asking at an address.
-func traefik(t *testing.T, ask, application string) *gateway {
+func traefik(t testing.TB, ask, application string) *gateway {
 	t.Helper()
 	dir := configure(t, "traefik", put{"127.0.0.1:8081", ask}, put{"127.0.0.1:3000", application})
 	var static traefikStatic
