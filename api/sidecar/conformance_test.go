@@ -299,8 +299,8 @@ func (w world) gateways() map[string]string {
 // A sidecar answers as the server does, on a port and on a socket: the same status,
 // the same headers, the same bytes.
 //
-// Breaking it: with `,"code": "` in the place of `,"code":"`, or without the list of
-// forwarded methods, or with the last of several keys in the place of the first.
+// Breaking it: with the last of several keys in the place of the first, or with
+// headers of the request before that are not forgotten.
 func TestAnswersAsTheServerDoes(t *testing.T) {
 	p := startPair(t)
 	w := furnish(t, p.server)

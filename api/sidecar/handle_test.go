@@ -75,6 +75,23 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+// Nothing of a request is kept for the next.
+func TestForgets(t *testing.T) {
+	r := &request{s: &Server{}}
+	r.head.authorization, r.head.apiKey, r.head.seen, r.id = "secret", "secret", 1, []byte("id")
+	r.head.permission = append(r.head.permission, "secret")
+	r.asks.APIKey = "secret"
+	r.out.In, r.out.Questions = []byte("secret"), []verify.Question{{Secret: "secret"}}
+	questions, permission := r.out.Questions, r.head.permission
+	r.release()
+	if questions[0].Secret != "" || permission[0] != "" || r.out.In != nil || len(r.out.Questions)+len(r.head.permission)+len(r.id) != 0 {
+		t.Errorf("%q is kept", questions[0].Secret+permission[0])
+	}
+	if r.head.authorization+r.head.apiKey+r.asks.APIKey != "" || r.head.seen != 0 {
+		t.Errorf("%+v is kept", r.head)
+	}
+}
+
 // BenchmarkHandle is what the sidecar adds to fasthttp and to the verifier.
 func BenchmarkHandle(b *testing.B) {
 	for name, r := range requests {

@@ -108,10 +108,6 @@ func (r *request) ask() error {
 		return gate.Refuse(gate.ErrRequest, "", "%s", gate.NoParameters)
 	}
 	r.out.In = r.ctx.Request.Body()
-	// A URL in another form of the same path was read with another bound.
-	if len(r.out.In) > r.route.limit {
-		return gate.Refuse(gate.ErrTooLarge, "", "the body may be %d bytes long", r.route.limit)
-	}
 	if r.route.oauth {
 		return nil
 	}
