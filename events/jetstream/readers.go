@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ var ErrReadersFull = errors.New("jetstream: the stream takes no more readers")
 const (
 	metadataLedger = "keyledger_ledger"
 	metadataScope  = "keyledger_scope"
+	// metadataStaleness is in seconds.
+	metadataStaleness = "keyledger_max_staleness"
 )
 
 const (
@@ -63,6 +66,9 @@ type ReaderSpec struct {
 	// Scope is the label of what it sees in ticks, empty for everything and for
 	// those who do not judge how complete it is.
 	Scope string
+	// MaxStaleness is how old a verifier may let its knowledge become, 0 for the
+	// default: who reads a part of the ledger learns of his bound here alone.
+	MaxStaleness time.Duration
 }
 
 // Validate reports every fault at once.
@@ -106,6 +112,9 @@ func (s ReaderSpec) config() natsjs.ConsumerConfig {
 	}
 	if s.Scope != "" {
 		config.Metadata[metadataScope] = s.Scope
+	}
+	if s.MaxStaleness > 0 {
+		config.Metadata[metadataStaleness] = strconv.Itoa(int(s.MaxStaleness / time.Second))
 	}
 	return config
 }
@@ -215,6 +224,9 @@ type ReaderInfo struct {
 	Subjects []string
 	// Scope is their label in ticks.
 	Scope string
+	// MaxStaleness is the bound that a verifier's credential was issued with, 0 if
+	// none is told.
+	MaxStaleness time.Duration
 }
 
 // DescribeReader asks what a credential reads, over the credential's own
@@ -276,7 +288,15 @@ func (i consumerInfo) describe() (ReaderInfo, error) {
 	if err != nil {
 		return ReaderInfo{}, fmt.Errorf("%w: it does not say what it reads: %w", ErrReaderChanged, err)
 	}
-	return ReaderInfo{Ledger: id, Subjects: subjects, Scope: metadata[metadataScope]}, nil
+	info := ReaderInfo{Ledger: id, Subjects: subjects, Scope: metadata[metadataScope]}
+	if text, told := metadata[metadataStaleness]; told {
+		seconds, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			return ReaderInfo{}, fmt.Errorf("%w: its bound cannot be read", ErrReaderChanged)
+		}
+		info.MaxStaleness = time.Duration(seconds) * time.Second
+	}
+	return info, nil
 }
 
 // describe returns a consumer's subjects, sorted, and its metadata.
