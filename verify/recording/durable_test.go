@@ -357,7 +357,7 @@ func TestStartLater(t *testing.T) {
 			t.Errorf("%d uses, begins with %+v, findings %+v", len(list), blocks[0].Header, findings)
 		}
 		// The mark that is written for a boot that ended is the very same one.
-		mark, err := BootMark(events.LedgerID{1}, "edge-1", r.Boot(), DefaultMaxBuffered)
+		mark, err := BootMark(events.LedgerID{1}, "edge-1", r.Boot(), r.Bound())
 		if err != nil {
 			t.Fatal(err)
 		}

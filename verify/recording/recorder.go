@@ -241,6 +241,10 @@ func New(cfg Config) (*Recorder, error) {
 // Boot is the name of this run of the verifier.
 func (r *Recorder) Boot() uses.BootID { return r.boot }
 
+// Bound is how many uses of verdicts that were given a crash may lose, as the boot mark
+// says: what a [BootMark] of this run takes.
+func (r *Recorder) Bound() int { return r.cfg.bound() }
+
 // Record takes a use, from any goroutine and without allocating, and reports
 // whether it did. It keeps nothing that u points to, and cuts texts at the
 // limits of package uses. False means that the verdict must not be given: the
@@ -364,7 +368,7 @@ func (r *Recorder) Start(ctx context.Context) error {
 // anything else as soon as the sink takes it: for a verifier that starts while its
 // broker is away. Until [Recorder.Marked], no stored mark would tell of uses that a
 // crash loses; who wants them seen keeps the boot's name and has its [BootMark]
-// stored by the next boot.
+// stored by the next boot, with its [Recorder.Bound].
 func (r *Recorder) StartLater(ctx context.Context) error {
 	r.life.Lock()
 	defer r.life.Unlock()
