@@ -202,8 +202,8 @@ position, and that nobody can write to. The broker gives a stream 1,000 readers,
 on a cluster each of them costs every node something; verifiers that are issued with
 --mirror read by the mirror instead. One that stands still makes its verifiers stale,
 which then deny. It can be repeated.`,
-		Example: "  keyledger nats-auth mirror west --nats nats://n1:4222 --auth auth --mirror-replicas 1\n" +
-			"  keyledger nats-auth verifier shop-1 --mirror west --out shop-1.creds --nats nats://n1:4222 --auth auth",
+		Example: "  keyledger nats-auth mirror west --mirror-replicas 1 \\\n    --nats nats://n1:4222 --auth auth\n" +
+			"  keyledger nats-auth verifier shop-1 --mirror west --out shop-1.creds \\\n    --nats nats://n1:4222 --auth auth",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := events.ParseMirrorName(args[0])
 			if err != nil {
@@ -235,7 +235,7 @@ func (a *app) natsAuthLeafCommand() *cobra.Command {
 	var hubs []string
 	var out string
 	c := &cobra.Command{
-		Use: "leaf NAME --hub nats-leaf://HOST:PORT --out DIR", Short: "Let a leaf node in, which keeps a copy of the ledger near its verifiers", Args: takes("NAME"),
+		Use: "leaf NAME --hub nats-leaf://HOST:PORT --out DIR", Short: "Let a leaf node in, with a copy of the ledger near verifiers", Args: takes("NAME"),
 		Long: `Let a leaf node in: a nats-server near the applications, with a copy of the ledger
 of its own that follows the broker's. Its verifiers read there, and what they record
 goes through it to the broker. It can read the whole ledger and write nothing to it.
@@ -246,8 +246,8 @@ verifiers are issued with --leaf NAME --leaf-nats and the leaf node's own addres
 
 The name is given once, for ever. Interrupted, the command goes on when it is run
 again.`,
-		Example: "  keyledger nats-auth leaf shop --hub tls://n1:7422,tls://n2:7422 --out leaf --nats nats://n1:4222 --auth auth\n" +
-			"  keyledger nats-auth verifier shop-1 --leaf shop --leaf-nats nats://shop:4222 --out shop-1.creds \\\n    --nats nats://n1:4222 --auth auth",
+		Example: "  keyledger nats-auth leaf shop --hub tls://n1:7422,tls://n2:7422 --out leaf \\\n    --nats nats://n1:4222 --auth auth\n" +
+			"  keyledger nats-auth verifier till-1 --leaf shop --leaf-nats nats://shop:4222 \\\n    --out till-1.creds --nats nats://n1:4222 --auth auth",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := events.ParseCredentialName(args[0])
 			if err != nil {
@@ -277,7 +277,7 @@ again.`,
 func (a *app) natsAuthMirrorsCommand() *cobra.Command {
 	var reach access.Reach
 	c := &cobra.Command{
-		Use: "mirrors", Short: "List the mirrors of the ledger, and how far behind they are", Args: takes(),
+		Use: "mirrors", Short: "List the mirrors of the ledger and how far behind they are", Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
 				mirrors, err := doors.Mirrors(cmd.Context())
