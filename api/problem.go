@@ -18,16 +18,14 @@ import (
 
 // What only this API refuses; what every door does, package gate names.
 var (
-	errNotApplied      = errors.New("api: recorded and not applied")
-	errTooMany         = errors.New("api: too many streams")
-	errSlow            = errors.New("api: reader is too slow")
-	errCursor          = errors.New("api: invalid cursor")
-	errUnauthenticated = gate.ErrUnauthenticated
-	errRequest         = gate.ErrRequest
-	errTooLarge        = gate.ErrTooLarge
-	errMediaType       = gate.ErrMediaType
-	errMethod          = gate.ErrMethod
-	errInternal        = gate.ErrInternal
+	errNotApplied = errors.New("api: recorded and not applied")
+	errTooMany    = errors.New("api: too many streams")
+	errSlow       = errors.New("api: reader is too slow")
+	errCursor     = errors.New("api: invalid cursor")
+	errRequest    = gate.ErrRequest
+	errTooLarge   = gate.ErrTooLarge
+	errMethod     = gate.ErrMethod
+	errInternal   = gate.ErrInternal
 )
 
 // kinds is the one table from what went wrong to what is answered, with what only

@@ -86,7 +86,7 @@ func (h *head) take(name []byte, value string) {
 	case 9:
 		switch {
 		case is(name, "x-api-key"):
-			h.first(&h.apiKey, value, singleApiKey)
+			h.first(&h.apiKey, value, singleAPIKey)
 		case is(name, "x-real-ip"):
 			h.realIP = append(h.realIP, value)
 		}
@@ -154,7 +154,7 @@ type single uint8
 
 const (
 	singleAuthorization single = 1 << iota
-	singleApiKey
+	singleAPIKey
 	singleContentType
 	singleContentEncoding
 	singleUserAgent
