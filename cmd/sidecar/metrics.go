@@ -35,6 +35,8 @@ var build = prometheus.NewDesc("keyledger_build_info", "1, with the program's ve
 
 var failing = prometheus.NewDesc("keyledger_check_failing", "1 for every check that keeps the program from being ready.", []string{"check"}, nil)
 
+var began = prometheus.NewDesc("keyledger_start_position", "Where the index began to follow the ledger in this run, by what it began with: a snapshot of its folder or of the broker, or a replay.", []string{"source"}, nil)
+
 // measures has the names that servers use for the same.
 var measures = []measure{
 	gauge("keyledger_verify_staleness_seconds", "How long ago the verifier was last known to hold every event; -1 for never.", func(s *verify.Status) float64 {
@@ -96,6 +98,7 @@ func truth(b bool) float64 {
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	out <- build
 	out <- failing
+	out <- began
 	for _, m := range measures {
 		out <- m.desc
 	}
@@ -105,6 +108,9 @@ func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	s := g.status()
 	out <- prometheus.MustNewConstMetric(build, prometheus.GaugeValue, 1, s.Version)
+	if s.Source != "" {
+		out <- prometheus.MustNewConstMetric(began, prometheus.GaugeValue, float64(s.From), string(s.Source))
+	}
 	failed := map[string]bool{}
 	for _, f := range s.Failing() {
 		failed[f.Check] = true

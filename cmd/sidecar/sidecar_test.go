@@ -149,7 +149,7 @@ func TestSidecar(t *testing.T) {
 	_, metrics := get(t, r.addresses[0], "/metrics")
 	for _, want := range []string{
 		`keyledger_verify_duration_seconds_count{code="VALID",path="verify"} 2`, `keyledger_build_info{version="test"} 1`,
-		"keyledger_ready 1", "keyledger_index_keys 1", "keyledger_verify_max_staleness_seconds 30", `keyledger_check_failing{check="fresh"} 0`,
+		`keyledger_start_position{source="replay"} 0`, "keyledger_ready 1", "keyledger_index_keys 1", "keyledger_verify_max_staleness_seconds 30", `keyledger_check_failing{check="fresh"} 0`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
