@@ -109,13 +109,7 @@ func (w *world) revoke(t testing.TB, h holder) {
 	w.owner.Must(t, 200, "POST", "/v1/organizations/"+organization+"/keys/"+h.id+"/revoke", obj{"reason": "it was stolen"})
 }
 
-// freeAddress is one that nobody listened on a moment ago.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	return freeAddresses(t, 1)[0]
-}
-
-// freeAddresses are several, all different.
+// freeAddresses are addresses that nobody listened on a moment ago, all different.
 func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
 	addresses := make([]string, 0, n)
