@@ -213,7 +213,7 @@ func cut(list string) (one, rest string, more bool) {
 	if !more {
 		one = list
 	}
-	one, _ = trimmed(unsafe.Slice(unsafe.StringData(one), len(one)))
+	one, _ = trimmed(bytesOf(one))
 	return one, rest, more
 }
 
@@ -253,3 +253,6 @@ func trimmed(b []byte) (string, bool) {
 
 // text is a text that lies where the bytes do.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// bytesOf are the bytes of a text, which nobody may write to.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -154,7 +154,7 @@ func (r *request) authorize() error {
 	}
 	r.out.Questions = append(r.out.Questions[:0], q)
 	d := r.s.gate.Judge(r.s.ctx, gate.DoorAuthorize, &r.out.Questions[0])
-	status, problem := r.s.gate.Reply(&d, fold, text(r.id), &r.ctx.Response.Header)
+	status, problem := r.s.gate.Reply(&d, fold, text(r.id), canonical{&r.ctx.Response.Header})
 	if problem != nil {
 		r.problem(problem)
 	}

@@ -249,6 +249,18 @@ func (r *request) problem(p *wire.Problem) {
 	r.ctx.SetBody(gate.AppendProblem(r.out.Out[:0], *p))
 }
 
+// canonical takes headers whose names are canonical, and has fasthttp look at the
+// values alone that could end a line.
+type canonical struct{ h *fasthttp.ResponseHeader }
+
+func (c canonical) Set(name, value string) {
+	if strings.ContainsAny(value, "\r\n") {
+		c.h.Set(name, value)
+		return
+	}
+	c.h.SetCanonical(bytesOf(name), bytesOf(value))
+}
+
 // json answers with a body.
 func (r *request) json(body []byte) {
 	h := &r.ctx.Response.Header
