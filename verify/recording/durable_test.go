@@ -237,15 +237,28 @@ func TestStoredThroughWaits(t *testing.T) {
 func TestClockSetBack(t *testing.T) {
 	s := &stream{}
 	r := start(t, config(s))
+	gate := make(chan struct{})
+	s.ask(func(context.Context) error { <-gate; return nil })
 	// As if the clock had been an hour ahead until now.
 	ahead := events.TimeOf(time.Now().Add(time.Hour))
 	r.through.floor.Store(int64(ahead))
 	r.through.tell(ahead)
+	if got := r.StoredThrough(); got >= ahead {
+		t.Errorf("stored through %v, which is yet to come", got)
+	}
+	r.through.floor.Store(int64(ahead))
+	r.through.told.Store(int64(ahead))
 	u := use(1)
 	u.At = events.TimeOf(time.Now())
 	if !r.Record(t.Context(), &u) {
 		t.Error("refused because of the clock")
 	}
+	// A flush that the earlier clock began tells nothing by this one.
+	r.through.tell(ahead)
+	if got := r.StoredThrough(); got > u.At {
+		t.Errorf("stored through %v, and the use of %v is not", got, u.At)
+	}
+	close(gate)
 	stop(t, r)
 	if got := r.StoredThrough(); got >= ahead || got == 0 {
 		t.Errorf("stored through %v", got)

@@ -43,6 +43,10 @@ func (t *through) begin() events.Time {
 	if now < floor && floor-now <= events.Time(maxLate.Microseconds()) {
 		return floor
 	}
+	if now < floor {
+		// By this clock nothing is told yet.
+		t.told.Store(0)
+	}
 	t.floor.Store(int64(now))
 	return now
 }
@@ -60,7 +64,8 @@ func (r *Recorder) Late(at events.Time) bool {
 // StoredThrough returns a time before which, by this machine's clock, no use lies that
 // is not stored: neither one that was recorded nor one that will be. It is a tenth
 // of a second ago while nothing waits, falls behind while uses wait to be stored, and goes
-// back only when the clock is set back. It is zero before the boot mark is stored.
+// back only when the clock is set back, to zero at first. It is zero before the boot mark
+// is stored.
 func (r *Recorder) StoredThrough() events.Time {
 	began := r.through.begin()
 	for _, b := range r.buffers {
@@ -84,9 +89,9 @@ func (r *Recorder) StoredThrough() events.Time {
 func (t *through) tell(at events.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	told := events.Time(t.told.Load())
-	// Another may have told more meanwhile; a clock that was set back tells less.
-	if at > told || told > events.Time(t.floor.Load()) {
+	// Another may have told more meanwhile. What lies past the floor was begun by a
+	// clock that has been set back since.
+	if int64(at) > t.told.Load() && int64(at) <= t.floor.Load() {
 		t.told.Store(int64(at))
 	}
 }
