@@ -244,6 +244,39 @@ func TestHalfASnapshot(t *testing.T) {
 	})
 }
 
+// meanwhile reads as a reader does, and has something done before the first byte.
+type meanwhile struct {
+	io.Reader
+	once sync.Once
+	do   func()
+}
+
+func (m *meanwhile) Read(b []byte) (int, error) {
+	m.once.Do(m.do)
+	return m.Reader.Read(b)
+}
+
+// Of two servers that store at a time, whoever is first has stored one: the other's
+// comes to nothing, and spoils nothing.
+func TestSnapshotMeanwhile(t *testing.T) {
+	onBoth(t, func(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
+		late, content := snapshot("", 1, 3*snapshots.ChunkBytes)
+		first, other := snapshot("", 2, 2*snapshots.ChunkBytes)
+		err := l.PublishSnapshot(t.Context(), late, &meanwhile{Reader: bytes.NewReader(content), do: func() {
+			if err := l.PublishSnapshot(t.Context(), first, bytes.NewReader(other)); err != nil {
+				t.Error(err)
+			}
+		}})
+		if !errors.Is(err, events.ErrConflict) {
+			t.Errorf("the late one: %v", err)
+		}
+		reads(t, snapshotReader(t, conn, "r", ""), first, other)
+		if held := messages(t, conn, jetstream.StreamSnapshots); held != 3 {
+			t.Errorf("%d messages are held", held)
+		}
+	})
+}
+
 // Whoever does not want it, by what its manifest says, reads nothing of it.
 func TestUnwantedSnapshot(t *testing.T) {
 	all, _ := open(t)

@@ -140,6 +140,12 @@ func TestLeaf(t *testing.T) {
 		}
 		return nil
 	})
+	operator := w.connect(leaf.URL(0), filepath.Join(w.auth, credentials.OperatorCreds))
+	for verifier, crosses := range map[events.VerifierID]bool{"till": false, "other": true} {
+		if _, err := operator.Request(presence.Subject(verifier), []byte("here"), 5*time.Second); (err == nil) != crosses {
+			t.Errorf("what %s says: %v", verifier, err)
+		}
+	}
 	last, _ = w.revoke()
 	w.reaches(other, last)
 	w.doors("", func(d *access.Doors) error { return d.Revoke(t.Context(), "shop", "sold") })

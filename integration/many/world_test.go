@@ -109,12 +109,14 @@ func (w *world) doors(leaf string, f func(*access.Doors) error) {
 	reach := access.Reach{
 		URL: w.cluster.URL(0), Auth: w.auth, Replicas: natstest.Nodes, LeafURL: leaf, Logger: slog.New(slog.DiscardHandler),
 	}
-	doors, leave, err := reach.Open(w.Context())
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer leave()
-	w.until("the doors", func() error { return f(doors) })
+	w.until("the doors", func() error {
+		doors, leave, err := reach.Open(w.Context())
+		if err != nil {
+			return err
+		}
+		defer leave()
+		return f(doors)
+	})
 }
 
 func (w *world) append(subject events.Subject, event events.Event) events.Position {
