@@ -64,6 +64,8 @@ type Index struct {
 	// unreachable are the keys that will never have a slot, with their flags.
 	unreachable map[ref]uint64
 	graces      map[ref]grace
+	// foretold ended before its time: see Foretell.
+	foretold map[foretold]struct{}
 }
 
 // New returns an index that has seen nothing.

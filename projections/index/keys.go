@@ -61,7 +61,7 @@ func (x *Index) applyRevoked(org *organization, r *events.Recorded) {
 	if r.Subject.ID == events.RevokedAll {
 		switch e := r.Event.(type) {
 		case events.OrganizationDeleted:
-			if org.standing.Load()&standingEnded != 0 {
+			if org.standing.Load()&standingEnded != 0 && !x.wasForetold(r.Subject) {
 				x.report(r, TroubleReplayed, ClosedNothing)
 			}
 			org.stand(standingEnded)
@@ -86,7 +86,7 @@ func (x *Index) applyRevoked(org *organization, r *events.Recorded) {
 	case events.KeyRevoked:
 		// Unconditional, and so without a look at the revision. But a key ends
 		// once: its revocation is appended expecting nothing before it.
-		if x.flag(k, flagRevoked)&flagRevoked != 0 {
+		if x.flag(k, flagRevoked)&flagRevoked != 0 && !x.wasForetold(r.Subject) {
 			x.report(r, TroubleReplayed, ClosedNothing)
 		}
 		delete(x.graces, k)

@@ -61,6 +61,9 @@ func (x *Index) Freeze() (*Frozen, error) {
 	if err := x.Err(); err != nil {
 		return nil, err
 	}
+	if len(x.foretold) > 0 {
+		return nil, ErrForetold
+	}
 	if x.table.picture != nil {
 		return nil, ErrFreezing
 	}
