@@ -63,18 +63,6 @@ var requests = map[string][2]string{
 	"authorize": {"GET /v1/authorize HTTP/1.1\nHost: x\nAuthorization: Bearer kl_live_x\nX-Keyledger-Permission: interview:read\nX-Forwarded-For: 192.0.2.1\nX-Forwarded-Uri: /a?b\nX-Forwarded-Method: GET\n", ""},
 }
 
-// A verdict costs nothing that has to be collected later: a request id that is drawn
-// and an answer that is written lie in room that is used again. A batch has a time
-// until which it waits; a gateway is told the key's id as a text.
-func TestAllocations(t *testing.T) {
-	for name, most := range map[string]float64{"verify": 0, "batch": 4, "authorize": 1} {
-		handle := handled(t, requests[name][0], requests[name][1])
-		if n := testing.AllocsPerRun(200, handle); n > most {
-			t.Errorf("%s: %v allocations, at most %v are expected", name, n, most)
-		}
-	}
-}
-
 // Nothing of a request is kept for the next.
 func TestForgets(t *testing.T) {
 	r := &request{s: &Server{}}
