@@ -283,6 +283,7 @@ type verdict struct {
 	ScopeChecked bool               `json:"scope_checked"`
 	Position     string             `json:"position"`
 	Staleness    float64            `json:"staleness"`
+	Stale        bool               `json:"stale"`
 }
 
 // readVerdict makes a decision of an answer. Whatever it does not understand is no
@@ -293,6 +294,10 @@ func readVerdict(body []byte, q *Question, positions events.Positions) (Decision
 		return Decision{}, errAnswer
 	}
 	code, known := events.ParseCode(v.Code)
+	if v.Stale {
+		// By whoever it was given, no bound holds for it: we have as good ourselves.
+		return Decision{}, errAnswer
+	}
 	if !known || v.Valid != (code == events.CodeValid) || v.Valid && (v.KeyID.IsZero() || v.Organization == "" || v.Kind == events.KindManagement) {
 		return Decision{}, errAnswer
 	}
@@ -366,7 +371,7 @@ func unprintable(c rune) bool { return c <= ' ' || c > '~' }
 func readRouted(answer *http.Response, q *Question, positions events.Positions) (Decision, error) {
 	h := answer.Header
 	code, known := events.ParseCode(h.Get("X-Keyledger-Code"))
-	if !known || (code == events.CodeValid) != (answer.StatusCode == http.StatusOK) {
+	if !known || h.Get("X-Keyledger-Stale") != "" || (code == events.CodeValid) != (answer.StatusCode == http.StatusOK) {
 		return Decision{}, fmt.Errorf("%w: status %d", errAnswer, answer.StatusCode)
 	}
 	d := Decision{
@@ -380,7 +385,7 @@ func readRouted(answer *http.Response, q *Question, positions events.Positions) 
 		}
 		d.Kind = events.KindAPI
 	}
-	if code == events.CodeValid && (d.Key.IsZero() || d.Org == "") {
+	if code == events.CodeValid && (d.Key.IsZero() || d.Org == "" || q.Workspace != "" && !d.ScopeChecked) {
 		return Decision{}, errAnswer
 	}
 	if id := h.Get("X-Keyledger-Profile"); id != "" {

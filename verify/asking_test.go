@@ -114,6 +114,7 @@ func TestAskNoAnswer(t *testing.T) {
 		"of before":              {200, strings.Replace(whole, at(7), at(6), 1)},
 		"the scope is not told":  {200, valid("")},
 		"too long":               {200, valid(`,"scope_checked":true,"x":"` + strings.Repeat("x", maxAnswer) + `"`)},
+		"it is served stale":     {200, valid(`,"scope_checked":true,"stale":true`)},
 		"it is stale itself":     {200, `{"valid":false,"code":"STALE","position":"` + at(7) + `"}`},
 		"it cannot tell":         {200, `{"valid":false,"code":"UNAVAILABLE","position":"` + at(7) + `"}`},
 		"a redirect to nowhere":  {307, ""},
@@ -224,6 +225,15 @@ func TestAskByRoute(t *testing.T) {
 			t.Errorf("asked by %s", r.URL)
 		}
 		o := w.Header()
+		switch r.Header.Get("X-Forwarded-Uri") {
+		case "/stale":
+			o.Set("X-Keyledger-Stale", "true")
+			o.Set("X-Keyledger-Scope-Checked", "true")
+		case "/anywhere":
+			o.Set("X-Keyledger-Scope-Checked", "false")
+		default:
+			o.Set("X-Keyledger-Scope-Checked", "true")
+		}
 		o.Set("X-Keyledger-Code", "VALID")
 		o.Set("X-Keyledger-Key-Id", keyID)
 		o.Set("X-Keyledger-Organization", "acme")
@@ -249,6 +259,13 @@ func TestAskByRoute(t *testing.T) {
 	}
 	if _, ok := askedFor(s, Question{Method: "GET", Path: "/", AtLeast: 8}); ok {
 		t.Error("from before what was asked for")
+	}
+	if _, ok := askedFor(s, Question{Method: "GET", Path: "/stale", Workspace: "w1"}); ok {
+		t.Error("a verdict that is served stale")
+	}
+	// Something on the way has taken the workspace out of the question.
+	if _, ok := askedFor(s, Question{Method: "GET", Path: "/anywhere", Workspace: "w1"}); ok {
+		t.Error("the scope was not judged")
 	}
 	if _, ok := askedFor(s, Question{Secret: "a\r\nb", Method: "GET", Path: "/"}); ok {
 		t.Error("a secret that is no header")
