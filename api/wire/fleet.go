@@ -66,7 +66,7 @@ type ReceiptVerifier struct {
 	Verifier     string     `json:"verifier" example:"edge-1"`
 	Kind         string     `json:"kind,omitzero" enum:"server,sidecar,sdk"`
 	Boot         string     `json:"boot,omitzero" doc:"The run of it. A run that broke off and another has taken the place of is an item of its own as long as it may matter."`
-	State        string     `json:"state" enum:"live,lost,silent"`
+	State        string     `json:"state" enum:"live,lost,silent,ended" doc:"One that ended is here only if it may answer without the broker when it is started again, by what it held."`
 	Since        *time.Time `json:"since,omitzero" doc:"Since when one that is not live is not heard of; of a silent one, since it has a credential."`
 	Applied      bool       `json:"applied"`
 	AppliedAt    *time.Time `json:"applied_at,omitzero" doc:"When that was first known, by the broker's clock: it had it then or earlier. Left out where that was before anything is known of it."`

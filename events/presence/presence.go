@@ -80,6 +80,9 @@ type Announcement struct {
 	Staleness    int64 `json:"staleness_ms"`
 	MaxStaleness int64 `json:"max_staleness_ms"`
 	ServesStale  bool  `json:"serves_stale,omitzero"`
+	// OfflineStart is how old, in milliseconds, what it holds may be for it to answer
+	// after a start without the broker, when it can announce nothing; 0 is never.
+	OfflineStart int64 `json:"offline_start_ms,omitzero"`
 	// Ready says that it answers, and nothing it knows of is wrong.
 	Ready bool `json:"ready"`
 	// Recorded is how many uses it took in this run, Backlog how many of them are
@@ -133,6 +136,7 @@ func (a *Announcement) Check() error {
 	fault(a.StartedAt.IsZero(), "started_at")
 	fault(a.Staleness < -1, "staleness_ms")
 	fault(a.MaxStaleness <= 0, "max_staleness_ms")
+	fault(a.OfflineStart < 0, "offline_start_ms")
 	fault(a.Backlog > a.Recorded, "backlog")
 	fault(a.Lease < MinLease.Milliseconds() || a.Lease > MaxLease.Milliseconds(), "lease_ms")
 	if faults == nil {

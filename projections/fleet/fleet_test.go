@@ -358,6 +358,36 @@ func TestWhoIsNotHeardOfDeniesByItsBound(t *testing.T) {
 	})
 }
 
+// Who has ended may be started again while the broker is away, and answer by what it
+// held, which nobody hears of. What it has applied it does not take back.
+func TestWhoEndedMayAnswerWithoutTheBroker(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		before := w.revoke("acme")
+		w.say("offline", 1, func(a *presence.Announcement) {
+			a.MaxStaleness, a.OfflineStart, a.Ended = time.Hour.Milliseconds(), time.Hour.Milliseconds(), true
+		})
+		w.say("ended", 2, func(a *presence.Announcement) { a.Ended = true })
+		if s := w.standings(before); len(s) != 0 {
+			t.Errorf("they have applied it: %+v", s)
+		}
+		ended := w.now()
+		time.Sleep(time.Second)
+		r := w.revoke("acme")
+		s := w.standing(r, "offline")
+		if s.State != fleet.Ended || s.Applied || s.Since != ended || s.DeniesBy != r.At.Add(time.Hour+projections.ClockMargin) {
+			t.Errorf("%+v", s)
+		}
+		if all := w.standings(r); len(all) != 1 {
+			t.Errorf("%+v", all)
+		}
+		// Once it is heard of again it is what it says.
+		w.say("offline", 3, nil)
+		if s := w.standing(r, "offline"); s.State != fleet.Live || !s.Applied {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // What is thrown away of the past is what nobody asks about.
 func TestStepsAreKeptForRevocations(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

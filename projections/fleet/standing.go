@@ -52,7 +52,8 @@ type Standing struct {
 }
 
 // Standings tell where all verifiers stand that serve the organization of a
-// revocation, by name. Those that said that they end are none.
+// revocation, by name. Those that said that they end are none, unless they may answer
+// again without the broker, by what they held then.
 func (v *View) Standings(of Revocation, now time.Time) []Standing {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -73,7 +74,12 @@ func (v *View) Standings(of Revocation, now time.Time) []Standing {
 		current := x.current(at)
 		for _, r := range x.runs {
 			answers := x.answers(r, at)
-			if !r.last.Ended && (r == current || answers || of.concerns(r)) {
+			switch {
+			case r.last.Ended:
+				if _, held, _ := r.holds(of.Position); r == current && !held && r.last.OfflineStart > 0 {
+					out = append(out, of.returns(name, r))
+				}
+			case r == current || answers || of.concerns(r):
 				out = append(out, of.standing(name, r, answers))
 			}
 		}
@@ -116,6 +122,17 @@ func (of Revocation) standing(name events.VerifierID, r *run, live bool) Standin
 		// One clock, the verifier's own, tells both times.
 		s.UsesStored = first.at != 0 && r.last.StoredThrough > first.at
 	}
+	return s
+}
+
+// returns is where a run stands that has ended, and whose verifier may answer without
+// the broker as soon as it is started again: by a snapshot from before the revocation,
+// until that is too old. Nobody would hear of it.
+func (of Revocation) returns(name events.VerifierID, r *run) Standing {
+	s := of.standing(name, r, false)
+	s.State, s.ServesStale = Ended, false
+	s.MaxStaleness = time.Duration(r.last.OfflineStart) * time.Millisecond
+	s.DeniesBy = of.bound(s.MaxStaleness)
 	return s
 }
 
