@@ -286,6 +286,8 @@ func (w world) gateways() map[string]string {
 		"nothing forwarded": {"", []string{bearer}}, "folded": {"?deny=403", []string{"X-Api-Key: " + w.revoked}}, "fold wrong": {"?deny=404", []string{bearer}}, "unknown parameter": {"?x=1", []string{bearer}},
 		"no query": {"?permission=%zz", []string{bearer}}, "semicolons": {"?x=1;permission=a", []string{bearer}}, "twice in the query": {"?permission=a&permission=b", []string{bearer}},
 		"revoked": {"", []string{"X-Api-Key: " + w.revoked}}, "inactive": {"", []string{"X-Api-Key: " + w.inactive}}, "strange": {"", []string{"X-Api-Key: " + w.strange}}, "nonsense": {"", []string{"X-Api-Key: nonsense"}},
+		"bytes beyond ASCII": {"?permission=interview:read", []string{bearer, "User-Agent: \xc3\xa4\xff", "X-Forwarded-For: \xe4"}}, "tabs": {"?permission=interview:read", []string{"Authorization:\tBearer " + w.limited + "\t", "X:\ta\tb"}},
+		"underscores": {"?permission=interview:read", []string{bearer, "X_Keyledger_Permission: interview:start"}}, "an old browser": {"?permission=interview:read", []string{bearer, "Upgrade: websocket", "Connection: Upgrade", "TE: trailers", "Cookie: a=b; c"}},
 		"a management key": {"", []string{"Authorization: Bearer " + w.management}}, "spoofed": {"", []string{"X-Api-Key: nonsense", "X-Keyledger-Code: VALID", "X-Keyledger-Key-Id: 1"}},
 		"a query of permissions": {"?permission=interview:read+AND+interview:start", []string{bearer}}, "a key as the permission": {"?permission=" + w.good, []string{bearer}},
 	} {
