@@ -90,6 +90,12 @@ func Start(t testing.TB, command ...string) *Process {
 // Ready waits for the `ready` line.
 func (p *Process) Ready() *Process {
 	p.t.Helper()
+	return p.ReadyWithin(Patience)
+}
+
+// ReadyWithin is Ready for what takes longer.
+func (p *Process) ReadyWithin(patience time.Duration) *Process {
+	p.t.Helper()
 	if p.addresses != nil {
 		return p
 	}
@@ -98,7 +104,7 @@ func (p *Process) Ready() *Process {
 	case err := <-p.done:
 		p.done <- err
 		p.t.Fatalf("program: it ended: %v", err)
-	case <-time.After(Patience):
+	case <-time.After(patience):
 		p.t.Fatal("program: it is not ready")
 	}
 	return p
