@@ -159,7 +159,7 @@ func (c *Client) answer(e *engine) error {
 	config := Config{
 		Index: e.index, Recorder: e.recorder, Fresh: e.fresh, WaitFor: e.runner.WaitFor,
 		MaxWait: c.o.maxWait, MaxStaleness: c.o.maxStaleness, ServeStaleNow: e.serves, Missed: c.o.missed,
-		Bound: func() time.Duration { return e.continuity.Allowed(events.CredentialName(c.o.name)) },
+		Bound: e.bound,
 	}
 	if c.o.server != nil {
 		config.Ask = e.ask
@@ -186,6 +186,15 @@ func (e *engine) fresh() time.Time {
 func (e *engine) live() bool {
 	s := e.runner.Status()
 	return s.State == projections.StateLive && s.Applied >= s.Goal && e.source.caughtUp()
+}
+
+// bound is what the credential was issued with, 0 if nobody has told: the ledger tells
+// who reads all of it, and the broker the others.
+func (e *engine) bound() time.Duration {
+	if d := e.continuity.Allowed(events.CredentialName(e.o.name)); d > 0 {
+		return d
+	}
+	return e.info.MaxStaleness
 }
 
 // serves reports whether verdicts are given past the bound: never before the index
@@ -243,10 +252,7 @@ func (c *Client) record(ctx context.Context, e *engine) {
 // recordOffline begins the recording without a broker, when the run is named in the
 // journal.
 func (c *Client) recordOffline(ctx context.Context, e *engine) {
-	own := boot{Ledger: e.info.Ledger, Verifier: c.o.name, Boot: e.recorder.Boot().String(), Bound: c.o.maxBuffered}
-	if own.Bound == 0 {
-		own.Bound = recording.DefaultMaxBuffered
-	}
+	own := boot{Ledger: e.info.Ledger, Verifier: c.o.name, Boot: e.recorder.Boot().String(), Bound: e.recorder.Bound()}
 	err := c.journal.add(own)
 	if err == nil {
 		err = e.recorder.StartLater(ctx)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
@@ -39,6 +40,8 @@ type remembered struct {
 	Ledger   events.LedgerID   `json:"ledger"`
 	Scope    string            `json:"scope,omitzero"`
 	Subjects []string          `json:"subjects,omitempty"`
+	// MaxStaleness is in seconds.
+	MaxStaleness int64 `json:"max_staleness,omitzero"`
 }
 
 // remember keeps what the credential shows.
@@ -46,7 +49,7 @@ func (o *options) remember(info jetstream.ReaderInfo) error {
 	if o.folder == "" {
 		return nil
 	}
-	body, err := json.Marshal(remembered{o.name, info.Ledger, info.Scope, info.Subjects}, json.Deterministic(true))
+	body, err := json.Marshal(remembered{o.name, info.Ledger, info.Scope, info.Subjects, int64(info.MaxStaleness / time.Second)}, json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("verify: encode: %w", err)
 	}
@@ -66,7 +69,9 @@ func (o *options) recall() (jetstream.ReaderInfo, error) {
 	if r.Verifier != o.name {
 		return jetstream.ReaderInfo{}, fmt.Errorf("%w: the folder is that of %s", ErrCredential, r.Verifier)
 	}
-	return jetstream.ReaderInfo{Ledger: r.Ledger, Scope: r.Scope, Subjects: r.Subjects}, nil
+	return jetstream.ReaderInfo{
+		Ledger: r.Ledger, Scope: r.Scope, Subjects: r.Subjects, MaxStaleness: time.Duration(r.MaxStaleness) * time.Second,
+	}, nil
 }
 
 // boot is a run that records while no mark of it is stored.

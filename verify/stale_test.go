@@ -139,6 +139,11 @@ func TestCredentialBound(t *testing.T) {
 	c := open(t, l.Connect(l.Verifier("edge-1", 3*time.Second)), verify.MaxStaleness(time.Minute))
 	ready(t, c)
 	until(t, "it knows", func() bool { return c.Status().MaxStaleness == 3*time.Second })
+	// Who reads a part of the ledger knows it before he has read anything.
+	c = open(t, l.Connect(l.Verifier("edge-3", 3*time.Second, "acme")), verify.MaxStaleness(time.Minute))
+	if d := c.Status().MaxStaleness; d != 3*time.Second {
+		t.Errorf("narrowed: %s", d)
+	}
 	c = open(t, l.Connect(l.Verifier("edge-2", 3*time.Second)), verify.MaxStaleness(time.Second))
 	until(t, "it knows", func() bool { return c.Status().Applied > 0 })
 	if d := c.Status().MaxStaleness; d != time.Second {
