@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	// every is how often it is looked for what is to be dropped. Uses are kept by
+	// DefaultEvery is how often it is looked for what is to be dropped. Uses are kept by
 	// whole days, so that a minute is soon.
-	every = time.Minute
+	DefaultEvery = time.Minute
 
 	// jitter is the longest random wait before something is dropped, so that mostly
 	// one server does the work.
@@ -42,8 +42,10 @@ const (
 	maxBlocks = 1 << 16
 )
 
-// Config says what a keeper works with. All of it is required.
+// Config says what a keeper works with. All of it but Every is required.
 type Config struct {
+	// Every is how often it is looked for what is to be dropped. 0 is [DefaultEvery].
+	Every time.Duration
 	// Usage is what uses are told from.
 	Usage *usage.View
 	// Ready is closed once Before knows what every organization wants, and this
@@ -90,6 +92,9 @@ func (c Config) Validate() error {
 			faults = append(faults, errors.New("retention: no "+what))
 		}
 	}
+	if c.Every < 0 {
+		faults = append(faults, errors.New("retention: Every is negative"))
+	}
 	return errors.Join(faults...)
 }
 
@@ -120,6 +125,9 @@ type Keeper struct {
 func New(cfg Config) (*Keeper, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
+	}
+	if cfg.Every == 0 {
+		cfg.Every = DefaultEvery
 	}
 	return &Keeper{cfg: cfg, news: make(chan struct{}, 1), told: make(chan struct{}), dropped: map[events.OrgID]usage.DroppedUses{}}, nil
 }
@@ -193,7 +201,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			k.failed.Add(1)
 			k.cfg.Logger.WarnContext(ctx, "recorded uses that are old cannot be dropped now; it is tried again", "error", err)
 		}
-		wait := every - rand.N(every/8)
+		wait := k.cfg.Every - rand.N(k.cfg.Every/8)
 		if !told {
 			wait = patience / 10
 		}

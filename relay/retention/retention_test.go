@@ -33,6 +33,9 @@ var _ projections.View = (*retention.Keeper)(nil)
 const (
 	acme, beta = events.OrgID("acme"), events.OrgID("beta")
 	day        = 24 * time.Hour
+	// every is how often the keepers look: days go by here, and each look costs
+	// processor time.
+	every = 15 * time.Minute
 )
 
 var ledgerID = events.LedgerID{1}
@@ -141,7 +144,7 @@ func (w *world) server(change func(*retention.Config)) *server {
 	}
 	configuration, ready := commands.NewConfiguration(), make(chan struct{})
 	cfg := retention.Config{
-		Usage: s.usage, Ready: ready, Stale: func() bool { return false }, Stream: w.log, Now: w.now, Logger: quiet,
+		Every: every, Usage: s.usage, Ready: ready, Stale: func() bool { return false }, Stream: w.log, Now: w.now, Logger: quiet,
 		Before: func(org events.OrgID, now events.Time) events.Time {
 			days, ok := w.keep.Load(org)
 			if !ok {
@@ -343,7 +346,7 @@ func TestRetention(t *testing.T) {
 		}
 		fresh := w.server(nil)
 		defer fresh.stop()
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * every)
 		if diff := cmp.Diff(after, fresh.days(t, acme)); diff != "" {
 			t.Errorf("of a view that is made anew: %s", diff)
 		}
@@ -379,14 +382,14 @@ func TestDiedBetween(t *testing.T) {
 		time.Sleep(3 * day)
 		s := w.server(func(c *retention.Config) { c.Stream = dying{w.log} })
 		defer s.stop()
-		time.Sleep(3 * time.Minute)
+		time.Sleep(3 * every)
 		if got := w.facts(events.StreamRetentionSubject()); len(got) != 1 || got[0].Through != 2 || w.first() != 1 || s.keeper.Stats().Failed == 0 {
 			t.Fatalf("%+v, it begins with %d", got, w.first())
 		}
 		s.stop()
 		next := w.server(nil)
 		defer next.stop()
-		time.Sleep(3 * time.Minute)
+		time.Sleep(3 * every)
 		if got := next.keeper.Stats(); w.first() != 3 || got != (retention.Stats{Purged: 1}) {
 			t.Errorf("it begins with %d: %+v", w.first(), got)
 		}
@@ -412,7 +415,7 @@ func TestStaleServersDropNothing(t *testing.T) {
 			t.Error("dropped")
 		}
 		stale.Store(false)
-		time.Sleep(3 * time.Minute)
+		time.Sleep(3 * every)
 		if w.facts(events.RetentionSubject(acme)) == nil {
 			t.Error("kept")
 		}
