@@ -178,7 +178,7 @@ func TestOfflineStart(t *testing.T) {
 	lost := c.Status().Boot
 	giveUp(t, c)
 
-	c = open(t, l.Connect(creds), verify.SnapshotFolder(dir), verify.OfflineStart(time.Hour))
+	c = away(t, l.Connect(creds), verify.SnapshotFolder(dir), verify.OfflineStart(time.Hour))
 	ready(t, c)
 	if code := ask(c, key); code != events.CodeValid {
 		t.Errorf("offline: %s", code)
@@ -210,7 +210,9 @@ func TestOfflineStart(t *testing.T) {
 // away opens a client that will be given up.
 func away(t *testing.T, conn *nats.Conn, opts ...verify.Option) *verify.Client {
 	t.Helper()
-	c, err := verify.Open(t.Context(), conn, opts...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := verify.Open(ctx, conn, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
