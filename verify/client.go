@@ -58,8 +58,9 @@ type Client struct {
 	ending sync.Once
 	ended  error
 
-	mu  sync.Mutex // guards the following
-	err error      // why there is no engine
+	mu     sync.Mutex // guards the following
+	err    error      // why there is no engine
+	failed bool       // that there never will be one
 }
 
 // Open returns a verifier that follows the ledger over a connection which was made
@@ -130,7 +131,7 @@ func (o *options) nameBy(conn *nats.Conn) error {
 		case err != nil && o.name == "":
 			return fmt.Errorf("%w: it names nobody: %w", ErrCredential, err)
 		case err == nil && held.For != "" && held.For != events.CredentialVerifier:
-			return fmt.Errorf("%w: it is for a %s, and not for a verifier", ErrCredential, held.For)
+			return fmt.Errorf("%w: it is one of kind %s, and not of a verifier", ErrCredential, held.For)
 		case err == nil && o.name == "":
 			o.name = events.VerifierID(held.Name)
 		}
@@ -294,7 +295,9 @@ func (c *Client) note(err error) {
 }
 
 func (c *Client) fail(ctx context.Context, err error) {
-	c.note(err)
+	c.mu.Lock()
+	c.err, c.failed = err, true
+	c.mu.Unlock()
 	c.o.log.ErrorContext(ctx, "verifier does not start", "verifier", string(c.o.name), "error", err)
 }
 

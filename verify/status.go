@@ -25,6 +25,8 @@ type Status struct {
 	// Opened says that it is known what there is to read; without it all that
 	// follows is zero but Err and what the options say.
 	Opened bool
+	// Failed says that it never will be, and Err why: a person has to mend that.
+	Failed bool
 	Ledger events.LedgerID
 	Boot   uses.BootID
 	// Scope and Organizations are those of a narrowed credential.
@@ -127,7 +129,7 @@ func (c *Client) status(e *engine) Status {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Err = c.err
+	s.Err, s.Failed = c.err, c.failed
 	return s
 }
 

@@ -15,17 +15,20 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keyledger/keyledger/cmd/nodes"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/presence"
 	"github.com/keyledger/keyledger/verify"
+	"github.com/keyledger/keyledger/verify/recording"
 )
 
 // Config is what a sidecar is run with. The comments are the manual of the flags.
@@ -96,8 +99,19 @@ type Config struct {
 	Version string
 }
 
-// ErrInsecure says that keys would travel in clear.
-var ErrInsecure = errors.New("sidecar: listening beyond loopback without TLS")
+// ErrInsecure and ErrClear say that keys would travel in clear.
+var (
+	ErrInsecure = errors.New("sidecar: listening beyond loopback without TLS")
+	ErrClear    = errors.New("sidecar: asking a server beyond loopback without TLS")
+)
+
+// ErrUnstored says that a sidecar stopped before everything was stored that it had
+// recorded.
+var ErrUnstored = errors.New("sidecar: stopped before everything was stored")
+
+// longestWait is longer than gateways and callers wait for an answer. A stop waits for
+// those who ask, too.
+const longestWait = time.Minute
 
 // Validate reports every fault at once.
 func (c Config) Validate() error {
@@ -127,16 +141,40 @@ func (c Config) Validate() error {
 		}
 	}
 	fault(c.SocketMode&^0o777 != 0 || c.SocketMode&0o600 != 0o600, "--socket-mode must be such as 0660: the owner at least reads and writes")
-	fault(c.MaxStaleness <= 0, "--max-staleness must be more than 0")
-	fault(c.MaxWait <= 0, "--max-wait must be more than 0")
+	fault(c.MaxStaleness < events.MinStaleness || c.MaxStaleness > events.MaxStaleness, "--max-staleness must lie within %s and %s", events.MinStaleness, events.MaxStaleness)
+	fault(c.MaxWait <= 0 || c.MaxWait > longestWait, "--max-wait must be more than 0, and %s at most", longestWait)
 	fault(c.WhenStale == verify.Ask && c.Server == "", "--when-stale ask needs --server")
 	fault(c.Server != "" && c.ServerKeyFile == "", "--server needs --server-key-file")
 	fault(c.Server == "" && (c.ServerKeyFile != "" || c.ServerCA != ""), "--server-key-file and --server-ca go with --server")
-	fault(c.UsesBuffer < 0, "--uses-buffer is negative")
+	fault(c.UsesBuffer < 0 || c.UsesBuffer > recording.MaxMaxBuffered, "--uses-buffer must be between 1 and %d", recording.MaxMaxBuffered)
 	fault(c.SnapshotEvery < 0 || c.StartJitter < 0 || c.OfflineStartMaxAge < 0, "--snapshot-every, --start-jitter and --offline-start-max-age cannot be negative")
 	fault(c.OfflineStartMaxAge > 0 && c.SnapshotDir == "", "--offline-start-max-age needs --snapshot-dir")
+	fault(c.OfflineStartMaxAge > 0 && c.Uses == verify.Durable, "--offline-start-max-age needs --uses buffered: without a broker no use can be stored before its verdict is given")
+	faults = append(faults, c.validateServer())
+	for _, key := range c.LogKeys {
+		_, err := note.NewVerifier(strings.TrimSpace(key))
+		fault(err != nil, "--log-vkey must be the content of log.vkey, such as keyledger/…+75a2b89d+A…; what was given is none: %v", err)
+	}
 	fault(c.Logger == nil, "Logger is needed")
 	return errors.Join(faults...)
+}
+
+// validateServer looks at the address of the server that is asked. It may hold a
+// password: no error repeats it.
+func (c Config) validateServer() error {
+	if c.Server == "" {
+		return nil
+	}
+	server, err := url.Parse(c.Server)
+	switch {
+	case err != nil || server.Host == "" || server.Scheme != "https" && server.Scheme != "http":
+		return errors.New("sidecar: --server must be a URL such as https://keyledger.example.com")
+	case server.User != nil || server.RawQuery != "" || server.Fragment != "":
+		return errors.New("sidecar: --server must be an address alone, without a user, a query or a fragment")
+	case server.Scheme == "http" && !c.InsecureHTTP && !loopback(server.Hostname()):
+		return fmt.Errorf("%w: --server must be https, or --insecure-http be given where something else keeps the wire safe", ErrClear)
+	}
+	return nil
 }
 
 func (c Config) validateAddress(flag, address string) error {
@@ -204,9 +242,32 @@ func Run(ctx context.Context, cfg Config) error {
 	if err == nil {
 		err = s.answer(ctx)
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainUses)
+	return errors.Join(err, s.end(context.WithoutCancel(ctx)))
+}
+
+// end has everything stored, for as long as that may take.
+func (s *sidecar) end(ctx context.Context) error {
+	if st := s.client.Status(); st.Opened && !st.Connected {
+		s.cfg.Logger.Warn("the broker is away: it is waited for, so that uses are stored", "uses", st.Uses.Backlog, "most", drainUses)
+	}
+	drain, cancel := context.WithTimeout(ctx, drainUses)
 	defer cancel()
-	return errors.Join(err, client.Close(drain))
+	err := s.client.Close(drain)
+	return unstored(err, s.client.Status().Uses.Backlog)
+}
+
+// unstored says in plain words what was left undone at the end. That the time was up
+// is why, and must not look as if somebody had interrupted it.
+func unstored(err error, lost uint64) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, recording.ErrUnstored):
+		return fmt.Errorf("%w: the broker did not take %d uses within %s, and they are lost; the record of uses will show that this run has no end", ErrUnstored, lost, drainUses)
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: no use is lost, but the broker did not take within %s that this run has ended; the record of uses will show it as one without an end", ErrUnstored, drainUses)
+	}
+	return fmt.Errorf("sidecar: %w", err)
 }
 
 // connect connects to the broker. Without one that answers, the connection is made
@@ -303,7 +364,7 @@ func (s *sidecar) watch(ctx context.Context) error {
 				s.cfg.Logger.Warn("verdicts come from a snapshot: no bound on accepting a revoked key holds until the broker answers", "position", st.Applied)
 				s.announce()
 				return nil
-			case !st.Opened && (errors.Is(st.Err, verify.ErrCredential) || errors.Is(st.Err, nats.ErrConnectionClosed)):
+			case st.Failed:
 				return fmt.Errorf("sidecar: %w", st.Err)
 			case !st.Opened && refused != nil:
 				// Of one that was taken once it is waited until it is taken again.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -19,7 +20,9 @@ import (
 
 	"github.com/keyledger/keyledger/cmd/nodes"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/snapshot"
 	"github.com/keyledger/keyledger/verify"
+	"github.com/keyledger/keyledger/verify/recording"
 	"github.com/keyledger/keyledger/verify/verifytest"
 )
 
@@ -353,7 +356,7 @@ func TestRefusedLater(t *testing.T) {
 func TestValidate(t *testing.T) {
 	good := Config{
 		Nodes: nodes.Config{URL: "nats://127.0.0.1:4222", Creds: "absent"}, Listen: []string{"127.0.0.1:0"},
-		SocketMode: 0o660, MaxStaleness: 1, MaxWait: 1, Logger: slog.New(slog.DiscardHandler),
+		SocketMode: 0o660, MaxStaleness: events.MinStaleness, MaxWait: 1, Logger: slog.New(slog.DiscardHandler),
 	}
 	for name, c := range map[string]struct {
 		change func(*Config)
@@ -370,6 +373,14 @@ func TestValidate(t *testing.T) {
 		"a socket nobody reads":   {func(c *Config) { c.SocketMode = 0o060 }, "--socket-mode"},
 		"no bound":                {func(c *Config) { c.MaxStaleness = 0 }, "--max-staleness"},
 		"no wait":                 {func(c *Config) { c.MaxWait = 0 }, "--max-wait"},
+		"too small a bound":       {func(c *Config) { c.MaxStaleness = events.MinStaleness - 1 }, "--max-staleness must lie within 3s and 24h"},
+		"too long a wait":         {func(c *Config) { c.MaxWait = time.Hour }, "--max-wait"},
+		"no key of a log":         {func(c *Config) { c.LogKeys = []string{"nonsense"} }, "--log-vkey"},
+		"a server over ftp":       {func(c *Config) { c.Server, c.ServerKeyFile = "ftp://x", "key" }, "--server must be a URL"},
+		"a server with a user":    {func(c *Config) { c.Server, c.ServerKeyFile = "https://u:p@x", "key" }, "--server must be an address alone"},
+		"a server in clear":       {func(c *Config) { c.Server, c.ServerKeyFile = "http://example.com", "key" }, "--insecure-http"},
+		"too much room for uses":  {func(c *Config) { c.UsesBuffer = recording.MaxMaxBuffered + 1 }, "--uses-buffer"},
+		"offline and durable":     {func(c *Config) { c.OfflineStartMaxAge, c.SnapshotDir, c.Uses = 1, "x", verify.Durable }, "--uses buffered"},
 		"nobody to ask":           {func(c *Config) { c.WhenStale = verify.Ask }, "--when-stale ask needs --server"},
 		"no key to ask with":      {func(c *Config) { c.Server = "https://x" }, "--server-key-file"},
 		"a key for nobody":        {func(c *Config) { c.ServerKeyFile = "x" }, "go with --server"},
@@ -381,6 +392,46 @@ func TestValidate(t *testing.T) {
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want something of %s", name, err, c.want)
 		}
+	}
+}
+
+// TestUnstored holds that a stop which could not store everything says what is lost, and
+// not that somebody interrupted it.
+func TestUnstored(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("%w: 3 of 5: %w", recording.ErrUnstored, context.Canceled), "did not take 3 uses"},
+		{fmt.Errorf("the end marks are not stored: %w", context.DeadlineExceeded), "no use is lost"},
+		{errors.New("the disk is full"), "the disk is full"},
+	} {
+		got := unstored(c.err, 3)
+		if got == nil || !strings.Contains(got.Error(), c.want) || errors.Is(got, context.Canceled) {
+			t.Errorf("%v: %v, want something of %s", c.err, got, c.want)
+		}
+	}
+	if err := unstored(nil, 3); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailsForGood holds that a sidecar ends over what only a person can mend, rather
+// than deny for ever: a folder of another ledger.
+func TestFailsForGood(t *testing.T) {
+	_, _, _, one := begin(t)
+	_, _, _, other := begin(t)
+	one.SnapshotDir = filepath.Join(t.TempDir(), "snapshots")
+	other.SnapshotDir = one.SnapshotDir
+	r := start(t, one)
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := Run(ctx, other); !errors.Is(err, snapshot.ErrForeign) {
+		t.Errorf("it ended with %v", err)
 	}
 }
 
