@@ -150,6 +150,9 @@ func appendUUID(dst []byte, id [16]byte) []byte {
 	return hex.AppendEncode(dst, id[10:16])
 }
 
+// Append writes the id behind b.
+func (id KeyID) Append(b []byte) []byte { return appendUUID(b, id) }
+
 // IsZero reports whether there is no id.
 func (id KeyID) IsZero() bool     { return id == KeyID{} }
 func (id LedgerID) IsZero() bool  { return id == LedgerID{} }

@@ -19,8 +19,12 @@ type Denial struct {
 
 // Denial is how the verdict is told to a client. It denies whatever it is asked of:
 // one that is VALID is not told.
-func (d *Decision) Denial() Denial {
-	switch d.Code {
+func (d *Decision) Denial() Denial { return DenialOf(d.Code) }
+
+// DenialOf is how a code is told to a client. Nobody passes with one that is not
+// known, nor with VALID, which is no denial.
+func DenialOf(code events.Code) Denial {
+	switch code {
 	case events.CodeMalformed:
 		return Denial{http.StatusUnauthorized, "key_malformed", "Malformed key", "this is not a key"}
 	case events.CodeNotFound:

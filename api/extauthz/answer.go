@@ -297,7 +297,7 @@ func (w *writer) writeVerdict(t *told) {
 	}
 	if !d.Key.IsZero() {
 		id := w.beginHeader(headerKeyID)
-		w.b = appendKeyID(w.b, d.Key)
+		w.b = d.Key.Append(w.b)
 		w.endHeader(id)
 		w.header(headerOrganization, string(d.Org))
 	}
@@ -364,7 +364,7 @@ func (w *writer) writeMetadata(t *told) {
 
 func (w *writer) writeKey(d *verify.Decision) {
 	id := w.beginText("key_id")
-	w.b = appendKeyID(w.b, d.Key)
+	w.b = d.Key.Append(w.b)
 	w.endText(id)
 	w.field("organization", string(d.Org))
 	if d.Kind == events.KindManagement {
@@ -441,17 +441,6 @@ func grantsBytes(p events.Permissions) int {
 		n += len(g)
 	}
 	return n
-}
-
-func appendKeyID(b []byte, id events.KeyID) []byte {
-	const digits = "0123456789abcdef"
-	for i, c := range id {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			b = append(b, '-')
-		}
-		b = append(b, digits[c>>4], digits[c&15])
-	}
-	return b
 }
 
 // codeOf is the code of gRPC that says the same as an HTTP status.

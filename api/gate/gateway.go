@@ -14,55 +14,16 @@ import (
 	"github.com/keyledger/keyledger/verify/recording"
 )
 
-// Denial is how a verdict is answered to a gateway.
-type Denial struct {
-	Status int
-	Code   string
-	Title  string
-	Detail string
-}
+// Denial is how a verdict is answered to a gateway: as to anybody else, with a
+// document of its own.
+type Denial struct{ verify.Denial }
 
-// Denied is what a code is answered with. Nobody passes with one that is not
-// known, nor with VALID, which is none.
-func Denied(code events.Code) Denial {
-	switch code {
-	case events.CodeMalformed:
-		return Denial{401, "key_malformed", "Malformed key", "this is not a key"}
-	case events.CodeNotFound:
-		return Denial{401, "key_not_found", "Unknown key", "there is no such key"}
-	case events.CodeRevoked:
-		return Denial{401, "key_revoked", "Revoked key", "the key was revoked"}
-	case events.CodeExpired:
-		return Denial{401, "key_expired", "Expired key", "the key has expired"}
-	case events.CodeInactive:
-		return Denial{401, "key_inactive", "Inactive key", "the key is switched off"}
-	case events.CodeInsufficientPermissions:
-		return Denial{403, "insufficient_permissions", "Insufficient permissions", "the key may not do this"}
-	case events.CodeOutOfScope:
-		return Denial{403, "out_of_scope", "Out of scope", "the key may not be used here"}
-	case events.CodeStale:
-		return Denial{503, "stale", "Stale", "this verifier does not know the latest changes; try again"}
-	default:
-		return Denial{503, "unavailable", "Unavailable", "there is no verdict right now; try again"}
-	}
-}
+// Denied is what a code is answered with.
+func Denied(code events.Code) Denial { return Denial{verify.DenialOf(code)} }
 
 // Challenge is what RFC 6750 says to answer in WWW-Authenticate, empty for
 // nothing. The permission is what was asked for.
-func (d Denial) Challenge(permission string) string {
-	switch d.Status {
-	case 401:
-		return Realm + `, error="invalid_token", error_description="` + d.Detail + `"`
-	case 403:
-		challenge := Realm + `, error="insufficient_scope"`
-		if validName(permission) {
-			challenge += `, scope="` + permission + `"`
-		}
-		return challenge
-	default:
-		return ""
-	}
-}
+func (d Denial) Challenge(permission string) string { return d.Denial.Challenge(realm, permission) }
 
 // Problem is the document of a denial. fold answers 403 in the place of 429 and
 // 503, for gateways to which only 401 and 403 are denials.

@@ -89,14 +89,14 @@ func (g *Gate) appendToken(b []byte, d *verify.Decision) []byte {
 		b = append(b, '"')
 	}
 	b = append(b, `,"client_id":"`...)
-	b = appendKeyID(b, d.Key)
+	b = d.Key.Append(b)
 	b = append(b, `","token_type":"Bearer"`...)
 	if !d.ExpiresAt.IsZero() {
 		b = append(b, `,"exp":`...)
 		b = strconv.AppendInt(b, d.ExpiresAt.Std().Unix(), 10)
 	}
 	b = append(b, `,"sub":"`...)
-	b = appendKeyID(b, d.Key)
+	b = d.Key.Append(b)
 	b = append(b, `","iss":"`...)
 	b = append(b, g.issuer()...)
 	b = append(b, `","keyledger":`...)

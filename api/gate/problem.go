@@ -144,7 +144,10 @@ func SecretIn(field string) error {
 
 // Realm is the challenge that every refused key is answered with, as RFC 6750
 // says, before what is said of the key.
-const Realm = `Bearer realm="keyledger"`
+const Realm = `Bearer realm="` + realm + `"`
+
+// realm is the space that keys are good in.
+const realm = "keyledger"
 
 // Unauthenticated refuses a request over the key that it came with, or without.
 func Unauthenticated(challenge, detail string) error {

@@ -180,7 +180,7 @@ func (g *Gate) AppendVerdict(b []byte, d *verify.Decision) []byte {
 func appendKeyOf(b []byte, d *verify.Decision) []byte {
 	// Ids, levels and grants are of grammars that JSON need not escape.
 	b = append(b, `,"key_id":"`...)
-	b = appendKeyID(b, d.Key)
+	b = d.Key.Append(b)
 	b = append(b, `","organization":"`...)
 	b = append(b, d.Org...)
 	b = append(b, '"')
@@ -235,17 +235,6 @@ func appendTexts[T ~string](b []byte, begin string, list []T) []byte {
 		b = append(b, '"')
 	}
 	return append(b, ']')
-}
-
-func appendKeyID(b []byte, id events.KeyID) []byte {
-	const digits = "0123456789abcdef"
-	for i, c := range id {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			b = append(b, '-')
-		}
-		b = append(b, digits[c>>4], digits[c&15])
-	}
-	return b
 }
 
 // appendQuoted writes a JSON string; what is not UTF-8 becomes U+FFFD.
