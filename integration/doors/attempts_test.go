@@ -349,9 +349,11 @@ func TestTheServerKeepsTheStreams(t *testing.T) {
 		if !slices.ContainsFunc(after.configs, func(c string) bool { return strings.Contains(c, `"deliver_subject":"$JS.API.STREAM.DELETE.LEDGER"`) }) {
 			w.Error("no consumer was made that delivers to the broker's doors: this shows nothing of them")
 		}
-		// What it may append, it may; all that was there is there as it was.
+		// What it may append, it may; all that was there is there as it was, but for what
+		// is there to be replaced: what is said later of a verifier, and a newer snapshot.
 		for _, m := range before.messages {
-			if !slices.Contains(after.messages, m) {
+			replaced := strings.HasPrefix(m, jetstream.StreamPresence) || strings.HasPrefix(m, jetstream.StreamSnapshots)
+			if !replaced && !slices.Contains(after.messages, m) {
 				w.Errorf("gone: %s", m)
 			}
 		}
