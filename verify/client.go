@@ -382,5 +382,8 @@ func (c *Client) close(ctx context.Context) error {
 	err := c.shut(ctx, e)
 	c.stop()
 	c.work.Wait()
+	if e.endings != nil {
+		e.endings.close()
+	}
 	return errors.Join(err, c.release())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type engine struct {
 	punctual  *punctuality
 	offline   *offline
 	saved     saved
+	// endings is nil without a folder.
+	endings *endings
 
 	// seen is how far an earlier run has come: before that nothing is fresh.
 	seen events.Position
@@ -96,14 +99,31 @@ func (c *Client) assemble(ctx context.Context, info jetstream.ReaderInfo, away b
 		return nil, err
 	}
 	if away {
-		e.offline = newOffline(e.stored, c.o.offlineMax, time.Now())
+		e.offline = c.unheard(ctx, e)
 	}
 	if e.seen, err = c.seen(info); err != nil {
 		return nil, err
 	}
+	if c.folder != nil {
+		e.endings = endingsOf(c.o.folder, e.position, e.beginning.source != FromReplay, c.o.log)
+		e.seen = max(e.seen, e.endings.last())
+	}
 	e.source = &source{reader: e.reader, narrowed: len(e.orgs) > 0, from: e.position}
 	c.o.log.InfoContext(ctx, "verifier begins", "verifier", string(c.o.name), "from", string(e.beginning.source), "position", uint64(e.position))
 	return e, errors.Join(c.follow(e), c.answer(e))
+}
+
+// unheard begins without the broker, by the snapshot alone: what an earlier run has
+// seen to end after it is no more. Where nobody can tell what that was, there is no
+// such beginning.
+func (c *Client) unheard(ctx context.Context, e *engine) *offline {
+	list, err := readEndings(filepath.Join(c.o.folder, endedFile), e.position)
+	if err != nil {
+		c.o.log.ErrorContext(ctx, "no verdicts are given without the broker: a key may have been revoked since the snapshot", "error", err)
+		return nil
+	}
+	foretell(e.index, list)
+	return newOffline(e.stored, c.o.offlineMax, time.Now())
 }
 
 // seen is how far an earlier run with the same folder has come. Where that was in
@@ -137,7 +157,11 @@ func (c *Client) follow(e *engine) error {
 		return err
 	}
 	e.punctual = &punctuality{live: e.live, through: e.position}
-	e.barrier = snapshot.NewBarrier(projections.Together("index", e.continuity, e.index, e.punctual, e.announcer.View(e.position)))
+	views := []projections.View{e.continuity, e.index, e.punctual, e.announcer.View(e.position)}
+	if e.endings != nil {
+		views = append([]projections.View{e.endings}, views...)
+	}
+	e.barrier = snapshot.NewBarrier(projections.Together("index", views...))
 	e.runner, err = projections.NewRunner(projections.Config{
 		Source: e.source, View: e.barrier, Proven: e.continuity.Proven, Filtered: len(e.orgs) > 0, Logger: c.o.log,
 	})
@@ -317,12 +341,17 @@ func (c *Client) shut(ctx context.Context, e *engine) error {
 // announcement is what the client says of itself.
 func (c *Client) announcement(e *engine) presence.Announcement {
 	s := c.status(e)
+	if e.endings != nil {
+		// What is announced as applied is not taken back by the next run.
+		e.endings.sync()
+	}
 	said := presence.Announcement{
 		Ledger: s.Ledger, Verifier: s.Verifier, Boot: s.Boot, Kind: s.Kind, Version: s.Version, Organizations: e.orgs,
 		StartedAt: events.TimeOf(s.StartedAt), Applied: s.Applied, Staleness: s.Staleness.Milliseconds(),
 		// Who starts offline answers by what it holds for so long.
 		MaxStaleness: max(s.MaxStaleness, c.o.offlineMax).Milliseconds(), ServesStale: s.WhenStale == Serve,
-		Ready: s.Ready && len(s.Failing()) == 0, Recorded: s.Uses.Recorded, Backlog: s.Uses.Backlog,
+		OfflineStart: c.o.offlineMax.Milliseconds(),
+		Ready:        s.Ready && len(s.Failing()) == 0, Recorded: s.Uses.Recorded, Backlog: s.Uses.Backlog,
 		StoredThrough: s.StoredThrough, Misses: s.Misses,
 	}
 	if s.Staleness < 0 {

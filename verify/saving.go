@@ -67,6 +67,7 @@ func (c *Client) saveOnce(ctx context.Context, e *engine) {
 		c.o.log.ErrorContext(ctx, "no snapshot is saved", "error", err)
 		return
 	}
+	e.endings.saved(written.Position)
 	c.o.log.InfoContext(ctx, "snapshot is saved", "position", uint64(written.Position), "bytes", written.Size)
 }
 
