@@ -131,7 +131,7 @@ func (o *options) nameBy(conn *nats.Conn) error {
 		case err != nil && o.name == "":
 			return fmt.Errorf("%w: it names nobody: %w", ErrCredential, err)
 		case err == nil && held.For != "" && held.For != events.CredentialVerifier:
-			return fmt.Errorf("%w: it is one of kind %s, and not of a verifier", ErrCredential, held.For)
+			return fmt.Errorf("%w: it is for %s, and not for a verifier", ErrCredential, article(held.For))
 		case err == nil && o.name == "":
 			o.name = events.VerifierID(held.Name)
 		}
@@ -143,6 +143,14 @@ func (o *options) nameBy(conn *nats.Conn) error {
 		return fmt.Errorf("verify: Name: %w", err)
 	}
 	return nil
+}
+
+// article is a kind of credential as a sentence has it.
+func article(kind events.CredentialKind) string {
+	if strings.IndexByte("aeiou", kind[0]) >= 0 {
+		return "an " + string(kind)
+	}
+	return "a " + string(kind)
 }
 
 // begin finds out what there is to read, and starts everything in run.

@@ -110,9 +110,13 @@ func (a *app) reachFlags(c *cobra.Command, r *access.Reach) {
 	f.StringVar(&r.URL, "nats", "", "the cluster's `addresses`, where the ledger lies on one")
 	f.StringVar(&r.Auth, "auth", "", "`folder` that nats-auth operator made")
 	f.StringVar(&r.CA, "nats-ca", "", "`file` with the authorities that the broker's certificates are checked by, PEM")
-	f.StringVar(&r.LeafURL, "leaf-nats", "", "the `address` of the leaf node whose verifiers this is about")
 	f.IntVar(&r.Replicas, "replicas", 3, "on how many of the cluster's nodes each stream lies: 1, 3 or 5")
 	a.out.flags(f)
+}
+
+// leafFlag is the flag of what is done at a leaf node as well, or there alone.
+func leafFlag(c *cobra.Command, r *access.Reach, usage string) {
+	c.Flags().StringVar(&r.LeafURL, "leaf-nats", "", usage)
 }
 
 // atDoors reaches the broker's doors for the time of a call.
@@ -161,6 +165,8 @@ again; run once more after that it changes nothing.`,
 				if reach.LeafURL == "" {
 					return usage("--leaf needs --leaf-nats, the leaf node's own address", "")
 				}
+			} else if reach.LeafURL != "" {
+				return usage("--leaf-nats goes with --leaf, the name of the leaf node", "")
 			}
 			if m := wish.MaxStaleness; m != 0 && (m < events.MinStaleness || m > events.MaxStaleness) {
 				return usage(fmt.Sprintf("--max-staleness must lie within %s and %s", events.MinStaleness, events.MaxStaleness), "")
@@ -185,6 +191,7 @@ again; run once more after that it changes nothing.`,
 	c.Flags().StringVar(&wish.Out, "out", "", "`file` for the credentials, readable by its owner alone")
 	if kind == events.CredentialVerifier {
 		c.Flags().DurationVar(&wish.MaxStaleness, "max-staleness", 0, "how old it may let its knowledge become, such as 30s (default: the server's)")
+		leafFlag(c, &reach, "the `address` of that leaf node, for --leaf")
 		c.Flags().StringVar(&leaf, "leaf", "", "the leaf `node` that it is at, let in with nats-auth leaf (default: the broker itself)")
 		c.Flags().StringVar(&mirror, "mirror", "", "the `mirror` that it reads by, made with nats-auth mirror (default: the ledger itself)")
 	}
@@ -258,6 +265,9 @@ again.`,
 			}
 			if err := credentials.CheckHubs(hubs); err != nil {
 				return usage("--hub: "+strip(err), "")
+			}
+			if reach.URL == "" {
+				return usage("--nats is needed: the embedded broker takes no leaf nodes, a cluster does", "")
 			}
 			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
 				if err := doors.IssueLeaf(cmd.Context(), name, hubs, out); err != nil {
@@ -361,6 +371,7 @@ is run again.`,
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "`why`, for the ledger")
+	leafFlag(c, &reach, "the `address` of the leaf node where it comes in, for a verifier of one")
 	a.yesFlag(c)
 	a.reachFlags(c, &reach)
 	return c
@@ -383,6 +394,7 @@ A server with the embedded broker does it at every start. It can be repeated.`,
 			})
 		},
 	}
+	leafFlag(c, &reach, "the `address` of the leaf node to do it at (default: at the broker)")
 	a.reachFlags(c, &reach)
 	return c
 }

@@ -41,6 +41,9 @@ config file; flags win over the environment, and that over the file.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		// What the parser of numbers says adds nothing.
 		text, _, _ := strings.Cut(err.Error(), ": strconv.")
+		if before, _, ofTime := strings.Cut(text, ": time: "); ofTime {
+			text = before + ": " + notATime
+		}
 		return usage(text, "See %s --help.", cmd.CommandPath())
 	})
 	root.PersistentFlags().String("config", "", "config `file`, YAML or JSON (default: ~/.config/keyledger/config.json)")

@@ -136,6 +136,9 @@ func assign(f *pflag.Flag, value any) error {
 	return nil
 }
 
+// notATime says what is wrong with a time that cannot be read.
+const notATime = "no time such as 30s, 10m or 24h"
+
 // plainFault says what a flag takes, without what the parser of numbers adds.
 func plainFault(f *pflag.Flag, value any, err error) error {
 	switch f.Value.Type() {
@@ -143,6 +146,8 @@ func plainFault(f *pflag.Flag, value any, err error) error {
 		return fmt.Errorf("%q is no number", fmt.Sprint(value))
 	case "bool":
 		return fmt.Errorf("%q is neither true nor false", fmt.Sprint(value))
+	case "duration":
+		return fmt.Errorf("%q is %s", fmt.Sprint(value), notATime)
 	default:
 		return err
 	}

@@ -56,8 +56,8 @@ answer what it was asked and store the uses it holds; then it exits with 0.`,
 // sidecarDoors are the flags of where and how questions come in.
 func sidecarDoors(c *cobra.Command, cfg *sidecar.Config) {
 	f := c.Flags()
-	f.StringArrayVar(&cfg.Listen, "listen", []string{"127.0.0.1:8081"}, "`address` to serve HTTP on, host:port or unix:PATH; repeat it for several")
-	f.StringArrayVar(&cfg.GRPCListen, "grpc-listen", nil, "`address` where gateways ask over gRPC, as Envoy does (ext_authz), host:port or unix:PATH; repeat it for several")
+	f.StringSliceVar(&cfg.Listen, "listen", []string{"127.0.0.1:8081"}, "`addresses` to serve HTTP on, host:port or unix:PATH, separated by commas or one each time")
+	f.StringSliceVar(&cfg.GRPCListen, "grpc-listen", nil, "`addresses` where gateways ask over gRPC, as Envoy does (ext_authz), host:port or unix:PATH")
 	f.Var(&octal{&cfg.SocketMode}, "socket-mode", "`mode` of unix sockets: who may connect may ask")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "`file` with the certificate, PEM; unix sockets speak in clear")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "`file` with the certificate's key, PEM")
@@ -72,7 +72,7 @@ func sidecarLedger(c *cobra.Command, cfg *sidecar.Config, orgs *string) {
 	f.StringVar(&cfg.Nodes.Creds, "nats-creds", "", "`file` with the credentials of a verifier")
 	f.StringVar(&cfg.Nodes.CA, "nats-ca", "", "`file` with the authorities that the broker's certificates are checked by, PEM")
 	f.StringVar(orgs, "orgs", "", "`organizations` that the credentials must be narrowed to, separated by commas (default: what they show)")
-	f.StringArrayVar(&cfg.LogKeys, "log-vkey", nil, "verifier `key` of the installation, from log.vkey or /log/vkey: only what it signed counts; repeat it for several")
+	f.StringSliceVar(&cfg.LogKeys, "log-vkey", nil, "verifier `keys` of the installation, from log.vkey or /log/vkey: only what they signed counts")
 	f.DurationVar(&cfg.MaxStaleness, "max-staleness", verify.DefaultMaxStaleness, "past this `time` without proof that no event is missing verdicts are STALE; the credentials' own bound counts where it is smaller")
 	f.DurationVar(&cfg.MaxWait, "max-wait", verify.DefaultMaxWait, "how long a question waits for its at_least, a `time`")
 	f.Var(&choice[verify.WhenStale]{&cfg.WhenStale, whenStale}, "when-stale", "`what` becomes of questions then: deny, serve (no bound holds) or ask (the server, its bound holds)")
