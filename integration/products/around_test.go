@@ -29,18 +29,18 @@ func TestAroundWorkspacesRenamedAndRemoved(t *testing.T) {
 				if workspace != "" {
 					question["workspace"] = workspace
 				}
-				if v := c.at(s).verdict(made.text("secret"), question); v.text("code") != want {
+				if v := c.at(s).verdict(made.Text("secret"), question); v.Text("code") != want {
 					t.Errorf("in %q: %s, want %s", workspace, v, want)
 				}
 			}
 		}
-		if renamed := c.must(200, "PATCH", "/workspaces/hiring", obj{"name": "Hiring, Europe"}); renamed.text("name") != "Hiring, Europe" {
+		if renamed := c.must(200, "PATCH", "/workspaces/hiring", obj{"name": "Hiring, Europe"}); renamed.Text("name") != "Hiring, Europe" {
 			t.Errorf("renamed: %s", renamed)
 		}
 		says(t, c.cli("workspaces", "update", "research", "--name", "Research, Asia"), "Research, Asia")
-		judged(one, "hiring", wide.text("position"), "VALID")
+		judged(one, "hiring", wide.Text("position"), "VALID")
 
-		position := c.must(200, "DELETE", "/workspaces/hiring", nil).text("position")
+		position := c.must(200, "DELETE", "/workspaces/hiring", nil).Text("position")
 		judged(one, "hiring", position, "OUT_OF_SCOPE")
 		judged(one, "research", position, "OUT_OF_SCOPE")
 		judged(one, "", position, "OUT_OF_SCOPE")
@@ -48,11 +48,11 @@ func TestAroundWorkspacesRenamedAndRemoved(t *testing.T) {
 		judged(both, "research", position, "VALID")
 		judged(wide, "hiring", position, "OUT_OF_SCOPE")
 		judged(wide, "research", position, "VALID")
-		c.verify("OUT_OF_SCOPE", one.text("secret"))
-		c.must(403, "GET", "/v1/whoami", nil, "Authorization", "Bearer "+one.text("secret"))
+		c.verify("OUT_OF_SCOPE", one.Text("secret"))
+		c.must(403, "GET", "/v1/whoami", nil, "Authorization", "Bearer "+one.Text("secret"))
 
 		says(t, c.exits(2, "", "workspaces", "delete", "research").stderr, "cannot be undone")
-		position = c.document("workspaces", "delete", "research", "--yes").text("position")
+		position = c.document("workspaces", "delete", "research", "--yes").Text("position")
 		judged(both, "research", position, "OUT_OF_SCOPE")
 		judged(both, "", position, "OUT_OF_SCOPE")
 		// Ids are for ever: nobody makes a workspace that old keys are good in.
@@ -67,13 +67,13 @@ func TestAroundOrganizationsAndTheirMembers(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t, obj{"plan": "enterprise", "limits": obj{"max_active_keys": 20, "max_key_lifetime": "1y"}, "policy": obj{"default_prefix": "acme_live", "default_expires_in": "90d"}})
 	o := c.must(200, "GET", "/v1/organizations/"+c.org, nil)
-	if o.text("plan") != "enterprise" || o.get("limits.max_active_keys") != 20.0 || o.text("policy.default_prefix") != "acme_live" {
+	if o.Text("plan") != "enterprise" || o.Get("limits.max_active_keys") != 20.0 || o.Text("policy.default_prefix") != "acme_live" {
 		t.Errorf("the organization is %s", o)
 	}
 	says(t, c.cli("orgs", "get", c.org), "enterprise", "20 active keys", "acme_live", "90d", "1y")
 	made := c.create(nil)
-	if made.text("key.prefix") != "acme_live" || made.text("key.expires_at") == "" {
-		t.Errorf("made by the policy: %s", made.get("key"))
+	if made.Text("key.prefix") != "acme_live" || made.Text("key.expires_at") == "" {
+		t.Errorf("made by the policy: %s", made.Get("key"))
 	}
 	c.refused(422, "lifetime_too_long", "POST", "/keys", obj{"permissions": []string{"interview:read"}, "scope": everywhere, "expires_in": "2y"})
 	// Plan and limits are the installation's to set.
@@ -83,23 +83,23 @@ func TestAroundOrganizationsAndTheirMembers(t *testing.T) {
 
 	for role, may := range map[string]struct{ look, change bool }{"admin": {true, true}, "member": {true, false}, "auditor": {true, false}, "verifier": {}, "resolver": {}} {
 		m := w.as(c, obj{"role": role})
-		if who := m.must(200, "GET", "/v1/whoami", nil); who.text("role") != role || who.text("organization") != c.org {
+		if who := m.must(200, "GET", "/v1/whoami", nil); who.Text("role") != role || who.Text("organization") != c.org {
 			t.Errorf("a %s is %s", role, who)
 		}
 		says(t, m.cli("whoami"), "role "+role)
-		if a := m.ask("GET", "/keys", nil); (a.status == 200) != may.look {
+		if a := m.ask("GET", "/keys", nil); (a.Status == 200) != may.look {
 			t.Errorf("a %s looks: %s", role, a)
 		}
-		if a := m.ask("PATCH", "/keys/"+made.text("key.id"), obj{"name": "by " + role}); (a.status == 200) != may.change {
+		if a := m.ask("PATCH", "/keys/"+made.Text("key.id"), obj{"name": "by " + role}); (a.Status == 200) != may.change {
 			t.Errorf("a %s changes: %s", role, a)
 		}
-		m.code("VALID", made.text("secret"), "interview:read", "")
+		m.code("VALID", made.Text("secret"), "interview:read", "")
 	}
 	other := w.organization(t)
-	for _, path := range []string{"", "/keys", "/workspaces", "/keys/" + made.text("key.id")} {
+	for _, path := range []string{"", "/keys", "/workspaces", "/keys/" + made.Text("key.id")} {
 		other.refused(404, "not_found", "GET", "/v1/organizations/"+c.org+path, nil)
 	}
-	if v := other.verdict(made.text("secret"), nil); v.text("code") != "NOT_FOUND" {
+	if v := other.verdict(made.Text("secret"), nil); v.Text("code") != "NOT_FOUND" {
 		t.Errorf("another organization is told %s", v)
 	}
 }
@@ -115,14 +115,14 @@ func TestAroundMetadataAndExternalIDs(t *testing.T) {
 		t.Helper()
 		var ids []string
 		for _, made := range want {
-			ids = append(ids, made.text("key.id"))
+			ids = append(ids, made.Text("key.id"))
 		}
 		for _, s := range []*server{w.one, w.two} {
 			c := c.at(s)
-			c.until("the keys of "+query, func() bool { return len(c.must(200, "GET", "/keys?"+query, nil).list("items")) == len(ids) })
+			c.until("the keys of "+query, func() bool { return len(c.must(200, "GET", "/keys?"+query, nil).List("items")) == len(ids) })
 			list := c.must(200, "GET", "/keys?"+query, nil)
 			for _, id := range ids {
-				if _, listed := list.item(id); !listed {
+				if _, listed := list.Item(id); !listed {
 					t.Errorf("%s is not among the keys of %s", id, query)
 				}
 			}
@@ -138,8 +138,8 @@ func TestAroundMetadataAndExternalIDs(t *testing.T) {
 	found(nil, is("team=plat"), "--metadata", "team=plat")
 	found([]answer{one}, "external_id=urn%3Acrm%3A4711", "--external-id", "urn:crm:4711")
 	// A change merges; what is taken away is not found any more.
-	c.must(200, "PATCH", "/keys/"+one.text("key.id"), obj{"metadata": obj{"env": nil, "tier": "gold"}})
-	c.cli("keys", "update", two.text("key.id"), "--metadata", "tier=gold", "--drop-metadata", "team")
+	c.must(200, "PATCH", "/keys/"+one.Text("key.id"), obj{"metadata": obj{"env": nil, "tier": "gold"}})
+	c.cli("keys", "update", two.Text("key.id"), "--metadata", "tier=gold", "--drop-metadata", "team")
 	found([]answer{one, two}, is("tier=gold"), "--metadata", "tier=gold")
 	found([]answer{one}, is("team=platform"), "--metadata", "team=platform")
 	// The bounds.
@@ -152,7 +152,7 @@ func TestAroundMetadataAndExternalIDs(t *testing.T) {
 		"a long value": {"metadata": obj{"n": strings.Repeat("v", 501)}}, "a long external id": {"external_id": strings.Repeat("x", 201)},
 	} {
 		body["permissions"], body["scope"] = []string{"interview:read"}, everywhere
-		if a := c.ask("POST", "/keys", body); a.status != 422 {
+		if a := c.ask("POST", "/keys", body); a.Status != 422 {
 			t.Errorf("%s: %s", what, a)
 		}
 	}
@@ -185,24 +185,24 @@ func TestAroundImportByDigest(t *testing.T) {
 		key("sha256", hex.EncodeToString(digest(own("old-key-of-hex"))), nil),
 	}}
 	plan := c.must(200, "POST", "/keys/import?dry_run=true", body)
-	if plan.get("dry_run") != true || len(plan.list("items")) != 7 {
+	if plan.Get("dry_run") != true || len(plan.List("items")) != 7 {
 		t.Errorf("the rehearsal is %s", plan)
 	}
-	if v := c.verdict(own("old-key-of-hex"), nil); v.text("code") != "MALFORMED" && v.text("code") != "NOT_FOUND" {
+	if v := c.verdict(own("old-key-of-hex"), nil); v.Text("code") != "MALFORMED" && v.Text("code") != "NOT_FOUND" {
 		t.Errorf("a rehearsal lets in: %s", v)
 	}
 	done := c.must(200, "POST", "/keys/import", body)
 	for i, want := range []string{"imported", "imported", "imported", "imported", "refused", "refused", "refused"} {
-		if got := done.text(fmt.Sprint("items.", i, ".result")); got != want {
+		if got := done.Text(fmt.Sprint("items.", i, ".result")); got != want {
 			t.Errorf("item %d is %s, want %s: %s", i, got, want, done)
 		}
 	}
 	for i, code := range map[int]string{4: "invalid_value", 5: "unknown_permission", 6: "digest_taken"} {
-		if got := done.text(fmt.Sprint("items.", i, ".problem.code")); got != code {
+		if got := done.Text(fmt.Sprint("items.", i, ".problem.code")); got != code {
 			t.Errorf("item %d is refused with %s, want %s", i, got, code)
 		}
 	}
-	if done.get("imported") != 4.0 || done.get("refused") != 3.0 {
+	if done.Get("imported") != 4.0 || done.Get("refused") != 3.0 {
 		t.Errorf("counted: %s", done)
 	}
 	for _, s := range []*server{w.one, w.two} {
@@ -210,26 +210,26 @@ func TestAroundImportByDigest(t *testing.T) {
 			"old-key-of-hex": "VALID", "old-key-of-base64": "VALID", "acme_BRTRKFsL_theLongToken": "VALID", "other_x_theLongToken": "VALID",
 			"old-key-off": "INACTIVE", "theLongToken": "MALFORMED", "acme_BRTRKFsL_another": "MALFORMED",
 		} {
-			c.at(s).code(want, own(secret), "interview:read", done.text("position"))
+			c.at(s).code(want, own(secret), "interview:read", done.Text("position"))
 		}
 	}
 	c.verify("VALID", own("acme_BRTRKFsL_theLongToken"), "--permission", "interview:read")
-	shown := c.must(200, "GET", "/keys/"+done.text("items.0.key_id"), nil)
-	if shown.get("imported") != true || shown.text("masked") != "old_…-hex" || !strings.HasPrefix(shown.text("created_at"), "2024-02-29") {
+	shown := c.must(200, "GET", "/keys/"+done.Text("items.0.key_id"), nil)
+	if shown.Get("imported") != true || shown.Text("masked") != "old_…-hex" || !strings.HasPrefix(shown.Text("created_at"), "2024-02-29") {
 		t.Errorf("an imported key is shown as %s", shown)
 	}
 	// Nobody else can have it too.
 	other := w.organization(t)
 	taken := other.must(200, "POST", "/keys/import", body)
-	if taken.get("imported") != 0.0 || taken.text("items.0.problem.code") != "digest_taken" {
+	if taken.Get("imported") != 0.0 || taken.Text("items.0.problem.code") != "digest_taken" {
 		t.Errorf("imported by another organization: %s", taken)
 	}
 	// Once more is no news; and it is a key like others.
 	again := c.must(200, "POST", "/keys/import", body)
-	if again.get("existing") != 4.0 && again.get("existing") != 5.0 || again.get("imported") != 0.0 || again.text("items.0.key_id") != done.text("items.0.key_id") {
+	if again.Get("existing") != 4.0 && again.Get("existing") != 5.0 || again.Get("imported") != 0.0 || again.Text("items.0.key_id") != done.Text("items.0.key_id") {
 		t.Errorf("imported again: %s", again)
 	}
-	c.must(200, "DELETE", "/keys/"+done.text("items.0.key_id"), nil)
+	c.must(200, "DELETE", "/keys/"+done.Text("items.0.key_id"), nil)
 	c.code("REVOKED", own("old-key-of-hex"), "interview:read", "")
 
 	// Thousands, by a file.
@@ -248,9 +248,9 @@ func TestAroundImportByDigest(t *testing.T) {
 	c.exits(1, "", append(flags, "--dry-run")...)
 	r := c.exits(1, "", flags...)
 	says(t, r.stdout+r.stderr, fmt.Sprint(many), fmt.Sprint("line ", many+2))
-	again = answer{body: []byte(c.exits(1, "", append(flags, "-o", "json")...).stdout)}
-	if again.get("existing") != float64(many) || again.get("refused") != 1.0 {
-		t.Errorf("imported again by the file: %v existing, %v refused", again.get("existing"), again.get("refused"))
+	again = answer{Body: []byte(c.exits(1, "", append(flags, "-o", "json")...).stdout)}
+	if again.Get("existing") != float64(many) || again.Get("refused") != 1.0 {
+		t.Errorf("imported again by the file: %v existing, %v refused", again.Get("existing"), again.Get("refused"))
 	}
 	for _, n := range []int{0, 999, 1000, many - 1} {
 		c.code("VALID", own(fmt.Sprint("many-", n)), "interview:read", "")
@@ -263,29 +263,29 @@ func TestAroundBatchVerify(t *testing.T) {
 	c := w.organization(t)
 	reader := c.create(nil)
 	revoked := c.create(nil)
-	position := c.must(200, "DELETE", "/keys/"+revoked.text("key.id"), nil).text("position")
+	position := c.must(200, "DELETE", "/keys/"+revoked.Text("key.id"), nil).Text("position")
 	want := []string{"VALID", "REVOKED", "INSUFFICIENT_PERMISSIONS", "MALFORMED", "OUT_OF_SCOPE", "VALID"}
 	requests := []obj{
-		{"secret": reader.text("secret"), "permission": "interview:read", "at_least": position},
-		{"secret": revoked.text("secret"), "permission": "interview:read"},
-		{"secret": reader.text("secret"), "permission": "interview:start"},
+		{"secret": reader.Text("secret"), "permission": "interview:read", "at_least": position},
+		{"secret": revoked.Text("secret"), "permission": "interview:read"},
+		{"secret": reader.Text("secret"), "permission": "interview:start"},
 		{"secret": "no key"},
-		{"secret": reader.text("secret"), "workspace": "elsewhere"},
-		{"secret": reader.text("secret"), "permission": "interview:read OR interview:start", "workspace": "hiring"},
+		{"secret": reader.Text("secret"), "workspace": "elsewhere"},
+		{"secret": reader.Text("secret"), "permission": "interview:read OR interview:start", "workspace": "hiring"},
 	}
 	for _, s := range []*server{w.one, w.two} {
 		a := c.at(s).must(200, "POST", "/v1/verify/batch", obj{"requests": requests})
-		if n := len(a.list("verdicts")); n != len(want) {
+		if n := len(a.List("verdicts")); n != len(want) {
 			t.Fatalf("%d verdicts: %s", n, a)
 		}
 		for i, code := range want {
-			if got := a.text(fmt.Sprint("verdicts.", i, ".code")); got != code {
+			if got := a.Text(fmt.Sprint("verdicts.", i, ".code")); got != code {
 				t.Errorf("verdict %d is %s, want %s", i, got, code)
 			}
 		}
 	}
 	bad := c.refused(422, "invalid_value", "POST", "/v1/verify/batch", obj{"requests": []obj{requests[0], {"permission": "interview:read"}}})
-	says(t, bad.text("field"), "1", "secret")
+	says(t, bad.Text("field"), "1", "secret")
 	many := make([]obj, 101)
 	for i := range many {
 		many[i] = requests[3]
@@ -293,9 +293,9 @@ func TestAroundBatchVerify(t *testing.T) {
 	c.must(422, "POST", "/v1/verify/batch", obj{"requests": many})
 	c.must(422, "POST", "/v1/verify/batch", obj{"requests": []obj{}})
 	c.must(200, "POST", "/v1/verify/batch", obj{"requests": many[1:]})
-	r := c.exits(3, reader.text("secret")+"\n"+revoked.text("secret")+"\n", "verify", "--batch", "--permission", "interview:read")
+	r := c.exits(3, reader.Text("secret")+"\n"+revoked.Text("secret")+"\n", "verify", "--batch", "--permission", "interview:read")
 	says(t, r.stdout, "VALID", "REVOKED")
-	if strings.Contains(r.stdout, reader.text("secret")) {
+	if strings.Contains(r.stdout, reader.Text("secret")) {
 		t.Errorf("verify --batch shows the keys it read")
 	}
 }
@@ -305,7 +305,7 @@ func TestAroundBatchVerify(t *testing.T) {
 func TestAroundPermissionQueries(t *testing.T) {
 	w := onOne(t)
 	c := w.tokens(t)
-	secret := c.create(obj{"permissions": []string{"flow:read", "report:*"}}).text("secret")
+	secret := c.create(obj{"permissions": []string{"flow:read", "report:*"}}).Text("secret")
 	for query, want := range map[string]string{
 		"flow:read AND report:read":                 "VALID",
 		"flow:read and (flow:run or report:export)": "VALID",
@@ -326,7 +326,7 @@ func TestAroundPermissionQueries(t *testing.T) {
 		strings.Repeat("(", 9) + "flow:read" + strings.Repeat(")", 9), "flow:read" + strings.Repeat(" OR flow:read", 32), "flow:read" + strings.Repeat(" ", 500) + "OR flow:run",
 	} {
 		refused := c.ask("POST", "/v1/verify", obj{"secret": secret, "permission": query})
-		if refused.status != 422 || refused.text("code") != "invalid_value" || refused.text("field") != "permission" || refused.text("detail") == "" {
+		if refused.Status != 422 || refused.Text("code") != "invalid_value" || refused.Text("field") != "permission" || refused.Text("detail") == "" {
 			t.Errorf("%.40q: %s", query, refused)
 		}
 		if r := c.run(secret, "verify", "--permission", query); r.code == 0 || r.code == 3 {
@@ -344,39 +344,39 @@ func TestAroundSelfService(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		c := w.organization(t)
 		made := c.create(nil)
-		holder := c.with(made.text("secret"))
-		if who := holder.must(200, "GET", "/v1/whoami", nil); who.text("key_id") != made.text("key.id") {
+		holder := c.with(made.Text("secret"))
+		if who := holder.must(200, "GET", "/v1/whoami", nil); who.Text("key_id") != made.Text("key.id") {
 			t.Errorf("whoami: %s", who)
 		}
 		holder.must(200, "POST", "/v1/whoami/revoke?dry_run=true", obj{"reason": "tried"})
-		c.code("VALID", made.text("secret"), "interview:read", "")
+		c.code("VALID", made.Text("secret"), "interview:read", "")
 		gone := holder.must(200, "POST", "/v1/whoami/revoke", obj{"reason": "pushed to a repository"})
-		if gone.text("status") != "REVOKED" || gone.text("key_id") != made.text("key.id") {
+		if gone.Text("status") != "REVOKED" || gone.Text("key_id") != made.Text("key.id") {
 			t.Errorf("revoked by its holder: %s", gone)
 		}
 		for _, s := range []*server{w.one, w.two} {
-			c.at(s).code("REVOKED", made.text("secret"), "interview:read", gone.text("position"))
+			c.at(s).code("REVOKED", made.Text("secret"), "interview:read", gone.Text("position"))
 		}
 		again := holder.must(200, "POST", "/v1/whoami/revoke", nil)
-		if again.text("status") != "REVOKED" {
+		if again.Text("status") != "REVOKED" {
 			t.Errorf("once more: %s", again)
 		}
-		history := c.must(200, "GET", "/keys/"+made.text("key.id")+"/history", nil)
+		history := c.must(200, "GET", "/keys/"+made.Text("key.id")+"/history", nil)
 		says(t, history.String(), `"key.revoked"`, "pushed to a repository")
 		holder.must(401, "GET", "/v1/whoami", nil)
 
 		// Switched off, it is ended all the same; at the shell it is asked first.
 		off := c.create(nil)
-		c.must(200, "PATCH", "/keys/"+off.text("key.id"), obj{"status": "INACTIVE"})
+		c.must(200, "PATCH", "/keys/"+off.Text("key.id"), obj{"status": "INACTIVE"})
 		file := filepath.Join(t.TempDir(), "leaked.key")
-		if err := os.WriteFile(file, []byte(off.text("secret")), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(off.Text("secret")), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		c.exits(2, "", "keys", "revoke", "--self", file)
-		c.code("INACTIVE", off.text("secret"), "", "")
+		c.code("INACTIVE", off.Text("secret"), "", "")
 		// Whoever it is needs no other key.
-		c.with("").exits(0, off.text("secret"), "keys", "revoke", "--self", "--yes")
-		c.code("REVOKED", off.text("secret"), "", "")
+		c.with("").exits(0, off.Text("secret"), "keys", "revoke", "--self", "--yes")
+		c.code("REVOKED", off.Text("secret"), "", "")
 
 		// An owner cannot saw off the branch; no key at all is nobody.
 		c.must(409, "POST", "/v1/whoami/revoke", nil)
@@ -403,11 +403,11 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 		"replace-permissions": obj{"permissions": []obj{}}, "create-profile": obj{"id": "tried", "name": "Tried"},
 		"update-profile": obj{"settings": obj{"model": "small"}}, "delete-profile": nil,
 		"create-key": obj{"permissions": []string{"interview:read"}, "scope": everywhere}, "update-key": obj{"status": "INACTIVE"},
-		"erase-data-subject": obj{"subject": made.text("key.id")}, "revoke-key": obj{"reason": "tried"}, "delete-key": nil, "rotate-key": obj{"grace": "0"}, "revoke-token": form("token=" + made.text("secret")), "revoke-self": obj{"reason": "tried"},
+		"erase-data-subject": obj{"subject": made.Text("key.id")}, "revoke-key": obj{"reason": "tried"}, "delete-key": nil, "rotate-key": obj{"grace": "0"}, "revoke-token": form("token=" + made.Text("secret")), "revoke-self": obj{"reason": "tried"},
 		"import-keys": obj{"keys": []obj{{"digest": obj{"alg": "sha256", "value": strings.Repeat("ab", 32)}, "permissions": []string{"interview:read"}, "scope": everywhere}}},
 	}
 	verifications := map[string]bool{"verify": true, "verify-batch": true, "authorize": true, "introspect": true}
-	looks := []string{"/v1/organizations/" + c.org, "/workspaces", "/permissions", "/profiles", "/keys?status=all", "/keys/" + made.text("key.id") + "/history"}
+	looks := []string{"/v1/organizations/" + c.org, "/workspaces", "/permissions", "/profiles", "/keys?status=all", "/keys/" + made.Text("key.id") + "/history"}
 	look := func() (all string) {
 		for _, path := range looks {
 			all += used.ReplaceAllString(root.must(200, "GET", path, nil).String(), "") + "\n"
@@ -422,7 +422,7 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 			Parameters  []struct{ Name string } `json:"parameters"`
 		} `json:"paths"`
 	}
-	if err := json.Unmarshal(c.must(200, "GET", "/openapi.json", nil).body, &document); err != nil {
+	if err := json.Unmarshal(c.must(200, "GET", "/openapi.json", nil).Body, &document); err != nil {
 		t.Fatal(err)
 	}
 	tried := 0
@@ -444,17 +444,17 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 			if op.OperationID == "delete-profile" {
 				query += "&force=true"
 			}
-			at := strings.NewReplacer("{org}", c.org, "{workspace}", "hiring", "{profile}", "gold", "{key}", made.text("key.id")).Replace(path)
+			at := strings.NewReplacer("{org}", c.org, "{workspace}", "hiring", "{profile}", "gold", "{key}", made.Text("key.id")).Replace(path)
 			by := root
 			if op.OperationID == "revoke-self" {
-				by = c.with(made.text("secret"))
+				by = c.with(made.Text("secret"))
 			}
 			var body any
 			if wish != nil {
 				body = wish
 			}
 			a := by.must(200, strings.ToUpper(method), at+query, body)
-			if a.get("dry_run") != true || len(a.list("events")) == 0 || a.get("secret") != nil {
+			if a.Get("dry_run") != true || len(a.List("events")) == 0 || a.Get("secret") != nil {
 				t.Errorf("%s tried: %s", op.OperationID, a)
 			}
 			if after := look(); after != before {
@@ -467,11 +467,11 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 	if tried != len(wishes) {
 		t.Errorf("%d operations were tried, of %d that there were", tried, len(wishes))
 	}
-	c.code("VALID", made.text("secret"), "interview:read", "")
+	c.code("VALID", made.Text("secret"), "interview:read", "")
 	root.refused(404, "not_found", "GET", "/v1/organizations/"+c.org+"-tried", nil)
 
 	// At the shell every change has the flag.
-	id := made.text("key.id")
+	id := made.Text("key.id")
 	for _, args := range [][]string{
 		{"orgs", "update", c.org, "--name", "Tried"},
 		{"orgs", "delete", c.org},

@@ -2,15 +2,12 @@ package products
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // obj is a JSON object.
@@ -41,54 +39,7 @@ func (c caller) in(t *testing.T) caller { c.t = t; return c }
 func (c caller) with(key string) caller { c.key = key; return c }
 
 // answer is what a request came back with.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-// get returns a member of the answer by its path, such as `items.0.id`, nil where
-// there is none.
-func (a answer) get(path string) any {
-	var v any
-	if err := json.Unmarshal(a.body, &v); err != nil {
-		return nil
-	}
-	for name := range strings.SplitSeq(path, ".") {
-		switch in := v.(type) {
-		case obj:
-			v = in[name]
-		case []any:
-			i, err := strconv.Atoi(name)
-			if err != nil || i >= len(in) {
-				return nil
-			}
-			v = in[i]
-		default:
-			return nil
-		}
-	}
-	return v
-}
-
-// text is a member that is a string, "" where there is none.
-func (a answer) text(path string) string { s, _ := a.get(path).(string); return s }
-
-// list is a member that is an array.
-func (a answer) list(path string) []any { l, _ := a.get(path).([]any); return l }
-
-// item is the item of a list whose id it is, as an answer of its own.
-func (a answer) item(id string) (answer, bool) {
-	for _, item := range a.list("items") {
-		if o, ok := item.(obj); ok && o["id"] == id {
-			body, err := json.Marshal(o)
-			return answer{status: a.status, body: body}, err == nil
-		}
-	}
-	return answer{}, false
-}
-
-func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) }
+type answer = program.Answer
 
 // path is below the caller's organization, unless it begins with /v1/.
 func (c caller) path(path string) string {
@@ -110,41 +61,11 @@ func (c caller) ask(method, path string, body any, headers ...string) answer {
 }
 
 // form is the body of a request that takes a form.
-type form string
+type form = program.Form
 
 // try is ask for a goroutine, which cannot end the test.
 func (c caller) try(method, path string, body any, headers ...string) (answer, error) {
-	var sent io.Reader
-	kind := "application/json"
-	if text, ok := body.(form); ok {
-		sent, kind = strings.NewReader(string(text)), "application/x-www-form-urlencoded"
-	} else if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return answer{}, err
-		}
-		sent = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(c.t.Context(), method, c.server.url+c.path(path), sent)
-	if err != nil {
-		return answer{}, err
-	}
-	if c.key != "" {
-		req.Header.Set("Authorization", "Bearer "+c.key)
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", kind)
-	}
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer res.Body.Close()
-	out, err := io.ReadAll(res.Body)
-	return answer{status: res.StatusCode, header: res.Header, body: out}, err
+	return program.At(c.server.url, c.key).Ask(c.t.Context(), method, c.path(path), body, headers...)
 }
 
 // insist is try that tries again what was answered by 503: nothing was changed then,
@@ -152,7 +73,7 @@ func (c caller) try(method, path string, body any, headers ...string) (answer, e
 func (c caller) insist(method, path string, body any, headers ...string) (answer, error) {
 	for deadline := time.Now().Add(patience); ; {
 		a, err := c.try(method, path, body, headers...)
-		if err != nil || a.status != http.StatusServiceUnavailable || time.Now().After(deadline) {
+		if err != nil || a.Status != http.StatusServiceUnavailable || time.Now().After(deadline) {
 			return a, err
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -163,7 +84,7 @@ func (c caller) insist(method, path string, body any, headers ...string) (answer
 func (c caller) must(want int, method, path string, body any, headers ...string) answer {
 	c.t.Helper()
 	a := c.ask(method, path, body, headers...)
-	if a.status != want {
+	if a.Status != want {
 		c.t.Fatalf("%s %s: got %s, want %d", method, path, a, want)
 	}
 	return a
@@ -173,7 +94,7 @@ func (c caller) must(want int, method, path string, body any, headers ...string)
 func (c caller) refused(status int, code, method, path string, body any, headers ...string) answer {
 	c.t.Helper()
 	a := c.must(status, method, path, body, headers...)
-	if a.text("code") != code {
+	if a.Text("code") != code {
 		c.t.Fatalf("%s %s: got %s, want %s", method, path, a, code)
 	}
 	return a
@@ -211,8 +132,8 @@ func (c caller) code(want, secret, permission, position string) {
 	if position != "" {
 		question["at_least"] = position
 	}
-	if v := c.verdict(secret, question); v.text("code") != want {
-		c.t.Errorf("the verdict on %s is %s, want %s", permission, v.body, want)
+	if v := c.verdict(secret, question); v.Text("code") != want {
+		c.t.Errorf("the verdict on %s is %s, want %s", permission, v.Body, want)
 	}
 }
 
@@ -280,7 +201,7 @@ func (c caller) exits(want int, stdin string, args ...string) result {
 // document runs the program with -o json, and reads what it says as an answer.
 func (c caller) document(args ...string) answer {
 	c.t.Helper()
-	return answer{body: []byte(c.cli(append(args, "-o", "json")...))}
+	return answer{Body: []byte(c.cli(append(args, "-o", "json")...))}
 }
 
 // verify asks for a verdict at the shell, and expects its code: VALID is exit code

@@ -20,8 +20,8 @@ func TestO01NameIsOptional(t *testing.T) {
 	byAPI := c.create(nil)
 	byCLI := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "all")
 	for _, made := range []answer{byAPI, byCLI} {
-		id, secret := made.text("key.id"), made.text("secret")
-		if name, there := made.get("key").(obj)["name"]; !there || name != nil {
+		id, secret := made.Text("key.id"), made.Text("secret")
+		if name, there := made.Get("key").(obj)["name"]; !there || name != nil {
 			t.Errorf("a key without a name is called %v", name)
 		}
 		c.code("VALID", secret, "interview:read", "")
@@ -30,8 +30,8 @@ func TestO01NameIsOptional(t *testing.T) {
 		c.must(200, "PATCH", "/keys/"+id, obj{"name": "tax return"})
 		says(t, c.cli("keys", "get", id), "tax return")
 		c.cli("keys", "rename", id, "")
-		if k := c.must(200, "GET", "/keys/"+id, nil); k.get("name") != nil {
-			t.Errorf("a key that lost its name is called %v", k.get("name"))
+		if k := c.must(200, "GET", "/keys/"+id, nil); k.Get("name") != nil {
+			t.Errorf("a key that lost its name is called %v", k.Get("name"))
 		}
 	}
 }
@@ -50,8 +50,8 @@ func TestO02ExpiryChoices(t *testing.T) {
 		byAPI := c.create(obj{"expires_in": choice})
 		byCLI := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "all", "--expires-in", choice)
 		for _, made := range []answer{byAPI, byCLI} {
-			created, fault := time.Parse(time.RFC3339, made.text("key.created_at"))
-			expires, err := time.Parse(time.RFC3339, made.text("key.expires_at"))
+			created, fault := time.Parse(time.RFC3339, made.Text("key.created_at"))
+			expires, err := time.Parse(time.RFC3339, made.Text("key.expires_at"))
 			if fault != nil || err != nil {
 				t.Fatalf("%s: %s", choice, made)
 			}
@@ -59,17 +59,17 @@ func TestO02ExpiryChoices(t *testing.T) {
 			if off := expires.Sub(after(created)); off < -time.Second || off > time.Second {
 				t.Errorf("%s after %s is %s", choice, created, expires)
 			}
-			if v := c.verdict(made.text("secret"), nil); v.text("code") != "VALID" || v.text("expires_at") == "" {
+			if v := c.verdict(made.Text("secret"), nil); v.Text("code") != "VALID" || v.Text("expires_at") == "" {
 				t.Errorf("a key that expires later: %s", v)
 			}
 		}
-		says(t, c.cli("keys", "get", byCLI.text("key.id")), byCLI.text("key.expires_at")[:10])
+		says(t, c.cli("keys", "get", byCLI.Text("key.id")), byCLI.Text("key.expires_at")[:10])
 	}
 	for _, made := range []answer{c.create(obj{"expires_in": "never"}), c.document("keys", "create", "--permissions", "all", "--workspaces", "all", "--expires-in", "never")} {
-		if at, there := made.get("key").(obj)["expires_at"]; !there || at != nil {
+		if at, there := made.Get("key").(obj)["expires_at"]; !there || at != nil {
 			t.Errorf("a key that never expires ends at %v", at)
 		}
-		if !lineOf(c.cli("keys", "get", made.text("key.id")), "expires", "never") {
+		if !lineOf(c.cli("keys", "get", made.Text("key.id")), "expires", "never") {
 			t.Error("keys get does not say that it never expires")
 		}
 	}
@@ -94,18 +94,18 @@ func TestO04ListedAndRenamed(t *testing.T) {
 	const many = 5
 	made := map[string]bool{}
 	for n := range many {
-		made[c.create(obj{"name": fmt.Sprint("return ", n)}).text("key.id")] = true
+		made[c.create(obj{"name": fmt.Sprint("return ", n)}).Text("key.id")] = true
 	}
 	for _, s := range []*server{w.one, w.two} {
 		c := c.at(s)
-		c.until("all keys to be listed", func() bool { return len(c.must(200, "GET", "/keys?kind=api", nil).list("items")) == many })
+		c.until("all keys to be listed", func() bool { return len(c.must(200, "GET", "/keys?kind=api", nil).List("items")) == many })
 		seen := map[string]bool{}
 		for cursor := ""; ; {
 			page := c.must(200, "GET", "/keys?kind=api&limit=2&cursor="+url.QueryEscape(cursor), nil)
-			for i := range page.list("items") {
-				seen[page.text(fmt.Sprint("items.", i, ".id"))] = true
+			for i := range page.List("items") {
+				seen[page.Text(fmt.Sprint("items.", i, ".id"))] = true
 			}
-			if cursor = page.text("next_cursor"); cursor == "" {
+			if cursor = page.Text("next_cursor"); cursor == "" {
 				break
 			}
 		}
@@ -113,13 +113,13 @@ func TestO04ListedAndRenamed(t *testing.T) {
 			t.Errorf("listed page by page are %v, want %v", seen, made)
 		}
 	}
-	id := c.must(200, "GET", "/keys?kind=api&limit=1", nil).text("items.0.id")
-	if k := c.must(200, "PATCH", "/keys/"+id, obj{"name": "annual return"}); k.text("name") != "annual return" {
+	id := c.must(200, "GET", "/keys?kind=api&limit=1", nil).Text("items.0.id")
+	if k := c.must(200, "PATCH", "/keys/"+id, obj{"name": "annual return"}); k.Text("name") != "annual return" {
 		t.Errorf("renamed: %s", k)
 	}
 	says(t, c.cli("keys", "list", "--search", "annual"), id, "annual return")
 	c.cli("keys", "rename", id, "VAT return")
-	if item, _ := c.must(200, "GET", "/keys", nil).item(id); item.text("name") != "VAT return" {
+	if item, _ := c.must(200, "GET", "/keys", nil).Item(id); item.Text("name") != "VAT return" {
 		t.Errorf("the list shows %s", item)
 	}
 	says(t, c.cli("keys", "list"), "VAT return")
@@ -130,7 +130,7 @@ func TestO05RevokeAsksFirst(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t)
 	made := c.create(obj{"name": "tax return"})
-	id, secret := made.text("key.id"), made.text("secret")
+	id, secret := made.Text("key.id"), made.Text("secret")
 	// Where there is nobody to ask, nothing happens without --yes.
 	says(t, c.exits(2, "y\n", "keys", "revoke", id).stderr, "cannot be undone", "--yes")
 	c.terminal(obj{"ID": id}, `
@@ -147,7 +147,7 @@ func TestO05RevokeAsksFirst(t *testing.T) {
 		stdout 'Revoked key .*tax return.*for ever'
 	`)
 	c.nothingRevives(made, "")
-	c.at(w.two).code("REVOKED", secret, "interview:read", c.must(200, "GET", "/keys/"+id, nil).text("position"))
+	c.at(w.two).code("REVOKED", secret, "interview:read", c.must(200, "GET", "/keys/"+id, nil).Text("position"))
 }
 
 // Several keys live at once: a service changes over from one to the other, and
@@ -158,17 +158,17 @@ func TestO06SeveralKeysForRotation(t *testing.T) {
 	old := c.create(obj{"name": "2025"})
 	next := c.document("keys", "create", "--name", "2026", "--permissions", "interview:read", "--workspaces", "all")
 	for _, made := range []answer{old, next} {
-		c.code("VALID", made.text("secret"), "interview:read", "")
-		c.at(w.two).code("VALID", made.text("secret"), "interview:read", next.text("position"))
-		c.verify("VALID", made.text("secret"))
+		c.code("VALID", made.Text("secret"), "interview:read", "")
+		c.at(w.two).code("VALID", made.Text("secret"), "interview:read", next.Text("position"))
+		c.verify("VALID", made.Text("secret"))
 	}
-	gone := c.must(200, "DELETE", "/keys/"+old.text("key.id"), nil)
+	gone := c.must(200, "DELETE", "/keys/"+old.Text("key.id"), nil)
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).code("REVOKED", old.text("secret"), "interview:read", gone.text("position"))
-		c.at(s).code("VALID", next.text("secret"), "interview:read", gone.text("position"))
+		c.at(s).code("REVOKED", old.Text("secret"), "interview:read", gone.Text("position"))
+		c.at(s).code("VALID", next.Text("secret"), "interview:read", gone.Text("position"))
 	}
-	c.verify("REVOKED", old.text("secret"))
-	c.verify("VALID", next.text("secret"))
+	c.verify("REVOKED", old.Text("secret"))
+	c.verify("VALID", next.Text("secret"))
 }
 
 // A key lives until it goes or its organization does. The organization's end
@@ -179,7 +179,7 @@ func TestO07OrganizationsEndDeniesAllItsKeys(t *testing.T) {
 			t.Parallel()
 			c := w.organization(t)
 			endOrganization(t, w, c, func() string {
-				return c.must(200, "DELETE", "/v1/organizations/"+c.org, nil).text("position")
+				return c.must(200, "DELETE", "/v1/organizations/"+c.org, nil).Text("position")
 			})
 		})
 		t.Run("by CLI", func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestO07OrganizationsEndDeniesAllItsKeys(t *testing.T) {
 				! exec keyledger orgs delete $KEYLEDGER_ORG
 				stderr 'End organization .* deny all its keys, for ever\? \[y/N\]'
 			`)
-			endOrganization(t, w, c, func() string { return c.document("orgs", "delete", c.org, "--yes").text("position") })
+			endOrganization(t, w, c, func() string { return c.document("orgs", "delete", c.org, "--yes").Text("position") })
 		})
 	})
 }
@@ -204,17 +204,17 @@ func endOrganization(t *testing.T, w *world, c caller, end func() string) {
 	var live string
 	for range many {
 		made := c.create(nil)
-		live = made.text("secret")
-		keys[made.text("key.id")] = live
+		live = made.Text("secret")
+		keys[made.Text("key.id")] = live
 	}
 	off := c.create(nil)
-	keys[off.text("key.id")] = off.text("secret")
-	c.must(200, "PATCH", "/keys/"+off.text("key.id"), obj{"status": "INACTIVE"})
+	keys[off.Text("key.id")] = off.Text("secret")
+	c.must(200, "PATCH", "/keys/"+off.Text("key.id"), obj{"status": "INACTIVE"})
 	before := c.create(nil)
-	last := c.must(200, "POST", "/keys/"+before.text("key.id")+"/revoke", obj{"reason": "leaked"}).text("position")
+	last := c.must(200, "POST", "/keys/"+before.Text("key.id")+"/revoke", obj{"reason": "leaked"}).Text("position")
 	c.at(w.two).code("VALID", live, "interview:read", last)
 	root := c.with(w.owner)
-	self := c.must(200, "GET", "/v1/whoami", nil).text("key_id")
+	self := c.must(200, "GET", "/v1/whoami", nil).Text("key_id")
 
 	var (
 		ended  atomic.Pointer[string]
@@ -231,7 +231,7 @@ func endOrganization(t *testing.T, w *world, c caller, end func() string) {
 					after++
 				}
 				a, err := asked.try("POST", "/v1/verify", question)
-				code := a.text("code")
+				code := a.Text("code")
 				if err != nil || code != "REVOKED" && (code != "VALID" || position != nil || denied) {
 					t.Errorf("server %d, after the end was answered: %t: %s, %v", i+1, position != nil, a, err)
 					return
@@ -243,13 +243,13 @@ func endOrganization(t *testing.T, w *world, c caller, end func() string) {
 		racing.Go(func() {
 			for ended.Load() == nil {
 				a, err := c.at(s).try("POST", "/keys", obj{"permissions": []string{"interview:read"}, "scope": everywhere})
-				if err != nil || a.status != 201 && a.status != 401 && a.status != 404 && a.status != 409 && a.status != 503 {
+				if err != nil || a.Status != 201 && a.Status != 401 && a.Status != 404 && a.Status != 409 && a.Status != 503 {
 					t.Errorf("a create at server %d: %s, %v", i+1, a, err)
 					return
 				}
-				if a.status == 201 {
+				if a.Status == 201 {
 					mu.Lock()
-					keys[a.text("key.id")] = a.text("secret")
+					keys[a.Text("key.id")] = a.Text("secret")
 					mu.Unlock()
 				}
 			}
@@ -278,12 +278,12 @@ func audited(t *testing.T, w *world, root caller, keys map[string]string, after 
 	var cause string
 	told := map[string]int{}
 	w.follow(root.at(w.two), after, "organization.deleted,key.revoked", func(e answer) bool {
-		if e.text("type") == "keyledger.organization.deleted.v1" {
-			cause = e.text("id")
+		if e.Text("type") == "keyledger.organization.deleted.v1" {
+			cause = e.Text("id")
 		} else if cause != "" {
-			id := e.text("subject")[strings.LastIndexByte(e.text("subject"), '.')+1:]
+			id := e.Text("subject")[strings.LastIndexByte(e.Text("subject"), '.')+1:]
 			told[id]++
-			if _, known := keys[id]; !known || e.text("reason") != "the organization was deleted" || e.text("causationid") != cause {
+			if _, known := keys[id]; !known || e.Text("reason") != "the organization was deleted" || e.Text("causationid") != cause {
 				t.Errorf("revoked with the organization: %s", e)
 			}
 		}
@@ -325,7 +325,7 @@ func (w *world) follow(c caller, after, types string, more func(answer) bool) {
 		if !json.Valid([]byte(data)) {
 			c.t.Fatalf("an event is %s", data)
 		}
-		if !more(answer{status: res.StatusCode, body: []byte(data)}) {
+		if !more(answer{Status: res.StatusCode, Body: []byte(data)}) {
 			return
 		}
 	}

@@ -23,10 +23,10 @@ func (c caller) brings(secret, position, id, name string, setting any) {
 		question["at_least"] = position
 	}
 	v := c.verdict(secret, question)
-	if v.text("code") != "VALID" || v.text("profile.id") != id || v.get("profile.settings."+name) != setting {
+	if v.Text("code") != "VALID" || v.Text("profile.id") != id || v.Get("profile.settings."+name) != setting {
 		c.t.Errorf("the verdict is %s, want profile %q with %s %v", v, id, name, setting)
 	}
-	if id == "" && v.get("profile") != nil {
+	if id == "" && v.Get("profile") != nil {
 		c.t.Errorf("the verdict brings a profile of a key that has none: %s", v)
 	}
 }
@@ -48,33 +48,33 @@ func TestS01ListShows(t *testing.T) {
 	c.profile("strict", obj{"threshold": 0.8})
 	used := c.create(obj{"name": "used", "profile": "strict"})
 	off := c.create(obj{"name": "switched off"})
-	c.code("VALID", used.text("secret"), "interview:read", "")
-	c.must(200, "PATCH", "/keys/"+off.text("key.id"), obj{"status": "INACTIVE"})
-	masked := func(made answer) string { return "kl_live_…" + made.text("secret")[len(made.text("secret"))-4:] }
+	c.code("VALID", used.Text("secret"), "interview:read", "")
+	c.must(200, "PATCH", "/keys/"+off.Text("key.id"), obj{"status": "INACTIVE"})
+	masked := func(made answer) string { return "kl_live_…" + made.Text("secret")[len(made.Text("secret"))-4:] }
 
 	for _, s := range []*server{w.one, w.two} {
 		c := c.at(s)
 		var list answer
 		c.until("the list to tell of the use and of the change", func() bool {
 			list = c.must(200, "GET", "/keys?kind=api", nil)
-			use, _ := list.item(used.text("key.id"))
-			change, _ := list.item(off.text("key.id"))
-			return use.text("last_used_at") != "" && change.text("status") == "INACTIVE"
+			use, _ := list.Item(used.Text("key.id"))
+			change, _ := list.Item(off.Text("key.id"))
+			return use.Text("last_used_at") != "" && change.Text("status") == "INACTIVE"
 		})
-		one, _ := list.item(used.text("key.id"))
-		if one.text("masked") != masked(used) || one.text("status") != "ACTIVE" || one.text("profile") != "strict" {
+		one, _ := list.Item(used.Text("key.id"))
+		if one.Text("masked") != masked(used) || one.Text("status") != "ACTIVE" || one.Text("profile") != "strict" {
 			t.Errorf("the list shows %s", one)
 		}
-		two, _ := list.item(off.text("key.id"))
-		if two.text("masked") != masked(off) || two.get("last_used_at") != nil || two.get("profile") != nil {
+		two, _ := list.Item(off.Text("key.id"))
+		if two.Text("masked") != masked(off) || two.Get("last_used_at") != nil || two.Get("profile") != nil {
 			t.Errorf("the list shows %s", two)
 		}
 		table := c.cli("keys", "list")
 		head, _, _ := strings.Cut(table, "\n")
 		says(t, head, "ID", "KEY", "STATUS", "PROFILE", "LAST USED")
-		says(t, row(table, used.text("key.id")), masked(used), "ACTIVE", "strict", "ago")
-		says(t, row(table, off.text("key.id")), masked(off), "INACTIVE", "never")
-		for status, id := range map[string]string{"active": used.text("key.id"), "inactive": off.text("key.id")} {
+		says(t, row(table, used.Text("key.id")), masked(used), "ACTIVE", "strict", "ago")
+		says(t, row(table, off.Text("key.id")), masked(off), "INACTIVE", "never")
+		for status, id := range map[string]string{"active": used.Text("key.id"), "inactive": off.Text("key.id")} {
 			if ids := strings.Fields(c.cli("keys", "list", "--kind", "api", "--status", status, "-q")); len(ids) != 1 || ids[0] != id {
 				t.Errorf("the keys of status %s are %v, want %s", status, ids, id)
 			}
@@ -91,14 +91,14 @@ func TestS02ProfileIsAttachedAtCreation(t *testing.T) {
 	c.exits(0, `{"threshold":0.2}`, "profiles", "create", "loose", "--name", "Loose", "--settings", "-")
 	byAPI := c.create(obj{"profile": "strict"})
 	byCLI := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "all", "--profile", "loose")
-	if byAPI.text("key.profile") != "strict" || byCLI.text("key.profile") != "loose" {
-		t.Errorf("made with a profile: %s, %s", byAPI.get("key"), byCLI.get("key"))
+	if byAPI.Text("key.profile") != "strict" || byCLI.Text("key.profile") != "loose" {
+		t.Errorf("made with a profile: %s, %s", byAPI.Get("key"), byCLI.Get("key"))
 	}
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).brings(byAPI.text("secret"), byAPI.text("position"), "strict", "threshold", 0.8)
-		c.at(s).brings(byCLI.text("secret"), byCLI.text("position"), "loose", "threshold", 0.2)
+		c.at(s).brings(byAPI.Text("secret"), byAPI.Text("position"), "strict", "threshold", 0.8)
+		c.at(s).brings(byCLI.Text("secret"), byCLI.Text("position"), "loose", "threshold", 0.2)
 	}
-	says(t, c.exits(0, byCLI.text("secret"), "verify").stdout, "loose", `"threshold": 0.2`)
+	says(t, c.exits(0, byCLI.Text("secret"), "verify").stdout, "loose", `"threshold": 0.2`)
 
 	other := w.organization(t)
 	other.profile("theirs", obj{"threshold": 0.5})
@@ -116,34 +116,34 @@ func TestS03ProfileIsChangedAndDetachedAndItsSettingsAreThoseOfNow(t *testing.T)
 		c.profile("strict", obj{"threshold": 0, "model": "large"})
 		c.profile("loose", obj{"threshold": -1})
 		made := c.create(obj{"profile": "strict"})
-		id, secret := made.text("key.id"), made.text("secret")
+		id, secret := made.Text("key.id"), made.Text("secret")
 		brings := func(position, profile string, threshold any) {
 			t.Helper()
 			for _, s := range []*server{w.one, w.two} {
 				c.at(s).brings(secret, position, profile, "threshold", threshold)
 			}
 		}
-		brings(made.text("position"), "strict", 0.0)
+		brings(made.Text("position"), "strict", 0.0)
 
 		// Settings change under keys that have them: by either server, seen by both.
 		for n := 1; n <= 6; n++ {
 			by := c.at([]*server{w.one, w.two}[n%2])
-			position := by.must(200, "PATCH", "/profiles/strict", obj{"settings": obj{"threshold": n}}).text("position")
+			position := by.must(200, "PATCH", "/profiles/strict", obj{"settings": obj{"threshold": n}}).Text("position")
 			brings(position, "strict", float64(n))
 		}
-		position := answer{body: []byte(c.exits(0, `{"threshold":7}`, "profiles", "update", "strict", "--settings", "-", "-o", "json").stdout)}.text("position")
+		position := answer{Body: []byte(c.exits(0, `{"threshold":7}`, "profiles", "update", "strict", "--settings", "-", "-o", "json").stdout)}.Text("position")
 		brings(position, "strict", 7.0)
-		if v := c.verdict(secret, nil); v.text("profile.settings.model") != "large" {
+		if v := c.verdict(secret, nil); v.Text("profile.settings.model") != "large" {
 			t.Errorf("a change of one setting took another away: %s", v)
 		}
 
 		// The key gets another profile, and none.
-		change := func(body obj) string { return c.must(200, "PATCH", "/keys/"+id, body).text("position") }
+		change := func(body obj) string { return c.must(200, "PATCH", "/keys/"+id, body).Text("position") }
 		brings(change(obj{"profile": "loose"}), "loose", -1.0)
 		brings(change(obj{"profile": nil}), "", nil)
-		position = c.document("keys", "update", id, "--profile", "strict").text("position")
+		position = c.document("keys", "update", id, "--profile", "strict").Text("position")
 		brings(position, "strict", 7.0)
-		position = c.document("keys", "update", id, "--profile", "").text("position")
+		position = c.document("keys", "update", id, "--profile", "").Text("position")
 		brings(position, "", nil)
 		c.refused(422, "unknown_profile", "PATCH", "/keys/"+id, obj{"profile": "missing"})
 		brings("", "", nil)
@@ -156,37 +156,37 @@ func TestS04StatusIsSwitched(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		c := w.organization(t)
 		made := c.create(nil)
-		id, secret := made.text("key.id"), made.text("secret")
+		id, secret := made.Text("key.id"), made.Text("secret")
 		servers := []*server{w.one, w.two}
 		judged := func(position string, want string, status int) {
 			t.Helper()
 			for _, s := range servers {
 				c.at(s).code(want, secret, "interview:read", position)
 				// Both have seen the position now, and so has the door of a service.
-				if a := c.at(s).with(secret).ask("GET", "/v1/authorize?permission=interview:read", nil); a.status != status {
+				if a := c.at(s).with(secret).ask("GET", "/v1/authorize?permission=interview:read", nil); a.Status != status {
 					t.Errorf("a service is told %s, want %d", a, status)
 				}
 			}
 		}
-		c.at(w.two).code("VALID", secret, "interview:read", made.text("position"))
+		c.at(w.two).code("VALID", secret, "interview:read", made.Text("position"))
 		for n := range 6 {
 			by := c.at(servers[n%2])
 			off := by.must(200, "PATCH", "/keys/"+id, obj{"status": "INACTIVE"})
-			judged(off.text("position"), "INACTIVE", 401)
+			judged(off.Text("position"), "INACTIVE", 401)
 			on := c.at(servers[(n+1)%2]).must(200, "PATCH", "/keys/"+id, obj{"status": "ACTIVE"})
-			judged(on.text("position"), "VALID", 200)
-			if off.text("status") != "INACTIVE" || on.text("status") != "ACTIVE" {
+			judged(on.Text("position"), "VALID", 200)
+			if off.Text("status") != "INACTIVE" || on.Text("status") != "ACTIVE" {
 				t.Errorf("off %s, on %s", off, on)
 			}
 		}
 		off := c.document("keys", "disable", id, "--reason", "on holiday")
-		judged(off.text("position"), "INACTIVE", 401)
+		judged(off.Text("position"), "INACTIVE", 401)
 		c.verify("INACTIVE", secret)
 		says(t, row(c.cli("keys", "list"), id), "INACTIVE")
-		judged(c.document("keys", "enable", id).text("position"), "VALID", 200)
+		judged(c.document("keys", "enable", id).Text("position"), "VALID", 200)
 		c.verify("VALID", secret)
 		// What was there before is there again.
-		if k := c.must(200, "GET", "/keys/"+id, nil); fmt.Sprint(k.list("permissions.grants")) != "[interview:read]" {
+		if k := c.must(200, "GET", "/keys/"+id, nil); fmt.Sprint(k.List("permissions.grants")) != "[interview:read]" {
 			t.Errorf("switched off and on: %s", k)
 		}
 		for _, status := range []string{"EXPIRED", "REVOKED", "PAUSED", ""} {
@@ -205,7 +205,7 @@ func (c caller) racedSwitches(w *world, id, secret string) {
 		racing.Go(func() {
 			for range 10 {
 				a, err := c.at(s).insist("PATCH", "/keys/"+id, obj{"status": []string{"INACTIVE", "ACTIVE"}[i]})
-				if err != nil || a.status != 200 && a.status != 409 {
+				if err != nil || a.Status != 200 && a.Status != 409 {
 					c.t.Errorf("a switch at server %d: %s, %v", i+1, a, err)
 				}
 			}
@@ -213,24 +213,24 @@ func (c caller) racedSwitches(w *world, id, secret string) {
 	}
 	racing.Wait()
 	last := c.must(200, "PATCH", "/keys/"+id, obj{"name": "raced"})
-	want := map[string]string{"ACTIVE": "VALID", "INACTIVE": "INACTIVE"}[last.text("status")]
+	want := map[string]string{"ACTIVE": "VALID", "INACTIVE": "INACTIVE"}[last.Text("status")]
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).code(want, secret, "interview:read", last.text("position"))
+		c.at(s).code(want, secret, "interview:read", last.Text("position"))
 	}
 	// Switched on and off in turns: nothing was said twice, and nothing lost.
 	status := "ACTIVE"
 	switches := 0
 	for cursor := ""; ; {
 		page := c.must(200, "GET", "/keys/"+id+"/history?limit=200"+cursor, nil)
-		for i := range page.list("items") {
-			switch kind := page.text(fmt.Sprint("items.", i, ".type")); kind {
+		for i := range page.List("items") {
+			switch kind := page.Text(fmt.Sprint("items.", i, ".type")); kind {
 			case "key.disabled", "key.enabled":
 				on := kind == "key.enabled"
 				if switches > 0 && on == (status == "ACTIVE") {
 					c.t.Errorf("switched to %s twice in a row", status)
 				}
-				if switches == 0 && on != (last.text("status") == "ACTIVE") {
-					c.t.Errorf("the last switch is %s, and the key is %s", kind, last.text("status"))
+				if switches == 0 && on != (last.Text("status") == "ACTIVE") {
+					c.t.Errorf("the last switch is %s, and the key is %s", kind, last.Text("status"))
 				}
 				if status = "INACTIVE"; on {
 					status = "ACTIVE"
@@ -238,10 +238,10 @@ func (c caller) racedSwitches(w *world, id, secret string) {
 				switches++
 			}
 		}
-		if page.text("next_cursor") == "" {
+		if page.Text("next_cursor") == "" {
 			break
 		}
-		cursor = "&cursor=" + page.text("next_cursor")
+		cursor = "&cursor=" + page.Text("next_cursor")
 	}
 }
 
@@ -254,21 +254,21 @@ func soon() time.Time { return time.Now().UTC().Add(5 * time.Second).Truncate(ti
 // by ticks: it is never early, and what it has once denied stays denied.
 func (c caller) expires(made answer, at time.Time, servers ...*server) {
 	c.t.Helper()
-	secret := made.text("secret")
+	secret := made.Text("secret")
 	var asking sync.WaitGroup
 	for i, s := range servers {
 		c := c.at(s)
-		if v := c.verdict(secret, obj{"at_least": made.text("position")}); v.text("code") != "VALID" && time.Now().Before(at) {
+		if v := c.verdict(secret, obj{"at_least": made.Text("position")}); v.Text("code") != "VALID" && time.Now().Before(at) {
 			c.t.Errorf("before its end the key is %s", v)
 		}
 		ways := map[string]func() (string, error){
 			"verify": func() (string, error) {
 				a, err := c.try("POST", "/v1/verify", obj{"secret": secret})
-				return a.text("code"), err
+				return a.Text("code"), err
 			},
 			"authorize": func() (string, error) {
 				a, err := c.with(secret).try("GET", "/v1/authorize?permission=interview:read", nil)
-				return a.header.Get("X-Keyledger-Code"), err
+				return a.Header.Get("X-Keyledger-Code"), err
 			},
 		}
 		for way, ask := range ways {
@@ -318,24 +318,24 @@ func TestS05ExpiredComesByItself(t *testing.T) {
 	byCLI := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "all", "--expires-at", at.Format(time.RFC3339Nano))
 	// Switched off, it expires all the same.
 	off := c.create(obj{"name": "switched off", "expires_at": at})
-	c.must(200, "PATCH", "/keys/"+off.text("key.id"), obj{"status": "INACTIVE"})
+	c.must(200, "PATCH", "/keys/"+off.Text("key.id"), obj{"status": "INACTIVE"})
 	var both sync.WaitGroup
 	for _, made := range []answer{byAPI, byCLI} {
 		both.Go(func() { c.expires(made, at, servers...) })
 	}
 	both.Wait()
-	c.code("EXPIRED", off.text("secret"), "", "")
+	c.code("EXPIRED", off.Text("secret"), "", "")
 	for _, made := range []answer{byAPI, byCLI, off} {
-		id := made.text("key.id")
+		id := made.Text("key.id")
 		for _, s := range servers {
-			if k := c.at(s).must(200, "GET", "/keys/"+id, nil); k.text("status") != "EXPIRED" {
+			if k := c.at(s).must(200, "GET", "/keys/"+id, nil); k.Text("status") != "EXPIRED" {
 				t.Errorf("past its time the key is %s", k)
 			}
-			if _, listed := c.at(s).must(200, "GET", "/keys?status=EXPIRED", nil).item(id); !listed {
+			if _, listed := c.at(s).must(200, "GET", "/keys?status=EXPIRED", nil).Item(id); !listed {
 				t.Errorf("key %s is not in the list of those that expired", id)
 			}
 		}
-		c.verify("EXPIRED", made.text("secret"))
+		c.verify("EXPIRED", made.Text("secret"))
 		says(t, row(c.cli("keys", "list"), id), "EXPIRED")
 		c.recordedOnce(id, servers...)
 		says(t, c.cli("keys", "history", id), "expired", "system expiry")
@@ -344,7 +344,7 @@ func TestS05ExpiredComesByItself(t *testing.T) {
 			c.refused(409, "ended", "PATCH", "/keys/"+id, patch)
 		}
 		says(t, c.exits(1, "", "keys", "update", id, "--expires-in", "30d").stderr, "ended")
-		c.code("EXPIRED", made.text("secret"), "", "")
+		c.code("EXPIRED", made.Text("secret"), "", "")
 	}
 }
 
@@ -357,11 +357,11 @@ func TestS06DeletingAsksFirstAndStopsServicesAtOnce(t *testing.T) {
 		services := []service{newService(t, w.one, nil), newService(t, w.two, nil)}
 		for _, made := range []answer{byCLI, byAPI} {
 			for i, s := range []*server{w.one, w.two} {
-				c.at(s).code("VALID", made.text("secret"), "interview:read", made.text("position"))
-				services[i].answers(200, "interview:read", made.text("secret"), "GET", "/api/v1/interviews/42")
+				c.at(s).code("VALID", made.Text("secret"), "interview:read", made.Text("position"))
+				services[i].answers(200, "interview:read", made.Text("secret"), "GET", "/api/v1/interviews/42")
 			}
 		}
-		id := byCLI.text("key.id")
+		id := byCLI.Text("key.id")
 		says(t, c.exits(2, "y\n", "keys", "delete", id).stderr, "cannot be undone", "--yes")
 		c.terminal(obj{"ID": id}, `
 			ttyin -stdin no
@@ -369,7 +369,7 @@ func TestS06DeletingAsksFirstAndStopsServicesAtOnce(t *testing.T) {
 			stderr 'Revoke key .*bias check.* for ever\? \[y/N\]'
 			stderr 'nothing was changed'
 		`)
-		c.code("VALID", byCLI.text("secret"), "interview:read", "")
+		c.code("VALID", byCLI.Text("secret"), "interview:read", "")
 		c.terminal(obj{"ID": id}, `
 			ttyin -stdin yes
 			exec keyledger keys delete $ID --reason leaked
@@ -377,22 +377,22 @@ func TestS06DeletingAsksFirstAndStopsServicesAtOnce(t *testing.T) {
 		`)
 		// The shell has its answer: the server it asked denies from here on, and the
 		// other one once it has come as far.
-		services[0].answers(401, "REVOKED", byCLI.text("secret"), "GET", "/api/v1/interviews/42")
-		gone := c.must(200, "DELETE", "/keys/"+byAPI.text("key.id"), nil, "Keyledger-Reason", "leaked")
-		if gone.text("key.status") != "REVOKED" {
+		services[0].answers(401, "REVOKED", byCLI.Text("secret"), "GET", "/api/v1/interviews/42")
+		gone := c.must(200, "DELETE", "/keys/"+byAPI.Text("key.id"), nil, "Keyledger-Reason", "leaked")
+		if gone.Text("key.status") != "REVOKED" {
 			t.Errorf("deleted: %s", gone)
 		}
-		services[0].answers(401, "REVOKED", byAPI.text("secret"), "GET", "/api/v1/interviews/42")
+		services[0].answers(401, "REVOKED", byAPI.Text("secret"), "GET", "/api/v1/interviews/42")
 		for _, made := range []answer{byCLI, byAPI} {
-			c.at(w.two).code("REVOKED", made.text("secret"), "interview:read", gone.text("position"))
-			services[1].answers(401, "REVOKED", made.text("secret"), "GET", "/api/v1/interviews/42")
-			c.nothingRevives(made, gone.text("position"))
-			c.at(w.two).nothingRevives(made, gone.text("position"))
-			if _, listed := c.must(200, "GET", "/keys", nil).item(made.text("key.id")); listed {
+			c.at(w.two).code("REVOKED", made.Text("secret"), "interview:read", gone.Text("position"))
+			services[1].answers(401, "REVOKED", made.Text("secret"), "GET", "/api/v1/interviews/42")
+			c.nothingRevives(made, gone.Text("position"))
+			c.at(w.two).nothingRevives(made, gone.Text("position"))
+			if _, listed := c.must(200, "GET", "/keys", nil).Item(made.Text("key.id")); listed {
 				t.Errorf("a deleted key is listed")
 			}
 			// Its story stays.
-			says(t, c.cli("keys", "history", made.text("key.id")), "revoked", "leaked")
+			says(t, c.cli("keys", "history", made.Text("key.id")), "revoked", "leaked")
 		}
 	})
 }
@@ -405,42 +405,42 @@ func TestS07ProfileInUseIsNotDeletedSilently(t *testing.T) {
 	c.profile("strict", obj{"threshold": 0.8})
 	users := []answer{c.create(obj{"profile": "strict"}), c.create(obj{"profile": "strict"})}
 	ended := c.create(obj{"profile": "strict"})
-	c.must(200, "POST", "/keys/"+ended.text("key.id")+"/revoke", nil)
+	c.must(200, "POST", "/keys/"+ended.Text("key.id")+"/revoke", nil)
 	for _, path := range []string{"/profiles/strict", "/profiles/strict?dry_run=true"} {
 		refused := c.refused(409, "in_use", "DELETE", path, nil)
-		says(t, refused.text("detail"), users[0].text("key.id"), users[1].text("key.id"), "force")
-		if strings.Contains(refused.text("detail"), ended.text("key.id")) {
+		says(t, refused.Text("detail"), users[0].Text("key.id"), users[1].Text("key.id"), "force")
+		if strings.Contains(refused.Text("detail"), ended.Text("key.id")) {
 			t.Errorf("a revoked key keeps the profile in use: %s", refused)
 		}
 	}
 	r := c.exits(1, "", "profiles", "delete", "strict", "--yes")
-	says(t, r.stderr, "in_use", users[0].text("key.id"), users[1].text("key.id"), "--force")
+	says(t, r.stderr, "in_use", users[0].Text("key.id"), users[1].Text("key.id"), "--force")
 	for _, u := range users {
-		c.brings(u.text("secret"), "", "strict", "threshold", 0.8)
+		c.brings(u.Text("secret"), "", "strict", "threshold", 0.8)
 	}
 	// What force would do can be seen before.
 	plan := c.must(200, "DELETE", "/profiles/strict?force=true&dry_run=true", nil)
 	if n := strings.Count(plan.String(), "keyledger.key.profile_changed.v1"); n != 2 || strings.Count(plan.String(), "keyledger.profile.deleted.v1") != 1 {
 		t.Errorf("the rehearsal tells of %s", plan)
 	}
-	c.brings(users[0].text("secret"), "", "strict", "threshold", 0.8)
+	c.brings(users[0].Text("secret"), "", "strict", "threshold", 0.8)
 
 	gone := c.must(200, "DELETE", "/profiles/strict?force=true", nil)
 	for _, u := range users {
 		for _, s := range []*server{w.one, w.two} {
-			c.at(s).brings(u.text("secret"), gone.text("position"), "", "threshold", nil)
+			c.at(s).brings(u.Text("secret"), gone.Text("position"), "", "threshold", nil)
 		}
-		if k := c.must(200, "GET", "/keys/"+u.text("key.id"), nil); k.get("profile") != nil {
+		if k := c.must(200, "GET", "/keys/"+u.Text("key.id"), nil); k.Get("profile") != nil {
 			t.Errorf("the profile is still on %s", k)
 		}
-		says(t, c.must(200, "GET", "/keys/"+u.text("key.id")+"/history", nil).text("items.0.type"), "key.profile_changed")
+		says(t, c.must(200, "GET", "/keys/"+u.Text("key.id")+"/history", nil).Text("items.0.type"), "key.profile_changed")
 	}
 	c.refused(404, "not_found", "GET", "/profiles/strict", nil)
 
 	// The same at the shell; and one that nobody has goes without force.
 	c.profile("loose", nil)
 	user := c.create(obj{"profile": "loose"})
-	c.terminal(obj{"USER": user.text("key.id")}, `
+	c.terminal(obj{"USER": user.Text("key.id")}, `
 		ttyin -stdin no
 		! exec keyledger profiles delete loose --force
 		stderr 'End profile loose .*for ever\? \[y/N\]'
@@ -450,7 +450,7 @@ func TestS07ProfileInUseIsNotDeletedSilently(t *testing.T) {
 		exec keyledger keys history $USER
 		stdout 'profile detached'
 	`)
-	c.brings(user.text("secret"), "", "", "threshold", nil)
+	c.brings(user.Text("secret"), "", "", "threshold", nil)
 	c.profile("unused", nil)
 	c.cli("profiles", "delete", "unused", "--yes")
 	c.refused(404, "not_found", "GET", "/profiles/unused", nil)
@@ -468,28 +468,28 @@ func TestS07DeletionRacesAttaching(t *testing.T) {
 			for i := range keys {
 				keys[i] = c.create(nil)
 			}
-			c.at(w.two).code("VALID", keys[3].text("secret"), "", keys[3].text("position"))
+			c.at(w.two).code("VALID", keys[3].Text("secret"), "", keys[3].Text("position"))
 			var racing sync.WaitGroup
 			for _, k := range keys {
 				racing.Go(func() {
-					a, err := c.at(w.two).insist("PATCH", "/keys/"+k.text("key.id"), obj{"profile": id})
-					if err != nil || a.status != 200 && a.text("code") != "unknown_profile" {
+					a, err := c.at(w.two).insist("PATCH", "/keys/"+k.Text("key.id"), obj{"profile": id})
+					if err != nil || a.Status != 200 && a.Text("code") != "unknown_profile" {
 						t.Errorf("attach: %s, %v", a, err)
 					}
 				})
 			}
 			racing.Go(func() {
 				a, err := c.insist("DELETE", "/profiles/"+id+"?force=true", nil)
-				if err != nil || a.status != 200 {
+				if err != nil || a.Status != 200 {
 					t.Errorf("delete: %s, %v", a, err)
 				}
 			})
 			racing.Wait()
 			// A change behind all of them shows that they were applied.
-			position := c.profile("behind-"+id, nil).text("position")
+			position := c.profile("behind-"+id, nil).Text("position")
 			for _, k := range keys {
 				for _, s := range []*server{w.one, w.two} {
-					c.at(s).brings(k.text("secret"), position, "", "threshold", nil)
+					c.at(s).brings(k.Text("secret"), position, "", "threshold", nil)
 				}
 			}
 		}

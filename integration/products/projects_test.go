@@ -33,12 +33,12 @@ func TestP01KeyBelongsToAProject(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t)
 	made := c.create(obj{"scope": obj{"workspaces": []string{"hiring"}}})
-	if got := made.list("key.scope.workspaces"); len(got) != 1 || got[0] != "hiring" {
+	if got := made.List("key.scope.workspaces"); len(got) != 1 || got[0] != "hiring" {
 		t.Errorf("the key belongs to %v", got)
 	}
-	secret := made.text("secret")
+	secret := made.Text("secret")
 	for workspace, want := range map[string]string{"hiring": "VALID", "research": "OUT_OF_SCOPE", "elsewhere": "OUT_OF_SCOPE"} {
-		if v := c.verdict(secret, obj{"permission": "interview:read", "workspace": workspace}); v.text("code") != want {
+		if v := c.verdict(secret, obj{"permission": "interview:read", "workspace": workspace}); v.Text("code") != want {
 			t.Errorf("in %s: %s, want %s", workspace, v, want)
 		}
 		c.verify(want, secret, "--permission", "interview:read", "--workspace", workspace)
@@ -46,13 +46,13 @@ func TestP01KeyBelongsToAProject(t *testing.T) {
 	c.refused(422, "unknown_workspace", "POST", "/keys", obj{"permissions": []string{"interview:read"}, "scope": obj{"workspaces": []string{"elsewhere"}}})
 
 	second := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "research")
-	if got := second.list("key.scope.workspaces"); len(got) != 1 || got[0] != "research" {
+	if got := second.List("key.scope.workspaces"); len(got) != 1 || got[0] != "research" {
 		t.Errorf("the key belongs to %v", got)
 	}
-	c.verify("OUT_OF_SCOPE", second.text("secret"), "--permission", "interview:read", "--workspace", "hiring")
+	c.verify("OUT_OF_SCOPE", second.Text("secret"), "--permission", "interview:read", "--workspace", "hiring")
 	// A project's keys are its own list.
-	for workspace, id := range map[string]string{"hiring": made.text("key.id"), "research": second.text("key.id")} {
-		if list := c.must(200, "GET", "/keys?kind=api&workspace="+workspace, nil); len(list.list("items")) != 1 || list.text("items.0.id") != id {
+	for workspace, id := range map[string]string{"hiring": made.Text("key.id"), "research": second.Text("key.id")} {
+		if list := c.must(200, "GET", "/keys?kind=api&workspace="+workspace, nil); len(list.List("items")) != 1 || list.Text("items.0.id") != id {
 			t.Errorf("the keys of %s are %s", workspace, list)
 		}
 		if ids := strings.Fields(c.cli("keys", "list", "--kind", "api", "--workspace", workspace, "-q")); len(ids) != 1 || ids[0] != id {
@@ -71,20 +71,20 @@ func TestP02NameAndAnyCombinationOfPermissions(t *testing.T) {
 		byAPI := c.create(obj{"name": name, "permissions": chosen})
 		byCLI := c.document("keys", "create", "--name", name, "--permissions", strings.Join(chosen, ","), "--workspaces", "all")
 		for _, made := range []answer{byAPI, byCLI} {
-			if made.text("key.name") != name {
-				t.Errorf("the key is called %q", made.text("key.name"))
+			if made.Text("key.name") != name {
+				t.Errorf("the key is called %q", made.Text("key.name"))
 			}
 			for _, p := range permissions {
 				want := "INSUFFICIENT_PERMISSIONS"
 				if slices.Contains(chosen, p) {
 					want = "VALID"
 				}
-				c.code(want, made.text("secret"), p, "")
+				c.code(want, made.Text("secret"), p, "")
 			}
 		}
 	}
 	near := c.refused(422, "unknown_permission", "POST", "/keys", obj{"permissions": []string{"interview:starts"}, "scope": everywhere})
-	says(t, near.text("detail"), "interview:start")
+	says(t, near.Text("detail"), "interview:start")
 	says(t, c.exits(1, "", "keys", "create", "--permissions", "interview:starts", "--workspaces", "all").stderr, "unknown_permission", "interview:start")
 }
 
@@ -95,11 +95,11 @@ func TestP03ShownOnce(t *testing.T) { shownOnce(t, onOne(t)) }
 func shownOnce(t *testing.T, w *world) {
 	c := w.organization(t)
 	made := c.create(obj{"name": "shown once", "prefix": "acme_live"})
-	c.hidden(made.text("secret"), made.text("key.id"), "acme_live")
+	c.hidden(made.Text("secret"), made.Text("key.id"), "acme_live")
 	repeated := func() answer {
 		return c.must(201, "POST", "/keys", obj{"permissions": []string{"interview:read"}, "scope": everywhere}, "Idempotency-Key", "twice")
 	}
-	if first, second := repeated(), repeated(); first.text("secret") == "" || second.text("secret") != "" || first.text("key.id") != second.text("key.id") {
+	if first, second := repeated(), repeated(); first.Text("secret") == "" || second.Text("secret") != "" || first.Text("key.id") != second.Text("key.id") {
 		t.Errorf("a request that is repeated shows its secret again")
 	}
 
@@ -127,7 +127,7 @@ func (c caller) hidden(secret, id, prefix string) {
 	c.code("VALID", secret, "interview:read", "")
 	last := secret[len(secret)-4:]
 	shown := c.must(200, "GET", "/keys/"+id, nil)
-	if shown.text("prefix") != prefix || shown.text("last_four") != last || shown.text("masked") != prefix+"_…"+last {
+	if shown.Text("prefix") != prefix || shown.Text("last_four") != last || shown.Text("masked") != prefix+"_…"+last {
 		c.t.Errorf("the key is shown as %s", shown)
 	}
 	random := strings.TrimPrefix(secret, prefix+"_")
@@ -185,21 +185,21 @@ func TestP04PermissionsOpenTheirEndpointsAndNoOther(t *testing.T) {
 		}
 	}
 	for _, p := range permissions {
-		opens(one, c.create(obj{"permissions": []string{p}}).text("secret"), p)
+		opens(one, c.create(obj{"permissions": []string{p}}).Text("secret"), p)
 		byCLI := c.document("keys", "create", "--permissions", p, "--workspaces", "all")
-		c.at(w.two).code("VALID", byCLI.text("secret"), p, byCLI.text("position"))
-		opens(two, byCLI.text("secret"), p)
+		c.at(w.two).code("VALID", byCLI.Text("secret"), p, byCLI.Text("position"))
+		opens(two, byCLI.Text("secret"), p)
 		for _, asked := range permissions {
 			if want := "INSUFFICIENT_PERMISSIONS"; asked != p {
-				c.verify(want, byCLI.text("secret"), "--permission", asked)
+				c.verify(want, byCLI.Text("secret"), "--permission", asked)
 			} else {
-				c.verify("VALID", byCLI.text("secret"), "--permission", asked)
+				c.verify("VALID", byCLI.Text("secret"), "--permission", asked)
 			}
 		}
 	}
-	opens(one, c.create(obj{"permissions": []string{"interview:*"}}).text("secret"), permissions...)
-	opens(one, c.create(obj{"permissions": obj{"level": "all"}}).text("secret"), permissions...)
-	opens(one, c.create(obj{"permissions": obj{"level": "read_only"}}).text("secret"), "interview:read")
+	opens(one, c.create(obj{"permissions": []string{"interview:*"}}).Text("secret"), permissions...)
+	opens(one, c.create(obj{"permissions": obj{"level": "all"}}).Text("secret"), permissions...)
+	opens(one, c.create(obj{"permissions": obj{"level": "read_only"}}).Text("secret"), "interview:read")
 	one.answers(401, "", "", "GET", "/api/v1/interviews/42")
 	one.answers(401, "MALFORMED", "no-key-of-ours", "GET", "/api/v1/interviews/42")
 
@@ -208,13 +208,13 @@ func TestP04PermissionsOpenTheirEndpointsAndNoOther(t *testing.T) {
 		"--permission", "interview:start=write,POST /api/v2/interviews",
 		"--permission", "interview:read=read,GET /api/v2/interviews/{id}/report",
 		"--permission", "interview:complete=write")
-	reader := c.create(obj{"permissions": []string{"interview:read"}}).text("secret")
+	reader := c.create(obj{"permissions": []string{"interview:read"}}).Text("secret")
 	for door, want := range map[string]int{
 		"GET /api/v2/interviews/42/report": 200, "GET /api/v2/interviews/42": 403, "POST /api/v2/interviews": 403, "GET /api/v1/interviews/42": 403,
 	} {
 		method, path, _ := strings.Cut(door, " ")
 		a := c.with(reader).ask("GET", "/v1/authorize", nil, "X-Forwarded-Method", method, "X-Forwarded-Uri", path)
-		if a.status != want {
+		if a.Status != want {
 			t.Errorf("%s: %s, want %d", door, a, want)
 		}
 	}
@@ -229,36 +229,36 @@ func TestP05ListShowsAndHides(t *testing.T) {
 	used := c.create(obj{"name": "used", "permissions": []string{"interview:read", "interview:start"}})
 	unused := c.create(obj{"name": "never used"})
 	revoked := c.create(obj{"name": "revoked"})
-	c.must(200, "POST", "/keys/"+revoked.text("key.id")+"/revoke", obj{"reason": "leaked"})
-	c.code("VALID", used.text("secret"), "interview:start", "")
+	c.must(200, "POST", "/keys/"+revoked.Text("key.id")+"/revoke", obj{"reason": "leaked"})
+	c.code("VALID", used.Text("secret"), "interview:start", "")
 
-	id := used.text("key.id")
+	id := used.Text("key.id")
 	for _, s := range []*server{w.one, w.two} {
 		c := c.at(s)
 		var item answer
 		c.until("the list to tell of the use", func() bool {
-			item, _ = c.must(200, "GET", "/keys", nil).item(id)
-			return item.text("last_used_at") != ""
+			item, _ = c.must(200, "GET", "/keys", nil).Item(id)
+			return item.Text("last_used_at") != ""
 		})
 		c.until("the list to be without the revoked key", func() bool {
-			_, listed := c.must(200, "GET", "/keys", nil).item(revoked.text("key.id"))
+			_, listed := c.must(200, "GET", "/keys", nil).Item(revoked.Text("key.id"))
 			return !listed
 		})
-		secret := used.text("secret")
-		if item.text("name") != "used" || item.text("masked") != "kl_live_…"+secret[len(secret)-4:] ||
-			fmt.Sprint(item.list("permissions.grants")) != "[interview:read interview:start]" {
+		secret := used.Text("secret")
+		if item.Text("name") != "used" || item.Text("masked") != "kl_live_…"+secret[len(secret)-4:] ||
+			fmt.Sprint(item.List("permissions.grants")) != "[interview:read interview:start]" {
 			t.Errorf("the list shows %s", item)
 		}
 		for _, name := range []string{"created_at", "last_used_at"} {
-			if at, err := time.Parse(time.RFC3339, item.text(name)); err != nil || at.Before(before) || at.After(time.Now().Add(time.Minute)) {
-				t.Errorf("%s is %q", name, item.text(name))
+			if at, err := time.Parse(time.RFC3339, item.Text(name)); err != nil || at.Before(before) || at.After(time.Now().Add(time.Minute)) {
+				t.Errorf("%s is %q", name, item.Text(name))
 			}
 		}
-		if item, ok := c.must(200, "GET", "/keys", nil).item(unused.text("key.id")); !ok || item.get("last_used_at") != nil {
+		if item, ok := c.must(200, "GET", "/keys", nil).Item(unused.Text("key.id")); !ok || item.Get("last_used_at") != nil {
 			t.Errorf("the unused key is shown as %s", item)
 		}
 		for _, query := range []string{"?status=all", "?status=REVOKED"} {
-			if _, listed := c.must(200, "GET", "/keys"+query, nil).item(revoked.text("key.id")); !listed {
+			if _, listed := c.must(200, "GET", "/keys"+query, nil).Item(revoked.Text("key.id")); !listed {
 				t.Errorf("the revoked key is not in the list of %s", query)
 			}
 		}
@@ -267,12 +267,12 @@ func TestP05ListShowsAndHides(t *testing.T) {
 	table := c.cli("keys", "list")
 	head, _, _ := strings.Cut(table, "\n")
 	says(t, head, "NAME", "KEY", "MAY", "CREATED", "LAST USED")
-	says(t, table, "never used", "interview:read, interview:start", "kl_live_…"+used.text("key.last_four"))
-	if strings.Contains(table, revoked.text("key.id")) {
+	says(t, table, "never used", "interview:read, interview:start", "kl_live_…"+used.Text("key.last_four"))
+	if strings.Contains(table, revoked.Text("key.id")) {
 		t.Errorf("the revoked key is in\n%s", table)
 	}
-	says(t, c.cli("keys", "list", "--status", "all"), revoked.text("key.id"))
-	says(t, c.cli("keys", "list", "--status", "revoked", "-q"), revoked.text("key.id"))
+	says(t, c.cli("keys", "list", "--status", "all"), revoked.Text("key.id"))
+	says(t, c.cli("keys", "list", "--status", "revoked", "-q"), revoked.Text("key.id"))
 }
 
 // Only admins and owners manage keys. An admin of one workspace sees and changes
@@ -284,7 +284,7 @@ func TestP09AdminsManageWithinTheirProject(t *testing.T) {
 	inside := owner.create(obj{"name": "inside", "scope": obj{"workspaces": []string{"hiring"}}})
 	outside := owner.create(obj{"name": "outside", "scope": obj{"workspaces": []string{"research"}}})
 	across := owner.create(obj{"name": "across", "scope": obj{"workspaces": []string{"hiring", "research"}}})
-	path := func(a answer, more string) string { return "/keys/" + a.text("key.id") + more }
+	path := func(a answer, more string) string { return "/keys/" + a.Text("key.id") + more }
 	wish := obj{"permissions": []string{"interview:read"}, "scope": everywhere}
 
 	w.as(owner, obj{"role": "admin"}).create(nil)
@@ -295,21 +295,21 @@ func TestP09AdminsManageWithinTheirProject(t *testing.T) {
 		c.refused(403, "forbidden", "POST", path(key, "/revoke"), nil)
 		c.refused(403, "forbidden", "DELETE", path(key, ""), nil)
 		c.refused(403, "forbidden", "POST", path(key, "/rotate"), obj{"grace": "0"})
-		says(t, c.exits(1, "", "keys", "revoke", key.text("key.id"), "--yes").stderr, "forbidden")
+		says(t, c.exits(1, "", "keys", "revoke", key.Text("key.id"), "--yes").stderr, "forbidden")
 		says(t, c.exits(1, "", "keys", "create", "--permissions", "interview:read", "--workspaces", "all").stderr, "forbidden")
 	}
 	// A project's own key manages nothing.
-	owner.with(owner.create(obj{"permissions": obj{"level": "all"}}).text("secret")).must(403, "POST", "/keys", wish)
+	owner.with(owner.create(obj{"permissions": obj{"level": "all"}}).Text("secret")).must(403, "POST", "/keys", wish)
 
 	admin := w.as(owner, obj{"role": "admin", "scope": obj{"workspaces": []string{"hiring"}}})
 	for _, s := range []*server{w.one, w.two} {
 		admin := admin.at(s)
 		admin.until("the list of what is inside", func() bool {
-			_, listed := admin.must(200, "GET", "/keys", nil).item(inside.text("key.id"))
+			_, listed := admin.must(200, "GET", "/keys", nil).Item(inside.Text("key.id"))
 			return listed
 		})
 		list := admin.must(200, "GET", "/keys?kind=api", nil)
-		if len(list.list("items")) != 1 {
+		if len(list.List("items")) != 1 {
 			t.Errorf("an admin of hiring sees %s", list)
 		}
 		for _, hidden := range []answer{key, outside, across} {
@@ -324,16 +324,16 @@ func TestP09AdminsManageWithinTheirProject(t *testing.T) {
 	admin.refused(403, "forbidden", "POST", "/keys", wish)
 	admin.refused(403, "forbidden", "POST", "/keys", obj{"permissions": []string{"interview:read"}, "scope": obj{"workspaces": []string{"research"}}})
 
-	if ids := strings.Fields(admin.cli("keys", "list", "--kind", "api", "-q")); len(ids) != 1 || ids[0] != inside.text("key.id") {
+	if ids := strings.Fields(admin.cli("keys", "list", "--kind", "api", "-q")); len(ids) != 1 || ids[0] != inside.Text("key.id") {
 		t.Errorf("an admin of hiring is shown %v", ids)
 	}
-	says(t, admin.exits(1, "", "keys", "get", outside.text("key.id")).stderr, "not_found")
-	says(t, admin.exits(1, "", "keys", "revoke", across.text("key.id"), "--yes").stderr, "not_found")
+	says(t, admin.exits(1, "", "keys", "get", outside.Text("key.id")).stderr, "not_found")
+	says(t, admin.exits(1, "", "keys", "revoke", across.Text("key.id"), "--yes").stderr, "not_found")
 	says(t, admin.exits(1, "", "keys", "create", "--permissions", "interview:read", "--workspaces", "research").stderr, "forbidden")
 	own := admin.document("keys", "create", "--permissions", "interview:read", "--workspaces", "hiring")
-	admin.cli("keys", "revoke", own.text("key.id"), "--yes")
-	owner.code("VALID", across.text("secret"), "interview:read", "")
-	owner.code("REVOKED", own.text("secret"), "interview:read", "")
+	admin.cli("keys", "revoke", own.Text("key.id"), "--yes")
+	owner.code("VALID", across.Text("secret"), "interview:read", "")
+	owner.code("REVOKED", own.Text("secret"), "interview:read", "")
 }
 
 // There may be any number of keys, unless somebody sets a limit.
@@ -345,7 +345,7 @@ func TestP10NoLimitUnlessOneIsSet(t *testing.T) {
 		c.create(nil)
 		c.cli("keys", "create", "--permissions", "interview:read", "--workspaces", "all")
 	}
-	if got := len(c.must(200, "GET", "/keys?kind=api&limit=200", nil).list("items")); got != many {
+	if got := len(c.must(200, "GET", "/keys?kind=api&limit=200", nil).List("items")); got != many {
 		t.Fatalf("there are %d keys", got)
 	}
 	root := c.with(w.owner)
@@ -366,20 +366,20 @@ func TestP11UnusedSince(t *testing.T) {
 	since := time.Now().UTC().Format(time.RFC3339Nano)
 	younger := c.create(nil)
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).code("VALID", used.text("secret"), "interview:read", used.text("position"))
+		c.at(s).code("VALID", used.Text("secret"), "interview:read", used.Text("position"))
 	}
 	for _, s := range []*server{w.one, w.two} {
 		c := c.at(s)
 		var list answer
 		c.until("the use to be known", func() bool {
 			list = c.must(200, "GET", "/keys?kind=api&unused_since="+url.QueryEscape(since), nil)
-			_, listed := list.item(used.text("key.id"))
-			return !listed && len(list.list("items")) > 0
+			_, listed := list.Item(used.Text("key.id"))
+			return !listed && len(list.List("items")) > 0
 		})
-		if len(list.list("items")) != 1 || list.text("items.0.id") != unused.text("key.id") {
-			t.Errorf("unused are said to be %s, want %s and not %s", list, unused.text("key.id"), younger.text("key.id"))
+		if len(list.List("items")) != 1 || list.Text("items.0.id") != unused.Text("key.id") {
+			t.Errorf("unused are said to be %s, want %s and not %s", list, unused.Text("key.id"), younger.Text("key.id"))
 		}
-		if ids := strings.Fields(c.cli("keys", "list", "--kind", "api", "--unused-since", since, "-q")); len(ids) != 1 || ids[0] != unused.text("key.id") {
+		if ids := strings.Fields(c.cli("keys", "list", "--kind", "api", "--unused-since", since, "-q")); len(ids) != 1 || ids[0] != unused.Text("key.id") {
 			t.Errorf("unused are said to be %v", ids)
 		}
 	}
@@ -399,8 +399,8 @@ func TestP12RotationDue(t *testing.T) {
 		c.until("the keys that are due", func() bool {
 			list := c.must(200, "GET", "/keys?rotation_due=true", nil)
 			var ids []string
-			for i := range list.list("items") {
-				ids = append(ids, list.text(fmt.Sprint("items.", i, ".id")))
+			for i := range list.List("items") {
+				ids = append(ids, list.Text(fmt.Sprint("items.", i, ".id")))
 			}
 			slices.Sort(ids)
 			slices.Sort(want)
@@ -415,16 +415,16 @@ func TestP12RotationDue(t *testing.T) {
 	due(c, old)
 	due(c.at(w.two), old)
 	event := c.told(old, "key.rotation_due")
-	created, err := time.Parse(time.RFC3339, c.must(200, "GET", "/keys/"+old, nil).text("created_at"))
+	created, err := time.Parse(time.RFC3339, c.must(200, "GET", "/keys/"+old, nil).Text("created_at"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range []string{event.text("data.due_at"), c.must(200, "GET", "/keys/"+old, nil).text("rotation_due_at")} {
+	for _, at := range []string{event.Text("data.due_at"), c.must(200, "GET", "/keys/"+old, nil).Text("rotation_due_at")} {
 		if got, err := time.Parse(time.RFC3339, at); err != nil || !got.Equal(created.AddDate(0, 0, 90)) {
 			t.Errorf("a key of %s is due %s", created, at)
 		}
 	}
-	if at := c.must(200, "GET", "/keys/"+fresh.text("key.id"), nil).text("rotation_due_at"); at == "" {
+	if at := c.must(200, "GET", "/keys/"+fresh.Text("key.id"), nil).Text("rotation_due_at"); at == "" {
 		t.Error("a new key does not say when it is due")
 	}
 	says(t, c.cli("keys", "history", old), "rotation")
@@ -438,7 +438,7 @@ func TestP12RotationDue(t *testing.T) {
 	due(c, young)
 	c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": obj{"rotation_due_after": "never"}})
 	due(c)
-	if k := c.must(200, "GET", "/keys/"+young, nil); k.text("rotation_due_at") != "" {
+	if k := c.must(200, "GET", "/keys/"+young, nil); k.Text("rotation_due_at") != "" {
 		t.Errorf("due, where nobody is: %s", k)
 	}
 	for _, id := range []string{old, young} {
@@ -454,24 +454,24 @@ func (c caller) imported(created string) string {
 	digest := sha256.Sum256(fmt.Append(nil, c.org, created))
 	row := fmt.Sprintf("digest,created_at\n%x,%s\n", digest, created)
 	r := c.exits(0, row, "keys", "import", "-", "--permissions", "interview:read", "--workspaces", "all", "-o", "json")
-	a := answer{body: []byte(r.stdout)}
-	if a.text("items.0.result") != "imported" {
+	a := answer{Body: []byte(r.stdout)}
+	if a.Text("items.0.result") != "imported" {
 		c.t.Fatalf("imported: %s", r)
 	}
-	return a.text("items.0.key_id")
+	return a.Text("items.0.key_id")
 }
 
 // events are those of a kind that a key's history tells of, from the newest on.
 func (c caller) events(id, kind string) (found []answer) {
 	c.t.Helper()
 	history := c.must(200, "GET", "/keys/"+id+"/history?limit=200&raw=true", nil)
-	for i := range history.list("items") {
-		if e, _ := history.get(fmt.Sprint("items.", i, ".event")).(obj); e["type"] == "keyledger."+kind+".v1" {
+	for i := range history.List("items") {
+		if e, _ := history.Get(fmt.Sprint("items.", i, ".event")).(obj); e["type"] == "keyledger."+kind+".v1" {
 			body, err := json.Marshal(e)
 			if err != nil {
 				c.t.Fatal(err)
 			}
-			found = append(found, answer{body: body})
+			found = append(found, answer{Body: body})
 		}
 	}
 	return found
@@ -494,11 +494,11 @@ func TestP12NewSource(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t)
 	made := c.create(nil)
-	id, secret := made.text("key.id"), made.text("secret")
+	id, secret := made.Text("key.id"), made.Text("secret")
 	from := func(s *server, address string) {
 		t.Helper()
-		a := c.at(s).verdict(secret, obj{"permission": "interview:read", "at_least": made.text("position"), "context": obj{"client_ip": address}})
-		if a.text("code") != "VALID" {
+		a := c.at(s).verdict(secret, obj{"permission": "interview:read", "at_least": made.Text("position"), "context": obj{"client_ip": address}})
+		if a.Text("code") != "VALID" {
 			t.Fatalf("from %s: %s", address, a)
 		}
 	}
@@ -507,7 +507,7 @@ func TestP12NewSource(t *testing.T) {
 		c.until(fmt.Sprint(n, " new sources"), func() bool { return len(c.events(id, "key.new_source")) >= n })
 	}
 	from(w.one, "192.0.2.1")
-	c.until("the first use to be known", func() bool { return c.must(200, "GET", "/keys/"+id, nil).text("last_used_at") != "" })
+	c.until("the first use to be known", func() bool { return c.must(200, "GET", "/keys/"+id, nil).Text("last_used_at") != "" })
 	from(w.one, "192.0.2.2")
 	known(1)
 	from(w.two, "192.0.2.2")
@@ -519,8 +519,8 @@ func TestP12NewSource(t *testing.T) {
 	known(3)
 	sources := map[string]bool{}
 	for _, e := range c.events(id, "key.new_source") {
-		sources[e.text("data.source")] = true
-		if e.text("data.by") != "client_ip" || e.text("data.code") != "VALID" {
+		sources[e.Text("data.source")] = true
+		if e.Text("data.by") != "client_ip" || e.Text("data.code") != "VALID" {
 			t.Errorf("a new source is told as %s", e)
 		}
 		for _, clear := range []string{"192.0.2", "2001:db8", "198.51.100"} {
@@ -535,7 +535,7 @@ func TestP12NewSource(t *testing.T) {
 	if n := strings.Count(c.cli("keys", "history", id), "used from a new IP address"); n != 3 {
 		t.Errorf("keys history tells of %d new sources:\n%s", n, c.cli("keys", "history", id))
 	}
-	says(t, c.cli("events", "tail", "--after", made.text("position"), "--types", "key.new_source", "--limit", "3"), "used from a new IP address")
+	says(t, c.cli("events", "tail", "--after", made.Text("position"), "--types", "key.new_source", "--limit", "3"), "used from a new IP address")
 }
 
 // A burst of denials within a minute becomes an event, once, though it went on and
@@ -546,14 +546,14 @@ func TestP12DenialsSpike(t *testing.T) {
 	const threshold = 6
 	c.cli("orgs", "update", c.org, "--denials-per-minute", fmt.Sprint(threshold))
 	made := c.create(nil)
-	id, secret := made.text("key.id"), made.text("secret")
+	id, secret := made.Text("key.id"), made.Text("secret")
 	// One minute of at most two has as many.
 	for n := range 2 * threshold {
 		s := []*server{w.one, w.two}[n%2]
-		c.at(s).code("INSUFFICIENT_PERMISSIONS", secret, "interview:start", made.text("position"))
+		c.at(s).code("INSUFFICIENT_PERMISSIONS", secret, "interview:start", made.Text("position"))
 	}
 	spike := c.told(id, "key.denials_spike")
-	if n, _ := spike.get("data.denials").(float64); n < threshold || spike.get("data.threshold") != float64(threshold) {
+	if n, _ := spike.Get("data.denials").(float64); n < threshold || spike.Get("data.threshold") != float64(threshold) {
 		t.Errorf("a burst is told as %s", spike)
 	}
 	for range threshold {
@@ -562,12 +562,12 @@ func TestP12DenialsSpike(t *testing.T) {
 	// What is told next comes behind what would have been told of these.
 	other := c.create(nil)
 	for range 2 * threshold {
-		c.code("INSUFFICIENT_PERMISSIONS", other.text("secret"), "interview:start", "")
+		c.code("INSUFFICIENT_PERMISSIONS", other.Text("secret"), "interview:start", "")
 	}
-	c.told(other.text("key.id"), "key.denials_spike")
+	c.told(other.Text("key.id"), "key.denials_spike")
 	hours := map[string]int{}
 	for _, e := range c.events(id, "key.denials_spike") {
-		hours[e.text("data.from")[:len("2006-01-02T15")]]++
+		hours[e.Text("data.from")[:len("2006-01-02T15")]]++
 	}
 	for hour, n := range hours {
 		if n != 1 {
@@ -575,5 +575,5 @@ func TestP12DenialsSpike(t *testing.T) {
 		}
 	}
 	says(t, c.cli("keys", "history", id), "denials")
-	says(t, c.cli("events", "tail", "--after", made.text("position"), "--types", "key.denials_spike", "--limit", "1"), "denials")
+	says(t, c.cli("events", "tail", "--after", made.Text("position"), "--types", "key.denials_spike", "--limit", "1"), "denials")
 }

@@ -13,19 +13,19 @@ func TestP06PermissionsEditedHoldFromTheNextRequest(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		c := w.organization(t)
 		made := c.create(obj{"permissions": []string{"interview:start"}})
-		id, secret := made.text("key.id"), made.text("secret")
+		id, secret := made.Text("key.id"), made.Text("secret")
 
 		edit := c.must(200, "PATCH", "/keys/"+id, obj{"permissions": []string{"interview:read"}})
 		for _, s := range []*server{w.one, w.two} {
-			c.at(s).code("INSUFFICIENT_PERMISSIONS", secret, "interview:start", edit.text("position"))
-			c.at(s).code("VALID", secret, "interview:read", edit.text("position"))
+			c.at(s).code("INSUFFICIENT_PERMISSIONS", secret, "interview:start", edit.Text("position"))
+			c.at(s).code("VALID", secret, "interview:read", edit.Text("position"))
 		}
 		c.at(w.two).cli("keys", "update", id, "--permissions", "interview:start,interview:complete", "--reason", "it conducts them now")
-		position := c.at(w.two).must(200, "GET", "/keys/"+id, nil).text("position")
+		position := c.at(w.two).must(200, "GET", "/keys/"+id, nil).Text("position")
 		c.verify("VALID", secret, "--permission", "interview:complete", "--at-least", position)
 		c.verify("INSUFFICIENT_PERMISSIONS", secret, "--permission", "interview:read", "--at-least", position)
 		shown := c.at(w.two).must(200, "GET", "/keys/"+id, nil)
-		if shown.text("last_four") != secret[len(secret)-4:] {
+		if shown.Text("last_four") != secret[len(secret)-4:] {
 			t.Errorf("the key is another one: %s", shown)
 		}
 
@@ -77,7 +77,7 @@ func editedUnderLoad(t *testing.T, w *world, c caller, id, secret string) {
 		asking sync.WaitGroup
 		door   = newService(t, w.one, nil)
 	)
-	last.Store(&edit{n: 0, position: c.must(200, "PATCH", "/keys/"+id, obj{"permissions": []string{"interview:start"}}).text("position")})
+	last.Store(&edit{n: 0, position: c.must(200, "PATCH", "/keys/"+id, obj{"permissions": []string{"interview:start"}}).Text("position")})
 	ways := []func(position string) (bool, error){
 		func(string) (bool, error) {
 			status, _, err := door.request(secret, "POST", "/api/v1/interviews/start")
@@ -85,7 +85,7 @@ func editedUnderLoad(t *testing.T, w *world, c caller, id, secret string) {
 		},
 		func(position string) (bool, error) {
 			a, err := c.at(w.two).try("POST", "/v1/verify", obj{"secret": secret, "permission": "interview:start", "at_least": position})
-			return a.text("code") == "VALID", err
+			return a.Text("code") == "VALID", err
 		},
 	}
 	judged := make([]atomic.Int64, len(ways))
@@ -118,7 +118,7 @@ func editedUnderLoad(t *testing.T, w *world, c caller, id, secret string) {
 		if n%2 == 0 {
 			grants = append(grants, "interview:start")
 		}
-		last.Store(&edit{n: n, position: c.must(200, "PATCH", "/keys/"+id, obj{"permissions": grants}).text("position")})
+		last.Store(&edit{n: n, position: c.must(200, "PATCH", "/keys/"+id, obj{"permissions": grants}).Text("position")})
 		for i := range judged {
 			seen := judged[i].Load()
 			c.until("a verdict after the edit", func() bool { return t.Failed() || judged[i].Load() > seen })
@@ -134,17 +134,17 @@ func TestP07RevocationIsImmediateAndForEver(t *testing.T) {
 		door := newService(t, w.one, nil)
 		byAPI, byCLI := c.create(nil), c.create(nil)
 		for _, made := range []answer{byAPI, byCLI} {
-			door.answers(200, "interview:read", made.text("secret"), "GET", "/api/v1/interviews/42")
-			c.at(w.two).code("VALID", made.text("secret"), "interview:read", made.text("position"))
+			door.answers(200, "interview:read", made.Text("secret"), "GET", "/api/v1/interviews/42")
+			c.at(w.two).code("VALID", made.Text("secret"), "interview:read", made.Text("position"))
 		}
-		position := c.must(200, "POST", "/keys/"+byAPI.text("key.id")+"/revoke", obj{"reason": "leaked"}).text("position")
+		position := c.must(200, "POST", "/keys/"+byAPI.Text("key.id")+"/revoke", obj{"reason": "leaked"}).Text("position")
 		c.nothingRevives(byAPI, position)
-		position = c.document("keys", "revoke", byCLI.text("key.id"), "--yes", "--reason", "leaked").text("position")
+		position = c.document("keys", "revoke", byCLI.Text("key.id"), "--yes", "--reason", "leaked").Text("position")
 		c.nothingRevives(byCLI, position)
 		for _, made := range []answer{byAPI, byCLI} {
-			door.answers(401, "REVOKED", made.text("secret"), "GET", "/api/v1/interviews/42")
-			c.at(w.two).code("REVOKED", made.text("secret"), "interview:read", position)
-			c.verify("REVOKED", made.text("secret"), "--permission", "interview:read")
+			door.answers(401, "REVOKED", made.Text("secret"), "GET", "/api/v1/interviews/42")
+			c.at(w.two).code("REVOKED", made.Text("secret"), "interview:read", position)
+			c.verify("REVOKED", made.Text("secret"), "--permission", "interview:read")
 		}
 		t.Run("raced by verdicts and edits", func(t *testing.T) {
 			for range 5 {
@@ -154,7 +154,7 @@ func TestP07RevocationIsImmediateAndForEver(t *testing.T) {
 		// For ever is for a server too that knew none of this.
 		later := c.at(w.join(t))
 		for _, made := range []answer{byAPI, byCLI} {
-			later.code("REVOKED", made.text("secret"), "interview:read", "")
+			later.code("REVOKED", made.Text("secret"), "interview:read", "")
 		}
 	})
 }
@@ -162,7 +162,7 @@ func TestP07RevocationIsImmediateAndForEver(t *testing.T) {
 // nothingRevives tries to bring a revoked key back.
 func (c caller) nothingRevives(made answer, position string) {
 	c.t.Helper()
-	id := made.text("key.id")
+	id := made.Text("key.id")
 	for _, patch := range []obj{
 		{"status": "ACTIVE"}, {"expires_in": "1y"}, {"expires_at": nil}, {"permissions": obj{"level": "all"}}, {"scope": everywhere}, {"grace": "7d"},
 	} {
@@ -172,10 +172,10 @@ func (c caller) nothingRevives(made answer, position string) {
 	says(c.t, c.exits(1, "", "keys", "enable", id).stderr, "ended")
 	says(c.t, c.exits(1, "", "keys", "rotate", id).stderr, "ended")
 	// Revoking it once more is no news.
-	if again := c.must(200, "POST", "/keys/"+id+"/revoke", nil); again.text("key.status") != "REVOKED" || again.text("key.revocation_reason") != "leaked" {
+	if again := c.must(200, "POST", "/keys/"+id+"/revoke", nil); again.Text("key.status") != "REVOKED" || again.Text("key.revocation_reason") != "leaked" {
 		c.t.Errorf("revoked once more: %s", again)
 	}
-	c.code("REVOKED", made.text("secret"), "interview:read", position)
+	c.code("REVOKED", made.Text("secret"), "interview:read", position)
 }
 
 // raceRevocation revokes a key on one server while both are asked for verdicts and
@@ -183,7 +183,7 @@ func (c caller) nothingRevives(made answer, position string) {
 // denied; and whoever was once told REVOKED is told so ever after.
 func raceRevocation(t *testing.T, w *world, c caller) {
 	made := c.create(nil)
-	id, secret := made.text("key.id"), made.text("secret")
+	id, secret := made.Text("key.id"), made.Text("secret")
 	var (
 		revoked atomic.Pointer[string]
 		racing  sync.WaitGroup
@@ -191,7 +191,7 @@ func raceRevocation(t *testing.T, w *world, c caller) {
 	)
 	for i, s := range []*server{w.one, w.two} {
 		c := c.at(s)
-		c.code("VALID", secret, "interview:read", made.text("position"))
+		c.code("VALID", secret, "interview:read", made.Text("position"))
 		ready.Add(2)
 		racing.Go(func() {
 			ready.Done()
@@ -202,7 +202,7 @@ func raceRevocation(t *testing.T, w *world, c caller) {
 					after++
 				}
 				a, err := c.try("POST", "/v1/verify", question)
-				code := a.text("code")
+				code := a.Text("code")
 				if err != nil || code != "REVOKED" && (position != nil || ended) {
 					t.Errorf("server %d, after the revocation was answered: %t, after it was applied: %t: %s, %v", i+1, position != nil, ended, a, err)
 					return
@@ -217,7 +217,7 @@ func raceRevocation(t *testing.T, w *world, c caller) {
 				status := []string{"INACTIVE", "ACTIVE"}[n%2]
 				a, err := c.try("PATCH", "/keys/"+id, obj{"status": status, "name": fmt.Sprint("edit ", n, " at ", i)})
 				// Editors who leave each other no gap are told 503 at some time.
-				if err != nil || a.status != 200 && a.status != 409 && a.status != 503 || done && a.status != 409 {
+				if err != nil || a.Status != 200 && a.Status != 409 && a.Status != 503 || done && a.Status != 409 {
 					t.Errorf("an edit at server %d, after the revocation was answered: %t: %s, %v", i+1, done, a, err)
 				}
 				if done || err != nil {
@@ -228,14 +228,14 @@ func raceRevocation(t *testing.T, w *world, c caller) {
 	}
 	ready.Wait()
 	a := c.must(200, "POST", "/keys/"+id+"/revoke", obj{"reason": "leaked"})
-	position := a.text("position")
+	position := a.Text("position")
 	revoked.Store(&position)
 	racing.Wait()
 	// An edit that was under way may stand behind the revocation, and changes
 	// nothing about it.
 	for _, s := range []*server{w.one, w.two} {
 		c := c.at(s)
-		c.until("the revocation in the catalog", func() bool { return c.must(200, "GET", "/keys/"+id, nil).text("status") == "REVOKED" })
+		c.until("the revocation in the catalog", func() bool { return c.must(200, "GET", "/keys/"+id, nil).Text("status") == "REVOKED" })
 		c.code("REVOKED", secret, "interview:read", position)
 	}
 	if n := len(c.events(id, "key.revoked")); n != 1 {
@@ -250,43 +250,43 @@ func TestP08RotationSideBySide(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t)
 	// As long as wanted: two keys, and nothing that ends either.
-	for _, secret := range []string{c.create(nil).text("secret"), c.create(nil).text("secret")} {
-		if v := c.verdict(secret, nil); v.text("code") != "VALID" || v.text("expires_at") != "" {
+	for _, secret := range []string{c.create(nil).Text("secret"), c.create(nil).Text("secret")} {
+		if v := c.verdict(secret, nil); v.Text("code") != "VALID" || v.Text("expires_at") != "" {
 			t.Errorf("a key beside another: %s", v)
 		}
 	}
 
 	// In one step, and side by side for the grace, on both servers.
 	old := c.create(obj{"name": "service", "permissions": []string{"interview:start"}})
-	id := old.text("key.id")
+	id := old.Text("key.id")
 	rotated := c.must(201, "POST", "/keys/"+id+"/rotate", obj{"grace": "24h"})
-	if rotated.text("key.name") != "service" || rotated.text("key.rotated_from") != id || rotated.text("previous.rotated_to") != rotated.text("key.id") {
+	if rotated.Text("key.name") != "service" || rotated.Text("key.rotated_from") != id || rotated.Text("previous.rotated_to") != rotated.Text("key.id") {
 		t.Errorf("rotated: %s", rotated)
 	}
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).code("VALID", old.text("secret"), "interview:start", rotated.text("position"))
-		c.at(s).code("VALID", rotated.text("secret"), "interview:start", rotated.text("position"))
+		c.at(s).code("VALID", old.Text("secret"), "interview:start", rotated.Text("position"))
+		c.at(s).code("VALID", rotated.Text("secret"), "interview:start", rotated.Text("position"))
 	}
 	c.refused(409, "already_rotated", "POST", "/keys/"+id+"/rotate", obj{"grace": "0"})
 	// The grace is cut short, never longer.
 	c.must(422, "PATCH", "/keys/"+id, obj{"grace": "7d"})
 	c.must(200, "PATCH", "/keys/"+id, obj{"grace": "1h"})
-	c.code("VALID", old.text("secret"), "interview:start", "")
+	c.code("VALID", old.Text("secret"), "interview:start", "")
 	cut := c.must(200, "PATCH", "/keys/"+id, obj{"grace": "0"})
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).code("EXPIRED", old.text("secret"), "interview:start", cut.text("position"))
-		c.at(s).code("VALID", rotated.text("secret"), "interview:start", cut.text("position"))
+		c.at(s).code("EXPIRED", old.Text("secret"), "interview:start", cut.Text("position"))
+		c.at(s).code("VALID", rotated.Text("secret"), "interview:start", cut.Text("position"))
 	}
 
 	// The same at the shell.
 	old = c.create(nil)
-	id = old.text("key.id")
+	id = old.Text("key.id")
 	next := c.document("keys", "rotate", id, "--grace", "1h")
-	c.verify("VALID", old.text("secret"))
-	c.verify("VALID", next.text("secret"))
+	c.verify("VALID", old.Text("secret"))
+	c.verify("VALID", next.Text("secret"))
 	c.cli("keys", "update", id, "--grace", "0")
-	c.verify("EXPIRED", old.text("secret"))
-	c.verify("VALID", next.text("secret"))
+	c.verify("EXPIRED", old.Text("secret"))
+	c.verify("VALID", next.Text("secret"))
 }
 
 // The warning, by the API and at the shell, and that there is none where there is
@@ -294,44 +294,44 @@ func TestP08RotationSideBySide(t *testing.T) {
 func TestP08RevokingTheOldKeyTooEarlyIsWarnedOf(t *testing.T) {
 	w := onOne(t)
 	c := w.organization(t)
-	warned := func(a answer) bool { return a.text("warnings.0.code") == "successor_unused" }
+	warned := func(a answer) bool { return a.Text("warnings.0.code") == "successor_unused" }
 
 	old := c.create(obj{"name": "service"})
-	id := old.text("key.id")
+	id := old.Text("key.id")
 	if a := c.must(200, "POST", "/keys/"+id+"/revoke?dry_run=true", nil); warned(a) {
 		t.Errorf("a key without a successor: %s", a)
 	}
 	next := c.must(201, "POST", "/keys/"+id+"/rotate", obj{"grace": "24h"})
-	if a := c.must(200, "POST", "/keys/"+id+"/revoke?dry_run=true", nil); !warned(a) || a.text("warnings.0.detail") == "" {
+	if a := c.must(200, "POST", "/keys/"+id+"/revoke?dry_run=true", nil); !warned(a) || a.Text("warnings.0.detail") == "" {
 		t.Errorf("a rehearsal does not warn: %s", a)
 	}
 	// A denied use is none.
-	c.code("INSUFFICIENT_PERMISSIONS", next.text("secret"), "interview:start", "")
-	c.code("VALID", old.text("secret"), "interview:read", "")
-	c.until("both uses to be known", func() bool { return c.must(200, "GET", "/keys/"+id, nil).text("last_used_at") != "" })
+	c.code("INSUFFICIENT_PERMISSIONS", next.Text("secret"), "interview:start", "")
+	c.code("VALID", old.Text("secret"), "interview:read", "")
+	c.until("both uses to be known", func() bool { return c.must(200, "GET", "/keys/"+id, nil).Text("last_used_at") != "" })
 	c.terminal(obj{"ID": id}, `
 		ttyin -stdin no
 		! exec keyledger keys revoke $ID
 		stderr 'no VALID use is known of'
 		stderr 'service.*for ever\? \[y/N\]'
 	`)
-	c.code("VALID", old.text("secret"), "interview:read", "")
+	c.code("VALID", old.Text("secret"), "interview:read", "")
 	if a := c.must(200, "POST", "/keys/"+id+"/revoke", obj{"reason": "too early"}); !warned(a) {
 		t.Errorf("a revocation that is too early does not warn: %s", a)
 	}
-	c.code("REVOKED", old.text("secret"), "interview:read", "")
+	c.code("REVOKED", old.Text("secret"), "interview:read", "")
 
-	third := c.must(201, "POST", "/keys/"+next.text("key.id")+"/rotate", obj{"grace": "24h"})
-	r := c.exits(0, "", "keys", "revoke", next.text("key.id"), "--yes")
-	says(t, r.stderr, third.text("key.id"))
+	third := c.must(201, "POST", "/keys/"+next.Text("key.id")+"/rotate", obj{"grace": "24h"})
+	r := c.exits(0, "", "keys", "revoke", next.Text("key.id"), "--yes")
+	says(t, r.stderr, third.Text("key.id"))
 
 	// Used, by whichever server, it may be relied on.
-	fourth := c.must(201, "POST", "/keys/"+third.text("key.id")+"/rotate", obj{"grace": "24h"})
-	c.at(w.two).code("VALID", fourth.text("secret"), "interview:read", fourth.text("position"))
+	fourth := c.must(201, "POST", "/keys/"+third.Text("key.id")+"/rotate", obj{"grace": "24h"})
+	c.at(w.two).code("VALID", fourth.Text("secret"), "interview:read", fourth.Text("position"))
 	c.until("the use to be known", func() bool {
-		return !warned(c.must(200, "DELETE", "/keys/"+third.text("key.id")+"?dry_run=true", nil))
+		return !warned(c.must(200, "DELETE", "/keys/"+third.Text("key.id")+"?dry_run=true", nil))
 	})
-	if r := c.exits(0, "", "keys", "revoke", third.text("key.id"), "--yes"); r.stderr != "" {
+	if r := c.exits(0, "", "keys", "revoke", third.Text("key.id"), "--yes"); r.stderr != "" {
 		t.Errorf("a revocation in time is warned of: %s", r.stderr)
 	}
 }
@@ -345,8 +345,8 @@ func TestP08RotationRacesRevocation(t *testing.T) {
 		// Both outcomes are met at some time: not to be seen in one round.
 		for range 15 {
 			old := c.create(nil)
-			id := old.text("key.id")
-			c.at(w.two).code("VALID", old.text("secret"), "", old.text("position"))
+			id := old.Text("key.id")
+			c.at(w.two).code("VALID", old.Text("secret"), "", old.Text("position"))
 			var (
 				rotated, revoked       answer
 				rotateFault, revokeErr error
@@ -355,36 +355,36 @@ func TestP08RotationRacesRevocation(t *testing.T) {
 			racing.Go(func() {
 				// 503 is that nothing was changed, and 504 that nobody knows: either is
 				// asked again, under the same idempotency key.
-				for again := true; again && rotateFault == nil; again = rotated.status == 503 || rotated.status == 504 {
+				for again := true; again && rotateFault == nil; again = rotated.Status == 503 || rotated.Status == 504 {
 					rotated, rotateFault = c.try("POST", "/keys/"+id+"/rotate", obj{"grace": "24h"}, "Idempotency-Key", "rotate "+id)
 				}
 			})
 			racing.Go(func() { revoked, revokeErr = c.at(w.two).try("POST", "/keys/"+id+"/revoke", obj{"reason": "leaked"}) })
 			racing.Wait()
-			if rotateFault != nil || revokeErr != nil || revoked.status != 200 {
+			if rotateFault != nil || revokeErr != nil || revoked.Status != 200 {
 				t.Fatalf("rotate: %s %v; revoke: %s %v", rotated, rotateFault, revoked, revokeErr)
 			}
-			position := revoked.text("position")
+			position := revoked.Text("position")
 			for _, s := range []*server{w.one, w.two} {
-				c.at(s).code("REVOKED", old.text("secret"), "", position)
+				c.at(s).code("REVOKED", old.Text("secret"), "", position)
 			}
 			// The other server's answer is in this one's history a little later.
 			c.told(id, "key.revoked")
 			history := c.must(200, "GET", "/keys/"+id+"/history", nil)
 			var kinds []string
-			for i := range history.list("items") {
-				kinds = append(kinds, history.text(fmt.Sprint("items.", i, ".type")))
+			for i := range history.List("items") {
+				kinds = append(kinds, history.Text(fmt.Sprint("items.", i, ".type")))
 			}
-			switch got := fmt.Sprint(kinds); rotated.status {
+			switch got := fmt.Sprint(kinds); rotated.Status {
 			case 201:
 				if got != "[key.revoked key.rotated key.created]" {
 					t.Errorf("rotated, and then: %s", got)
 				}
-				if rotated.text("secret") == "" {
+				if rotated.Text("secret") == "" {
 					break // its answer was lost, and with it the secret
 				}
 				for _, s := range []*server{w.one, w.two} {
-					c.at(s).code("VALID", rotated.text("secret"), "", rotated.text("position"))
+					c.at(s).code("VALID", rotated.Text("secret"), "", rotated.Text("position"))
 				}
 			case 409:
 				if got != "[key.revoked key.created]" {
@@ -396,8 +396,8 @@ func TestP08RotationRacesRevocation(t *testing.T) {
 		}
 		// At the end nobody lives whom the answers did not name.
 		list := c.must(200, "GET", "/keys?kind=api", nil)
-		for i := range list.list("items") {
-			if list.text(fmt.Sprint("items.", i, ".rotated_from")) == "" {
+		for i := range list.List("items") {
+			if list.Text(fmt.Sprint("items.", i, ".rotated_from")) == "" {
 				t.Errorf("a key is left that was not born of a rotation: %s", list)
 			}
 		}

@@ -22,7 +22,7 @@ var automation = []obj{
 // offers puts a catalog in the place of the one before, and returns its position.
 func (c caller) offers(permissions ...obj) string {
 	c.t.Helper()
-	return c.must(200, "PUT", "/permissions", obj{"permissions": permissions}).text("position")
+	return c.must(200, "PUT", "/permissions", obj{"permissions": permissions}).Text("position")
 }
 
 // tokens begins an organization of the automation platform.
@@ -32,9 +32,9 @@ func (w *world) tokens(t *testing.T, more ...obj) caller {
 	c.offers(automation...)
 	probe := c.create(obj{"name": "probe", "permissions": []string{"flow:read"}})
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).code("VALID", probe.text("secret"), "flow:read", probe.text("position"))
+		c.at(s).code("VALID", probe.Text("secret"), "flow:read", probe.Text("position"))
 	}
-	c.must(200, "POST", "/keys/"+probe.text("key.id")+"/revoke", nil)
+	c.must(200, "POST", "/keys/"+probe.Text("key.id")+"/revoke", nil)
 	return c
 }
 
@@ -67,16 +67,16 @@ func TestT01NameAndExpiry(t *testing.T) {
 			c.create(obj{"name": name, "permissions": []string{"flow:read"}, "expires_in": choice}),
 			c.document("keys", "create", "--name", name, "--permissions", "flow:read", "--workspaces", "all", "--expires-in", choice),
 		} {
-			created, fault := time.Parse(time.RFC3339, made.text("key.created_at"))
-			expires, err := time.Parse(time.RFC3339, made.text("key.expires_at"))
-			if fault != nil || err != nil || made.text("key.name") != name {
+			created, fault := time.Parse(time.RFC3339, made.Text("key.created_at"))
+			expires, err := time.Parse(time.RFC3339, made.Text("key.expires_at"))
+			if fault != nil || err != nil || made.Text("key.name") != name {
 				t.Fatalf("%s: %s", choice, made)
 			}
 			if off := expires.Sub(after(created)); off < -time.Second || off > time.Second {
 				t.Errorf("%s after %s is %s", choice, created, expires)
 			}
-			c.code("VALID", made.text("secret"), "flow:read", "")
-			shown := c.cli("keys", "get", made.text("key.id"))
+			c.code("VALID", made.Text("secret"), "flow:read", "")
+			shown := c.cli("keys", "get", made.Text("key.id"))
 			says(t, shown, name, expires.Format("2006-01-02 15:04:05 UTC"))
 		}
 	}
@@ -103,14 +103,14 @@ func TestT02ScopeAllOrSpecific(t *testing.T) {
 					want = "VALID"
 				}
 				for _, s := range []*server{w.one, w.two} {
-					v := c.at(s).verdict(made.text("secret"), obj{"permission": "flow:read", "workspace": workspace, "at_least": made.text("position")})
-					if v.text("code") != want || v.get("scope_checked") != true {
+					v := c.at(s).verdict(made.Text("secret"), obj{"permission": "flow:read", "workspace": workspace, "at_least": made.Text("position")})
+					if v.Text("code") != want || v.Get("scope_checked") != true {
 						t.Errorf("a token for %s in %s: %s, want %s", scope, workspace, v, want)
 					}
 				}
 			}
-			c.verify("VALID", made.text("secret"), "--permission", "flow:read", "--workspace", "hiring")
-			c.verify("OUT_OF_SCOPE", made.text("secret"), "--permission", "flow:read", "--workspace", "elsewhere")
+			c.verify("VALID", made.Text("secret"), "--permission", "flow:read", "--workspace", "hiring")
+			c.verify("OUT_OF_SCOPE", made.Text("secret"), "--permission", "flow:read", "--workspace", "elsewhere")
 		}
 	}
 	c.must(422, "POST", "/keys", obj{"permissions": []string{"flow:read"}, "scope": obj{}})
@@ -142,10 +142,10 @@ func TestT03Levels(t *testing.T) {
 		byAPI := c.create(obj{"permissions": level.wish})
 		byCLI := c.document("keys", "create", "--permissions", flag, "--workspaces", "all")
 		for _, made := range []answer{byAPI, byCLI} {
-			c.may(made.text("secret"), "", asked, level.may...)
-			c.at(w.two).may(made.text("secret"), made.text("position"), asked, level.may...)
+			c.may(made.Text("secret"), "", asked, level.may...)
+			c.at(w.two).may(made.Text("secret"), made.Text("position"), asked, level.may...)
 			var effective []string
-			for _, p := range made.list("key.effective_permissions") {
+			for _, p := range made.List("key.effective_permissions") {
 				effective = append(effective, p.(string))
 			}
 			slices.Sort(effective)
@@ -153,12 +153,12 @@ func TestT03Levels(t *testing.T) {
 				t.Errorf("%s: the key is shown with %v, want %v", flag, effective, want)
 			}
 		}
-		c.verify("VALID", byCLI.text("secret"), "--permission", level.may[0])
-		c.verify("INSUFFICIENT_PERMISSIONS", byCLI.text("secret"), "--permission", "audit:read")
+		c.verify("VALID", byCLI.Text("secret"), "--permission", level.may[0])
+		c.verify("INSUFFICIENT_PERMISSIONS", byCLI.Text("secret"), "--permission", "audit:read")
 	}
 	for _, grants := range [][]string{{"flow:stop"}, {"audit:*"}, {"*"}, {"flow"}, {"*:read"}, {}} {
 		a := c.must(422, "POST", "/keys", obj{"permissions": grants, "scope": everywhere})
-		if a.text("code") != "unknown_permission" && a.text("code") != "invalid_value" {
+		if a.Text("code") != "unknown_permission" && a.Text("code") != "invalid_value" {
 			t.Errorf("%v: %s", grants, a)
 		}
 	}
@@ -175,7 +175,7 @@ func TestT04LevelsFollowTheCatalog(t *testing.T) {
 			"all": obj{"level": "all"}, "read only": obj{"level": "read_only"}, "group": []string{"report:*"}, "single": []string{"report:read"},
 		} {
 			made := c.create(obj{"permissions": wish})
-			token[name], born = made.text("secret"), made.text("position")
+			token[name], born = made.Text("secret"), made.Text("position")
 		}
 		names := []string{"flow:read", "flow:run", "report:read", "report:export", "report:list", "report:share", "flow:stop"}
 		// holds expects on both servers what each token may do, from a position on.
@@ -204,7 +204,7 @@ func TestT04LevelsFollowTheCatalog(t *testing.T) {
 		c.verify("INSUFFICIENT_PERMISSIONS", token["all"], "--permission", "report:read")
 		c.verify("INSUFFICIENT_PERMISSIONS", token["single"], "--permission", "report:read")
 		// What reads today may write tomorrow; and set at the shell it holds as well.
-		position := c.document("permissions", "set", "--permission", "flow:read=write", "--permission", "report:read=read", "--permission", "report:list=read").text("position")
+		position := c.document("permissions", "set", "--permission", "flow:read=write", "--permission", "report:read=read", "--permission", "report:list=read").Text("position")
 		holds(position, map[string][]string{
 			"all": {"flow:read", "report:read", "report:list"}, "read only": {"report:read", "report:list"},
 			"group": {"report:read", "report:list"}, "single": {"report:read"},
@@ -218,13 +218,13 @@ func TestT04LevelsFollowTheCatalog(t *testing.T) {
 func TestT05SentAsBearer(t *testing.T) {
 	w := onOne(t)
 	c := w.tokens(t)
-	secret := c.create(obj{"permissions": []string{"flow:read"}}).text("secret")
+	secret := c.create(obj{"permissions": []string{"flow:read"}}).Text("secret")
 	anyone := c.with("")
 	for _, s := range []*server{w.one, w.two} {
 		anyone := anyone.at(s)
 		for _, scheme := range []string{"Bearer ", "bearer ", "BEARER "} {
 			anyone.until("the key at this server", func() bool {
-				return anyone.ask("GET", "/v1/authorize?permission=flow:read", nil, "Authorization", scheme+secret).status == 200
+				return anyone.ask("GET", "/v1/authorize?permission=flow:read", nil, "Authorization", scheme+secret).Status == 200
 			})
 		}
 		for what, header := range map[string]string{"nothing": "", "no scheme": secret, "another scheme": "Basic " + secret, "nothing behind it": "Bearer ", "two": "Bearer " + secret + " " + secret} {
@@ -234,18 +234,18 @@ func TestT05SentAsBearer(t *testing.T) {
 			} else {
 				a = anyone.ask("GET", "/v1/authorize?permission=flow:read", nil, "Authorization", header)
 			}
-			if a.status != 401 || !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
-				t.Errorf("%s: %d with WWW-Authenticate %q", what, a.status, a.header.Get("WWW-Authenticate"))
+			if a.Status != 401 || !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), "Bearer") {
+				t.Errorf("%s: %d with WWW-Authenticate %q", what, a.Status, a.Header.Get("WWW-Authenticate"))
 			}
 			if strings.Contains(a.String(), secret) {
 				t.Errorf("%s: the answer shows the key", what)
 			}
 		}
 		// Nowhere else: in a URL it would end up in logs.
-		if a := anyone.ask("GET", "/v1/authorize?permission=flow:read&access_token="+secret, nil); a.status == 200 {
+		if a := anyone.ask("GET", "/v1/authorize?permission=flow:read&access_token="+secret, nil); a.Status == 200 {
 			t.Errorf("a key in the URL lets in")
 		}
-		if a := anyone.ask("GET", "/v1/whoami", nil, "Authorization", "Bearer "+secret); a.status != 200 || a.text("kind") != "api" {
+		if a := anyone.ask("GET", "/v1/whoami", nil, "Authorization", "Bearer "+secret); a.Status != 200 || a.Text("kind") != "api" {
 			t.Errorf("whoami: %s", a)
 		}
 	}
@@ -279,28 +279,28 @@ func TestT06ListShows(t *testing.T) {
 		var list answer
 		c.until("the list of both", func() bool {
 			list = c.must(200, "GET", "/keys?kind=api", nil)
-			return len(list.list("items")) == 2
+			return len(list.List("items")) == 2
 		})
-		one, _ := list.item(wide.text("key.id"))
-		if one.text("name") != "wide" || one.text("prefix") != "auto_pat" || one.get("scope.all_workspaces") != true {
+		one, _ := list.Item(wide.Text("key.id"))
+		if one.Text("name") != "wide" || one.Text("prefix") != "auto_pat" || one.Get("scope.all_workspaces") != true {
 			t.Errorf("the list shows %s", one)
 		}
-		two, _ := list.item(narrow.text("key.id"))
-		if two.text("name") != "narrow" || two.text("prefix") != "kl_live" || fmt.Sprint(two.list("scope.workspaces")) != "[hiring research]" {
+		two, _ := list.Item(narrow.Text("key.id"))
+		if two.Text("name") != "narrow" || two.Text("prefix") != "kl_live" || fmt.Sprint(two.List("scope.workspaces")) != "[hiring research]" {
 			t.Errorf("the list shows %s", two)
 		}
 		for _, item := range []answer{one, two} {
-			if at, err := time.Parse(time.RFC3339, item.text("created_at")); err != nil || day.Sub(at).Abs() > time.Hour {
-				t.Errorf("created_at is %q", item.text("created_at"))
+			if at, err := time.Parse(time.RFC3339, item.Text("created_at")); err != nil || day.Sub(at).Abs() > time.Hour {
+				t.Errorf("created_at is %q", item.Text("created_at"))
 			}
 		}
 		table := c.cli("keys", "list", "--kind", "api")
 		head, _, _ := strings.Cut(table, "\n")
 		says(t, head, "NAME", "KEY", "IN", "CREATED")
-		says(t, row(table, wide.text("key.id")), "wide", "auto_pat_…", "all workspaces")
-		says(t, row(table, narrow.text("key.id")), "narrow", "kl_live_…", "hiring, research")
+		says(t, row(table, wide.Text("key.id")), "wide", "auto_pat_…", "all workspaces")
+		says(t, row(table, narrow.Text("key.id")), "narrow", "kl_live_…", "hiring, research")
 		for _, made := range []answer{wide, narrow} {
-			says(t, c.cli("keys", "get", made.text("key.id")), made.text("key.created_at")[:10])
+			says(t, c.cli("keys", "get", made.Text("key.id")), made.Text("key.created_at")[:10])
 		}
 	}
 }
@@ -312,21 +312,21 @@ func TestT07EditedAndDeleted(t *testing.T) {
 		c := w.tokens(t)
 		names := []string{"flow:read", "flow:run", "report:read", "report:export"}
 		made := c.create(obj{"name": "before", "permissions": []string{"flow:read"}})
-		id, secret := made.text("key.id"), made.text("secret")
+		id, secret := made.Text("key.id"), made.Text("secret")
 		edited := c.must(200, "PATCH", "/keys/"+id, obj{"name": "after", "permissions": []string{"flow:run", "report:*"}, "scope": obj{"workspaces": []string{"hiring"}}})
-		if edited.text("name") != "after" || edited.text("last_four") != made.text("key.last_four") {
+		if edited.Text("name") != "after" || edited.Text("last_four") != made.Text("key.last_four") {
 			t.Errorf("edited: %s", edited)
 		}
 		for _, s := range []*server{w.one, w.two} {
-			c.at(s).may(secret, edited.text("position"), names, "flow:run", "report:read", "report:export")
-			if v := c.at(s).verdict(secret, obj{"permission": "flow:run", "workspace": "research"}); v.text("code") != "OUT_OF_SCOPE" {
+			c.at(s).may(secret, edited.Text("position"), names, "flow:run", "report:read", "report:export")
+			if v := c.at(s).verdict(secret, obj{"permission": "flow:run", "workspace": "research"}); v.Text("code") != "OUT_OF_SCOPE" {
 				t.Errorf("in another workspace: %s", v)
 			}
 		}
-		position := c.document("keys", "update", id, "--name", "shell", "--permissions", "read_only", "--workspaces", "research").text("position")
+		position := c.document("keys", "update", id, "--name", "shell", "--permissions", "read_only", "--workspaces", "research").Text("position")
 		for _, s := range []*server{w.one, w.two} {
 			c.at(s).may(secret, position, names, "flow:read", "report:read")
-			if v := c.at(s).verdict(secret, obj{"permission": "flow:read", "workspace": "hiring"}); v.text("code") != "OUT_OF_SCOPE" {
+			if v := c.at(s).verdict(secret, obj{"permission": "flow:read", "workspace": "hiring"}); v.Text("code") != "OUT_OF_SCOPE" {
 				t.Errorf("in another workspace: %s", v)
 			}
 		}
@@ -334,7 +334,7 @@ func TestT07EditedAndDeleted(t *testing.T) {
 		says(t, row(c.cli("keys", "list"), id), "renamed", "research", "everything that reads")
 
 		// Of two who edit the same revision, at a server each, one is told that he is late.
-		tag := c.must(200, "GET", "/keys/"+id, nil).header.Get("ETag")
+		tag := c.must(200, "GET", "/keys/"+id, nil).Header.Get("ETag")
 		var racing sync.WaitGroup
 		var outcome [2]answer
 		for i, s := range []*server{w.one, w.two} {
@@ -348,10 +348,10 @@ func TestT07EditedAndDeleted(t *testing.T) {
 		}
 		racing.Wait()
 		won := 0
-		if outcome[1].status == 200 {
+		if outcome[1].Status == 200 {
 			won = 1
 		}
-		if outcome[won].status != 200 || outcome[1-won].status != 412 || c.must(200, "GET", "/keys/"+id, nil).text("name") != fmt.Sprint("by server ", won+1) && won == 0 {
+		if outcome[won].Status != 200 || outcome[1-won].Status != 412 || c.must(200, "GET", "/keys/"+id, nil).Text("name") != fmt.Sprint("by server ", won+1) && won == 0 {
 			t.Errorf("of two edits of one revision: %s and %s", outcome[0], outcome[1])
 		}
 
@@ -359,10 +359,10 @@ func TestT07EditedAndDeleted(t *testing.T) {
 		edit := func() {
 			for {
 				a, err := c.at(w.two).insist("PATCH", "/keys/"+id, obj{"permissions": obj{"level": "all"}, "status": "ACTIVE"})
-				if err != nil || a.status != 200 && a.status != 409 {
+				if err != nil || a.Status != 200 && a.Status != 409 {
 					t.Errorf("an edit: %s, %v", a, err)
 				}
-				if err != nil || a.status == 409 {
+				if err != nil || a.Status == 409 {
 					return
 				}
 			}
@@ -370,16 +370,16 @@ func TestT07EditedAndDeleted(t *testing.T) {
 		racing.Go(edit)
 		gone := c.must(200, "DELETE", "/keys/"+id, nil)
 		c.code("REVOKED", secret, "flow:read", "")
-		if a := c.with(secret).ask("GET", "/v1/authorize?permission=flow:read", nil); a.status != 401 {
+		if a := c.with(secret).ask("GET", "/v1/authorize?permission=flow:read", nil); a.Status != 401 {
 			t.Errorf("the next request after the deletion: %s", a)
 		}
 		racing.Wait()
 		for _, s := range []*server{w.one, w.two} {
-			c.at(s).code("REVOKED", secret, "flow:read", gone.text("position"))
+			c.at(s).code("REVOKED", secret, "flow:read", gone.Text("position"))
 		}
 		byCLI := c.create(obj{"permissions": []string{"flow:read"}})
-		c.cli("keys", "delete", byCLI.text("key.id"), "--yes")
-		c.verify("REVOKED", byCLI.text("secret"))
+		c.cli("keys", "delete", byCLI.Text("key.id"), "--yes")
+		c.verify("REVOKED", byCLI.Text("secret"))
 	})
 }
 
@@ -405,9 +405,9 @@ func TestT08AtMostNKeysExact(t *testing.T) {
 					switch {
 					case err != nil:
 						t.Errorf("create: %v", err)
-					case a.status == 201:
+					case a.Status == 201:
 						made = append(made, a)
-					case a.status != 409 || a.text("code") != "key_limit_reached":
+					case a.Status != 409 || a.Text("code") != "key_limit_reached":
 						t.Errorf("create: %s", a)
 					}
 				})
@@ -423,34 +423,34 @@ func TestT08AtMostNKeysExact(t *testing.T) {
 			return
 		}
 		for _, s := range []*server{w.one, w.two} {
-			says(t, c.at(s).refused(409, "key_limit_reached", "POST", "/keys", wish).text("detail"), "10")
-			c.at(s).code("VALID", made[0].text("secret"), "interview:read", made[0].text("position"))
+			says(t, c.at(s).refused(409, "key_limit_reached", "POST", "/keys", wish).Text("detail"), "10")
+			c.at(s).code("VALID", made[0].Text("secret"), "interview:read", made[0].Text("position"))
 		}
 		r := c.exits(1, "", "keys", "create", "--permissions", "interview:read", "--workspaces", "all")
 		says(t, r.stderr, "key_limit_reached", "10", "--max-active-keys")
 
 		// Management keys take no place, and a rotation needs none.
 		w.as(c, obj{"role": "admin"})
-		c.must(201, "POST", "/keys/"+made[0].text("key.id")+"/rotate", obj{"grace": "24h"})
+		c.must(201, "POST", "/keys/"+made[0].Text("key.id")+"/rotate", obj{"grace": "24h"})
 		// Who is switched off keeps the place.
-		c.must(200, "PATCH", "/keys/"+made[1].text("key.id"), obj{"status": "INACTIVE"})
+		c.must(200, "PATCH", "/keys/"+made[1].Text("key.id"), obj{"status": "INACTIVE"})
 		race(0)
 		// Who is deleted leaves it: by whichever server.
-		c.cli("keys", "delete", made[2].text("key.id"), "--yes")
-		c.at(w.two).must(200, "DELETE", "/keys/"+made[3].text("key.id"), nil)
+		c.cli("keys", "delete", made[2].Text("key.id"), "--yes")
+		c.at(w.two).must(200, "DELETE", "/keys/"+made[3].Text("key.id"), nil)
 		race(2)
-		if living := c.must(200, "GET", "/keys?kind=api&limit=200", nil); len(living.list("items")) != most+1 {
-			t.Errorf("with the predecessor in its grace %d keys live, want %d", len(living.list("items")), most+1)
+		if living := c.must(200, "GET", "/keys?kind=api&limit=200", nil); len(living.List("items")) != most+1 {
+			t.Errorf("with the predecessor in its grace %d keys live, want %d", len(living.List("items")), most+1)
 		}
 		// More are given room; and a limit that is lowered ends nobody.
 		root := c.with(w.owner)
-		position := root.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"limits": obj{"max_active_keys": most + 1}}).text("position")
+		position := root.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"limits": obj{"max_active_keys": most + 1}}).Text("position")
 		for _, s := range []*server{w.one, w.two} {
-			c.at(s).code("VALID", made[4].text("secret"), "interview:read", position)
+			c.at(s).code("VALID", made[4].Text("secret"), "interview:read", position)
 		}
 		race(1)
 		says(t, root.cli("orgs", "update", c.org, "--max-active-keys", "3"), "3 active keys")
-		c.code("VALID", made[4].text("secret"), "interview:read", "")
+		c.code("VALID", made[4].Text("secret"), "interview:read", "")
 		c.refused(409, "key_limit_reached", "POST", "/keys", wish)
 	})
 }
@@ -465,10 +465,10 @@ func TestT09ExpiredKeysAreDisabledByThemselves(t *testing.T) {
 		byAPI := c.create(obj{"name": "by API", "expires_at": at})
 		byCLI := c.document("keys", "create", "--permissions", "interview:read", "--workspaces", "all", "--expires-at", at.Format(time.RFC3339))
 		wish := obj{"permissions": []string{"interview:read"}, "scope": everywhere}
-		if full := c.ask("POST", "/keys", wish); full.text("code") != "key_limit_reached" && time.Now().Before(at) {
+		if full := c.ask("POST", "/keys", wish); full.Text("code") != "key_limit_reached" && time.Now().Before(at) {
 			t.Errorf("a third key beside two: %s", full)
-		} else if full.status == 201 {
-			c.must(200, "DELETE", "/keys/"+full.text("key.id"), nil)
+		} else if full.Status == 201 {
+			c.must(200, "DELETE", "/keys/"+full.Text("key.id"), nil)
 		}
 		var both sync.WaitGroup
 		for _, made := range []answer{byAPI, byCLI} {
@@ -481,9 +481,9 @@ func TestT09ExpiredKeysAreDisabledByThemselves(t *testing.T) {
 		}
 		c.refused(409, "key_limit_reached", "POST", "/keys", wish)
 		for _, made := range []answer{byAPI, byCLI} {
-			id := made.text("key.id")
+			id := made.Text("key.id")
 			c.recordedOnce(id, servers...)
-			c.verify("EXPIRED", made.text("secret"), "--permission", "interview:read")
+			c.verify("EXPIRED", made.Text("secret"), "--permission", "interview:read")
 			says(t, row(c.cli("keys", "list", "--status", "expired"), id), "EXPIRED")
 			c.refused(409, "ended", "POST", "/keys/"+id+"/rotate", obj{"grace": "0"})
 			says(t, c.exits(1, "", "keys", "enable", id).stderr, "ended")
@@ -532,21 +532,21 @@ func TestT10PolicySaysWhichIsBroken(t *testing.T) {
 			free := c.create(obj{"name": "before the policy"})
 			c.cli(append([]string{"orgs", "update", c.org}, broken.flags...)...)
 			set := c.must(200, "GET", "/v1/organizations/"+c.org, nil)
-			if set.get("policy."+name) == nil {
+			if set.Get("policy."+name) == nil {
 				t.Fatalf("set at the shell: %s", set)
 			}
 			// By the API it is taken away and set again.
 			c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": nil})
 			c.create(nil)
-			position := c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": broken.policy}).text("position")
+			position := c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": broken.policy}).Text("position")
 			for _, s := range []*server{w.one, w.two} {
 				c := c.at(s)
-				c.code("VALID", free.text("secret"), "interview:read", position)
+				c.code("VALID", free.Text("secret"), "interview:read", position)
 				for flags, wish := range broken.breaks {
 					body := obj{"permissions": []string{"interview:read"}, "scope": everywhere}
 					maps.Copy(body, wish)
 					refused := c.refused(422, "policy_violation", "POST", "/keys", body)
-					if !strings.HasPrefix(refused.text("detail"), "policy."+name) || refused.text("field") == "" {
+					if !strings.HasPrefix(refused.Text("detail"), "policy."+name) || refused.Text("field") == "" {
 						t.Errorf("%q: %s", flags, refused)
 					}
 					r := c.exits(1, "", append([]string{"keys", "create", "--permissions", "interview:read", "--workspaces", "all"}, strings.Fields(flags)...)...)
@@ -558,7 +558,7 @@ func TestT10PolicySaysWhichIsBroken(t *testing.T) {
 				}
 			}
 			// What was there before goes on.
-			c.code("VALID", free.text("secret"), "interview:read", "")
+			c.code("VALID", free.Text("secret"), "interview:read", "")
 		})
 	}
 	c := w.organization(t)
@@ -591,10 +591,10 @@ func TestT11ReadOnlyAndRestrictedAreToldFromManagementKeys(t *testing.T) {
 		body := maps.Clone(k.wish)
 		body["name"] = name
 		made := c.must(201, "POST", "/keys", body)
-		id, secret := made.text("key.id"), made.text("secret")
+		id, secret := made.Text("key.id"), made.Text("secret")
 		told := func(where string, a answer, prefix string) {
 			t.Helper()
-			if a.text(prefix+"kind") != k.kind || a.text(prefix+"role") != k.role || a.text(prefix+"permissions.level") != k.level {
+			if a.Text(prefix+"kind") != k.kind || a.Text(prefix+"role") != k.role || a.Text(prefix+"permissions.level") != k.level {
 				t.Errorf("%s tells of a %s key: %s", where, name, a)
 			}
 		}
@@ -609,10 +609,10 @@ func TestT11ReadOnlyAndRestrictedAreToldFromManagementKeys(t *testing.T) {
 		}
 		told("create", made, "key.")
 		told("get", c.must(200, "GET", "/keys/"+id, nil), "")
-		item, _ := c.must(200, "GET", "/keys", nil).item(id)
+		item, _ := c.must(200, "GET", "/keys", nil).Item(id)
 		told("list", item, "")
 		for _, kind := range []string{"api", "management"} {
-			if _, listed := c.must(200, "GET", "/keys?kind="+kind, nil).item(id); listed != (kind == k.kind) {
+			if _, listed := c.must(200, "GET", "/keys?kind="+kind, nil).Item(id); listed != (kind == k.kind) {
 				t.Errorf("a %s key in the list of kind %s: %t", name, kind, listed)
 			}
 		}
@@ -620,16 +620,16 @@ func TestT11ReadOnlyAndRestrictedAreToldFromManagementKeys(t *testing.T) {
 
 		v := c.verdict(secret, obj{"permission": "interview:read", "workspace": "hiring"})
 		switch {
-		case k.kind == "management" && (v.text("code") != "INSUFFICIENT_PERMISSIONS" || v.text("kind") != "management" || v.text("role") != "admin" || v.get("permissions") != nil):
+		case k.kind == "management" && (v.Text("code") != "INSUFFICIENT_PERMISSIONS" || v.Text("kind") != "management" || v.Text("role") != "admin" || v.Get("permissions") != nil):
 			t.Errorf("the verdict on a management key: %s", v)
-		case k.kind == "api" && (v.text("code") != "VALID" || v.get("kind") != nil || v.get("role") != nil || v.text("permissions.level") != k.level):
+		case k.kind == "api" && (v.Text("code") != "VALID" || v.Get("kind") != nil || v.Get("role") != nil || v.Text("permissions.level") != k.level):
 			t.Errorf("the verdict on a %s key: %s", name, v)
 		}
 		created := c.must(200, "GET", "/keys/"+id+"/history?raw=true", nil)
-		if got := created.text("items.0.event.data.kind"); got != k.kind {
+		if got := created.Text("items.0.event.data.kind"); got != k.kind {
 			t.Errorf("the history of a %s key says kind %q: %s", name, got, created)
 		}
-		if created.text("items.0.event.data.role") != k.role || created.text("items.0.event.data.permissions.level") != k.level {
+		if created.Text("items.0.event.data.role") != k.role || created.Text("items.0.event.data.permissions.level") != k.level {
 			t.Errorf("the history of a %s key: %s", name, created)
 		}
 

@@ -236,9 +236,9 @@ func (w *world) as(by caller, wish obj) caller {
 		body[name] = value
 	}
 	made := by.must(201, "POST", "/keys", body)
-	c := caller{t: by.t, server: w.one, key: made.text("secret"), org: by.org}
+	c := caller{t: by.t, server: w.one, key: made.Text("secret"), org: by.org}
 	for _, s := range []*server{w.one, w.two} {
-		c.at(s).until("both servers to know who asks", func() bool { return c.at(s).ask("GET", "/v1/whoami", nil).status == 200 })
+		c.at(s).until("both servers to know who asks", func() bool { return c.at(s).ask("GET", "/v1/whoami", nil).Status == 200 })
 	}
 	return c
 }

@@ -265,10 +265,31 @@ func (a Answer) Get(path string) any {
 // Text is a member that is a string, "" where there is none.
 func (a Answer) Text(path string) string { s, _ := a.Get(path).(string); return s }
 
-// Ask sends a request with a JSON body, if any; headers are name, value, name, value.
+// List is a member that is an array.
+func (a Answer) List(path string) []any { l, _ := a.Get(path).([]any); return l }
+
+// Item is the item of a list whose id it is, as an answer of its own.
+func (a Answer) Item(id string) (Answer, bool) {
+	for _, item := range a.List("items") {
+		if o, ok := item.(map[string]any); ok && o["id"] == id {
+			body, err := json.Marshal(o)
+			return Answer{Status: a.Status, Body: body}, err == nil
+		}
+	}
+	return Answer{}, false
+}
+
+// Form is the body of a request that takes a form.
+type Form string
+
+// Ask sends a request with a body, if any: a [Form], or what becomes JSON. Headers are
+// name, value, name, value.
 func (d *Door) Ask(ctx context.Context, method, path string, body any, headers ...string) (Answer, error) {
 	var sent io.Reader
-	if body != nil {
+	kind := "application/json"
+	if form, ok := body.(Form); ok {
+		sent, kind = strings.NewReader(string(form)), "application/x-www-form-urlencoded"
+	} else if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return Answer{}, err
@@ -283,7 +304,7 @@ func (d *Door) Ask(ctx context.Context, method, path string, body any, headers .
 		req.Header.Set("Authorization", "Bearer "+d.Key)
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
