@@ -48,6 +48,10 @@ type Client struct {
 	// folder and journal are nil without a folder.
 	folder  *snapshot.Folder
 	journal *journal
+	// shown are the organizations that the credential shows as far as that is known
+	// before the broker has said it, and isShown that it is; none means all.
+	shown   []events.OrgID
+	isShown bool
 	// engine is nil until it is known what there is to read.
 	engine atomic.Pointer[engine]
 	ready  chan struct{}
@@ -92,6 +96,7 @@ func Open(ctx context.Context, conn *nats.Conn, opts ...Option) (*Client, error)
 		}
 		c.journal = &journal{path: filepath.Join(o.folder, bootsFile)}
 	}
+	c.shown, c.isShown = c.shownBefore()
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = cancel
 	if o.atOnce {
@@ -319,7 +324,35 @@ func (c *Client) Verify(ctx context.Context, q *Question) Decision {
 	if e := c.engine.Load(); e != nil {
 		return e.verifier.Verify(ctx, q)
 	}
-	return c.blind()
+	return c.unopened(ctx, *q)
+}
+
+// unopened is the verdict of who has not been told yet what there is to read: the
+// server's, where it may be asked and it is known whose keys this client may speak of.
+// It takes a copy, so that nobody's question comes to lie on the heap for it.
+func (c *Client) unopened(ctx context.Context, q Question) Decision {
+	d := c.blind()
+	if d.Code != events.CodeStale || c.o.server == nil || !c.isShown {
+		return d
+	}
+	d.Asked = c.o.server.ask(ctx, &q, &d, events.Positions{}, c.shown)
+	return d
+}
+
+// shownBefore are the organizations of the credential, as the options demand them, or as
+// the folder remembers them of an earlier run.
+func (c *Client) shownBefore() (orgs []events.OrgID, known bool) {
+	switch {
+	case c.o.narrowed:
+		return c.o.organizations, true
+	case c.folder == nil:
+		return nil, false
+	}
+	info, err := c.o.recall()
+	if err == nil {
+		orgs, err = organizationsOf(info)
+	}
+	return orgs, err == nil
 }
 
 // Recheck judges a question anew, at once, and records nothing: see

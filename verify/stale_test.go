@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/verify"
@@ -130,6 +132,37 @@ func TestBrokerAway(t *testing.T) {
 	until(t, "all is well", func() bool { l.Tick(); return c.Status().Unready() == nil })
 	// Before the broker goes that came last.
 	shut(t, c)
+}
+
+// TestAskBeforeOpened: who starts while the broker is away asks the server, where it is
+// known of which organizations he may speak: as demanded, or as an earlier run was shown.
+func TestAskBeforeOpened(t *testing.T) {
+	l := verifytest.Begin(t)
+	l.Organization("acme")
+	key, _ := l.Key("acme")
+	part, whole, dir := l.Verifier("edge-1", 0, "globex"), l.Verifier("edge-2", 0), filepath.Join(t.TempDir(), "snapshots")
+	conns := [...]*nats.Conn{l.Connect(part), l.Connect(whole), l.Connect(whole)}
+	earlier := open(t, conns[2], verify.SnapshotFolder(dir))
+	until(t, "it is fresh", func() bool { l.Tick(); return ask(earlier, key) == events.CodeValid })
+	shut(t, earlier)
+	l.Stop()
+	for name, c := range map[string]struct {
+		conn *nats.Conn
+		more []verify.Option
+		want events.Code
+	}{
+		"of nobody knows whom":         {conns[1], nil, events.CodeStale},
+		"demanded, and not those":      {conns[0], []verify.Option{verify.Organizations("globex")}, events.CodeNotFound},
+		"shown to an earlier run":      {conns[2], []verify.Option{verify.SnapshotFolder(dir)}, events.CodeValid},
+		"of an earlier run, with none": {conns[2], []verify.Option{verify.SnapshotFolder(filepath.Join(t.TempDir(), "empty"))}, events.CodeStale},
+	} {
+		client := open(t, c.conn, append(c.more, verify.AtOnce(), asking(t, l))...)
+		d := client.Verify(t.Context(), &verify.Question{Secret: key})
+		if d.Code != c.want || d.Asked != (c.want != events.CodeStale) {
+			t.Errorf("%s: %+v, want %s", name, d, c.want)
+		}
+		shut(t, client)
+	}
 }
 
 // TestCredentialBound: the bound that a credential was issued with holds where it is

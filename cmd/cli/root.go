@@ -115,6 +115,9 @@ func takes(names ...string) cobra.PositionalArgs {
 			}
 		}
 		hint := "Usage: " + cmd.UseLine()
+		if f := cmd.Flags().Lookup("wait"); f != nil && f.Changed && f.NoOptDefVal != "" {
+			hint = "--wait takes its time behind an equals sign, such as --wait=10s."
+		}
 		switch {
 		case len(args) < least:
 			return usage(fmt.Sprintf("%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):least], " and ")), "%s", hint)
