@@ -34,7 +34,7 @@ answer what it was asked and store the uses it holds; then it exits with 0.`,
     --nats-creds data/creds/sidecar.creds
   keyledger sidecar --nats tls://n1:4222 --nats-creds edge-1.creds \
     --listen 127.0.0.1:8081 --listen unix:/run/keyledger/sidecar.sock \
-    --log-vkey "$(cat log.vkey)" --snapshot-dir /var/lib/keyledger`,
+    --log-vkey "$(cat log.vkey)" --snapshot-dir /var/lib/keyledger-sidecar`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
