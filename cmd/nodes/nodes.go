@@ -6,6 +6,7 @@ package nodes
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,6 +77,8 @@ func (c Config) Validate() error {
 			if _, err := nkeys.ParseDecoratedUserNKey(content); err != nil {
 				faults = append(faults, fmt.Errorf("nodes: %s: there are no credentials in %s", f.flag, f.file))
 			}
+		} else if !x509.NewCertPool().AppendCertsFromPEM(content) {
+			faults = append(faults, fmt.Errorf("nodes: %s: there are no certificates in %s", f.flag, f.file))
 		}
 	}
 	return errors.Join(faults...)
