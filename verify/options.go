@@ -51,6 +51,10 @@ const (
 	DefaultStartJitter = 2 * time.Second
 )
 
+// MaxOfflineStart bounds [OfflineStart]: receipts count with what may answer offline for
+// as long as announcements are kept.
+const MaxOfflineStart = presence.Remembered
+
 // Option changes what [Open] does by default.
 type Option func(*options)
 
@@ -151,7 +155,7 @@ func StartJitter(d time.Duration) Option { return func(o *options) { o.jitter = 
 // OfflineStart lets a client whose broker is away answer from a snapshot of its
 // folder, until the last event in it is older than maxAge by this machine's clock.
 // Every such verdict has Decision.Stale set, and no bound holds: a key that was
-// revoked meanwhile is accepted. 0, the default, is never.
+// revoked meanwhile is accepted. 0, the default, is never; [MaxOfflineStart] is the most.
 func OfflineStart(maxAge time.Duration) Option { return func(o *options) { o.offlineMax = maxAge } }
 
 // AtOnce has [Open] return before the broker has said what the credential reads;
@@ -190,6 +194,7 @@ func (o *options) validate() error {
 	fault(o.whenStale == Ask && o.server == nil, "WhileStale(Ask) takes a Server")
 	fault(o.durability != Buffered && o.durability != Durable, "Uses must be Buffered or Durable")
 	fault(o.snapshotEvery < 0 || o.jitter < 0 || o.offlineMax < 0, "a duration is negative")
+	fault(o.offlineMax > MaxOfflineStart, "OfflineStart is more than %s", MaxOfflineStart)
 	fault(o.offlineMax > 0 && o.folder == "", "OfflineStart takes a SnapshotFolder")
 	fault(o.offlineMax > 0 && o.durability == Durable, "OfflineStart takes Buffered uses: none can be stored then")
 	fault(o.lease < presence.MinLease || o.lease > presence.MaxLease, "Lease must be between %s and %s", presence.MinLease, presence.MaxLease)

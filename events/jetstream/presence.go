@@ -3,7 +3,6 @@ package jetstream
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -19,7 +18,7 @@ const (
 	// as much as it may fills 1 MiB.
 	presencePerSubject = 64
 	// presenceAge is after how long nobody asks any more where a verifier went.
-	presenceAge = 7 * 24 * time.Hour
+	presenceAge = presence.Remembered
 	// presenceBytes is room for a thousand verifiers with all that is kept of them.
 	presenceBytes = 64 << 20
 )

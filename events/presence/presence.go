@@ -40,6 +40,10 @@ var kinds = []Kind{Server, Sidecar, SDK}
 // lost. Every third of it the next one comes.
 const DefaultLease = 15 * time.Second
 
+// Remembered is how long announcements are kept, and so how long receipts count with a
+// verifier that is not heard of any more.
+const Remembered = 7 * 24 * time.Hour
+
 // The bounds of an announcement.
 const (
 	// MinLease and MaxLease bound a lease: a shorter one costs the broker more than

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/presence"
 )
 
 // Name is the view's name.
@@ -49,7 +50,7 @@ const (
 
 	// Remembered is how long a verifier is told of that is not heard of any more. The
 	// stream of announcements keeps them as long.
-	Remembered = 7 * 24 * time.Hour
+	Remembered = presence.Remembered
 )
 
 // Config says whose verifiers.
