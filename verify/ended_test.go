@@ -111,3 +111,24 @@ func TestOfflineStartTakesNothingBack(t *testing.T) {
 		t.Errorf("what the snapshot knows is still noted: %q, %v", body, err)
 	}
 }
+
+// TestNobodyAnswersUnannounced: a receipt that says who has applied a revocation does
+// not leave out who answers.
+func TestNobodyAnswersUnannounced(t *testing.T) {
+	l := verifytest.Begin(t)
+	l.Organization("acme")
+	key, _ := l.Key("acme")
+	hear := l.Deaf()
+	c := open(t, l.Connect(l.Verifier("edge-1", 0)), verify.WhileStale(verify.Serve))
+	l.Tick()
+	until(t, "all is read", func() bool { return c.Status().Applied == l.Last() && c.Status().Recording })
+	time.Sleep(100 * time.Millisecond)
+	if s := c.Status(); ask(c, key) != events.CodeStale || s.Announced || s.Ready || s.Staleness != -1 {
+		t.Errorf("%s: %+v", ask(c, key), s)
+	}
+	hear()
+	ready(t, c)
+	if len(l.Announcements()) == 0 || ask(c, key) != events.CodeValid {
+		t.Errorf("%s: %+v", ask(c, key), c.Status())
+	}
+}

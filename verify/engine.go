@@ -194,9 +194,10 @@ func (c *Client) answer(e *engine) error {
 
 // fresh is when the client was last known to hold everything. Before all is read that
 // was there at the start, or that an earlier run has seen, it never was: what was
-// answered before a restart holds after it.
+// answered before a restart holds after it. Nor was it before anybody knows of this
+// run: a receipt that says who has applied a revocation must count it.
 func (e *engine) fresh() time.Time {
-	if !e.source.caughtUp() || e.index.Applied() < e.seen {
+	if !e.announced() || !e.source.caughtUp() || e.index.Applied() < e.seen {
 		return time.Time{}
 	}
 	at := e.runner.Fresh()
@@ -205,6 +206,9 @@ func (e *engine) fresh() time.Time {
 	}
 	return at
 }
+
+// announced reports whether the run has been announced.
+func (e *engine) announced() bool { return e.announcer.Stats().Stored > 0 }
 
 // live reports whether what comes now was not there at the start.
 func (e *engine) live() bool {

@@ -49,6 +49,8 @@ type Status struct {
 	// Seen is how far an earlier run with the same folder has come: nothing is fresh
 	// before that.
 	Seen events.Position
+	// Announced says that the run has been announced: nothing is fresh before.
+	Announced bool
 	// Keys is how many keys a digest leads to.
 	Keys int
 	// Err is why the index has stopped for good, or why there is none yet; Problems
@@ -139,7 +141,7 @@ func (e *engine) status(s *Status) {
 	s.Shared = e.reader.Shared()
 	r := e.runner.Status()
 	s.State, s.Applied, s.Goal, s.Err = r.State, e.index.Applied(), r.Goal, r.Err
-	s.Seen = e.seen
+	s.Seen, s.Announced = e.seen, e.announced()
 	s.Keys, s.Problems = e.index.Len(), e.index.Err()
 	s.Ticks, s.TickFaults = e.continuity.Err(), e.continuity.Faults()
 	s.Stale, s.MaxStaleness = e.verifier.Stale(), e.verifier.Limit()
@@ -198,6 +200,8 @@ func (s Status) Failing() []Failing {
 			reason = "the ledger ends before what an earlier run has seen of it"
 		case s.State == projections.StateReplaying && s.Goal > 0:
 			reason = fmt.Sprintf("the ledger is being replayed, %d %% done", min(s.Applied, s.Goal)*100/s.Goal)
+		case s.Opened && s.Connected && !s.Announced:
+			reason = "the broker has not taken yet that this verifier is there"
 		}
 		add(true, "fresh", reason, nil)
 	}

@@ -168,7 +168,7 @@ func (p *parts) connect(cfg Config) error {
 		return err
 	}
 	p.verifier, err = verify.New(verify.Config{
-		Index: p.index, Recorder: p.recorder, Fresh: p.memory.Fresh, WaitFor: p.memory.WaitFor,
+		Index: p.index, Recorder: p.recorder, Fresh: p.known, WaitFor: p.memory.WaitFor,
 		Missed: api.Missed(p.access.gatherer),
 	})
 	if err != nil {

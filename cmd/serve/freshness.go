@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,6 +15,15 @@ import (
 	"github.com/keyledger/keyledger/relay/ticks"
 	"github.com/keyledger/keyledger/verify"
 )
+
+// known is when verdicts were last known to rest on everything: never, before this run
+// was announced. A receipt that says who has applied a revocation must count it.
+func (p *parts) known() time.Time {
+	if p.fleet.announcer.Stats().Stored == 0 {
+		return time.Time{}
+	}
+	return p.memory.Fresh()
+}
 
 // makeTicks makes what keeps verdicts fresh, here and at every verifier, while
 // nothing happens.
@@ -35,6 +45,8 @@ func (p *parts) fresh() error {
 		reason := "the index is not proven fresh: verdicts are STALE"
 		if p.memory.Status().ClockAhead > projections.ClockMargin {
 			reason = "the broker's clock and this machine's are too far apart: verdicts are STALE"
+		} else if p.fleet.announcer.Stats().Stored == 0 {
+			reason = "the broker has not taken yet that this server is there: verdicts are STALE"
 		}
 		return &api.Failing{Reason: reason, Err: p.continuity.Err()}
 	}

@@ -364,6 +364,22 @@ func (l *Ledger) Uses() (map[events.VerifierID]uint64, []uses.Finding) {
 	return counted, append(findings, runs.Unended()...)
 }
 
+// Deaf has the broker take no announcements, until what it returns is called.
+func (l *Ledger) Deaf() (hear func()) {
+	l.t.Helper()
+	l.must(l.broker.Setup(l.t.Context(), func(conn *nats.Conn) error {
+		js, err := conn.JetStream()
+		if err != nil {
+			return err
+		}
+		return js.DeleteStream(jetstream.StreamPresence)
+	}))
+	return func() {
+		l.t.Helper()
+		l.must(l.broker.Setup(l.t.Context(), func(conn *nats.Conn) error { return jetstream.EnsureStreams(l.t.Context(), conn, 1) }))
+	}
+}
+
 // Announcements are all that verifiers have said of themselves so far.
 func (l *Ledger) Announcements() []presence.Announcement {
 	l.t.Helper()
