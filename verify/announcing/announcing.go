@@ -3,7 +3,8 @@
 // after it has applied a revocation, and at its end. So others can tell by when nobody
 // accepts a key any more.
 //
-// No verdict waits for an announcement, and one that could not be stored is made anew.
+// Verdicts wait for the first announcement of a run alone, if whoever makes them says
+// so. One that could not be stored is made anew.
 package announcing
 
 import (
