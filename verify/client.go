@@ -240,7 +240,7 @@ func (c *Client) offline(ctx context.Context) (jetstream.ReaderInfo, bool) {
 		c.o.log.WarnContext(ctx, "the broker is away, and there is nothing to start with", "error", err)
 		return info, false
 	}
-	c.o.log.WarnContext(ctx, "the broker is away: verdicts are given from a snapshot, and nothing bounds how old they are but its age",
+	c.o.log.WarnContext(ctx, "the broker is away: the start is from a snapshot, and nothing bounds how old its verdicts are but its age",
 		"verifier", string(c.o.name), "max_age", c.o.offlineMax)
 	return info, true
 }

@@ -123,7 +123,11 @@ func (c *Client) unheard(ctx context.Context, e *engine) *offline {
 		return nil
 	}
 	foretell(e.index, list)
-	return newOffline(e.stored, c.o.offlineMax, time.Now())
+	o := newOffline(e.stored, c.o.offlineMax, time.Now())
+	if !o.serves(time.Now()) {
+		c.o.log.WarnContext(ctx, "the snapshot is too old to give verdicts from: they are STALE until the broker is there", "up_to", e.stored, "max_age", c.o.offlineMax)
+	}
+	return o
 }
 
 // seen is how far an earlier run with the same folder has come. Where that was in

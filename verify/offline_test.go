@@ -163,6 +163,9 @@ func TestOfflineStart(t *testing.T) {
 	if d := c.Verify(t.Context(), &verify.Question{Secret: key}); d.Code != events.CodeStale {
 		t.Errorf("from a snapshot that is too old: %+v", d)
 	}
+	if c.Status().Offline || c.Status().Ready {
+		t.Errorf("it says that it gives verdicts: %+v", c.Status())
+	}
 	giveUp(t, c)
 
 	c = away(t, l.Connect(creds), verify.SnapshotFolder(dir), verify.OfflineStart(time.Hour))

@@ -156,7 +156,7 @@ func (e *engine) status(s *Status) {
 	}
 	s.Uses, s.StoredThrough = e.recorder.Stats(), e.recorder.StoredThrough()
 	s.Source, s.From = e.beginning.source, e.position
-	s.Offline = e.offline != nil && !e.proved.Load()
+	s.Offline = !e.proved.Load() && e.offline.serves(time.Now())
 	e.saved.mu.Lock()
 	s.SnapshotAt, s.SnapshotPosition, s.SnapshotErr, s.SnapshotFailures = e.saved.at, e.saved.position, e.saved.err, e.saved.failures
 	e.saved.mu.Unlock()
