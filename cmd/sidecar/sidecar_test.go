@@ -315,7 +315,7 @@ func TestEnds(t *testing.T) {
 		"a credential that shows too much":   {func(c *Config) { c.Organizations = []events.OrgID{acme} }, "it shows everything, and acme is expected"},
 		"a credential that shows too little": {func(c *Config) { c.Nodes.Creds, c.Organizations = narrow, []events.OrgID{"globex"} }, "it shows acme, and globex is expected"},
 		"a key file that is not there":       {func(c *Config) { c.Server, c.ServerKeyFile = "https://127.0.0.1:1", "/absent" }, "--server-key-file"},
-		"a log key that is none":             {func(c *Config) { c.LogKeys = []string{"?"} }, "log key"},
+		"a log key that is none":             {func(c *Config) { c.LogKeys = []string{"?"} }, "--log-vkey"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := cfg
