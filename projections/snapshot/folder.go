@@ -161,11 +161,11 @@ func (f *Folder) names() ([]string, error) {
 
 // Newest loads the newest snapshot that a reader can go on from. It also tells those
 // that it passed over. That there is none is [ErrNone]; a mark of what was seen that
-// cannot be read, or is of another ledger, lets none be loaded.
+// cannot be read, is of another ledger, or is gone, lets none be loaded.
 func (f *Folder) Newest(who Reader) (*Loaded, []Skipped, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	seen, _, err := f.seen()
+	seen, known, err := f.seen()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -175,6 +175,10 @@ func (f *Folder) Newest(who Reader) (*Loaded, []Skipped, error) {
 	}
 	var skipped []Skipped
 	for _, name := range names {
+		if !known {
+			skipped = append(skipped, Skipped{Name: name, Err: errUnseen})
+			continue
+		}
 		loaded, err := f.load(name, who)
 		if err == nil {
 			err = seen.admits(loaded.Header)
@@ -205,6 +209,10 @@ func (f *Folder) load(name string, who Reader) (*Loaded, error) {
 	}
 	return loaded, nil
 }
+
+// errUnseen says that a snapshot lies in a folder that has seen none: it was put there, or
+// the mark was taken away.
+var errUnseen = fmt.Errorf("%w: the folder's mark of what was seen is gone", ErrOlder)
 
 // admits tells whether a snapshot is no older than what was seen.
 func (s Seen) admits(h Header) error {

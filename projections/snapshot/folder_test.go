@@ -147,6 +147,11 @@ func TestOldOnePutBack(t *testing.T) {
 	if _, err := spool.Load(w.who(w.server)); !errors.Is(err, snapshot.ErrOlder) {
 		t.Error(err)
 	}
+	// Nor where the mark of what was seen is taken away with the newest.
+	if err := os.Remove(filepath.Join(path, "seen")); err != nil {
+		t.Fatal(err)
+	}
+	refused("without the mark")
 }
 
 // TestFromElsewhere takes in what was fetched, at the second try.
