@@ -237,6 +237,13 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("sidecar: %w", err)
 	}
+	beside, enough := context.WithCancel(context.WithoutCancel(ctx))
+	var keeping sync.WaitGroup
+	keeping.Go(func() { lean(beside, client.Ready()) })
+	defer func() {
+		enough()
+		keeping.Wait()
+	}()
 	s := &sidecar{cfg: cfg, client: client, at: at, conn: conn, registry: prometheus.NewRegistry()}
 	err = s.open()
 	if err == nil {
