@@ -345,8 +345,11 @@ func (w *world) expect() []verdict {
 		number int
 		code   events.Code
 	}{
-		{revoked, events.CodeRevoked}, {disabled, events.CodeInactive}, {expired, events.CodeExpired},
-		{revokedSoon + 1, events.CodeValid}, {every - 1, events.CodeValid},
+		{revoked, events.CodeRevoked},
+		{disabled, events.CodeInactive},
+		{expired, events.CodeExpired},
+		{revokedSoon + 1, events.CodeValid},
+		{every - 1, events.CodeValid},
 	} {
 		for n := sort.number; n < *keys; n += step {
 			add(n, sort.code)
