@@ -148,6 +148,7 @@ func (c Config) Validate() error {
 	fault(c.Server == "" && (c.ServerKeyFile != "" || c.ServerCA != ""), "--server-key-file and --server-ca go with --server")
 	fault(c.UsesBuffer < 0 || c.UsesBuffer > recording.MaxMaxBuffered, "--uses-buffer must be between 1 and %d", recording.MaxMaxBuffered)
 	fault(c.SnapshotEvery < 0 || c.StartJitter < 0 || c.OfflineStartMaxAge < 0, "--snapshot-every, --start-jitter and --offline-start-max-age cannot be negative")
+	fault(c.OfflineStartMaxAge > verify.MaxOfflineStart, "--offline-start-max-age is %s at most: no receipt counts with a verifier that was not heard of for longer", verify.MaxOfflineStart)
 	fault(c.OfflineStartMaxAge > 0 && c.SnapshotDir == "", "--offline-start-max-age needs --snapshot-dir")
 	fault(c.OfflineStartMaxAge > 0 && c.Uses == verify.Durable, "--offline-start-max-age needs --uses buffered: without a broker no use can be stored before its verdict is given")
 	faults = append(faults, c.validateServer())
@@ -270,7 +271,7 @@ func unstored(err error, lost uint64) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, recording.ErrUnstored):
-		return fmt.Errorf("%w: the broker did not take %d uses within %s, and they are lost; the record of uses will show that this run has no end", ErrUnstored, lost, drainUses)
+		return fmt.Errorf("%w: uses that the broker did not take within %s are lost: %d; the record of uses will show that this run has no end", ErrUnstored, drainUses, lost)
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: no use is lost, but the broker did not take within %s that this run has ended; the record of uses will show it as one without an end", ErrUnstored, drainUses)
 	}

@@ -380,6 +380,7 @@ func TestValidate(t *testing.T) {
 		"a server with a user":    {func(c *Config) { c.Server, c.ServerKeyFile = "https://u:p@x", "key" }, "--server must be an address alone"},
 		"a server in clear":       {func(c *Config) { c.Server, c.ServerKeyFile = "http://example.com", "key" }, "--insecure-http"},
 		"too much room for uses":  {func(c *Config) { c.UsesBuffer = recording.MaxMaxBuffered + 1 }, "--uses-buffer"},
+		"offline for long":        {func(c *Config) { c.OfflineStartMaxAge, c.SnapshotDir = verify.MaxOfflineStart+1, "x" }, "--offline-start-max-age is 168h"},
 		"offline and durable":     {func(c *Config) { c.OfflineStartMaxAge, c.SnapshotDir, c.Uses = 1, "x", verify.Durable }, "--uses buffered"},
 		"nobody to ask":           {func(c *Config) { c.WhenStale = verify.Ask }, "--when-stale ask needs --server"},
 		"no key to ask with":      {func(c *Config) { c.Server = "https://x" }, "--server-key-file"},
@@ -402,7 +403,7 @@ func TestUnstored(t *testing.T) {
 		err  error
 		want string
 	}{
-		{fmt.Errorf("%w: 3 of 5: %w", recording.ErrUnstored, context.Canceled), "did not take 3 uses"},
+		{fmt.Errorf("%w: 3 of 5: %w", recording.ErrUnstored, context.Canceled), "are lost: 3;"},
 		{fmt.Errorf("the end marks are not stored: %w", context.DeadlineExceeded), "no use is lost"},
 		{errors.New("the disk is full"), "the disk is full"},
 	} {
