@@ -336,13 +336,15 @@ func (f *Folder) settle(file *os.File, name string) error {
 	return folder.Sync()
 }
 
-// prune removes all but the newest snapshots.
-func (f *Folder) prune() {
+// prune removes all but the newest snapshots, as seen from the one that has just been
+// kept: whatever else is called newer is none of this folder's, and takes no place.
+func (f *Folder) prune(newest string) {
 	names, err := f.names()
 	if err != nil {
 		return
 	}
-	for _, name := range names[min(kept, len(names)):] {
+	own := max(slices.Index(names, newest), 0)
+	for _, name := range names[min(own+kept, len(names)):] {
 		_ = os.Remove(filepath.Join(f.path, name))
 	}
 }
@@ -437,7 +439,7 @@ func (f *File) keep(w Written, signers []string) error {
 	if err := f.folder.mark(Seen{Ledger: w.Ledger, Position: w.Position, Signers: signers}); err != nil {
 		return err
 	}
-	f.folder.prune()
+	f.folder.prune(nameOf(w))
 	return nil
 }
 

@@ -85,6 +85,31 @@ func TestFolderKeepsTheNewest(t *testing.T) {
 	}
 }
 
+// TestWhatIsCalledNewer takes no place in a folder: it is none of its own.
+func TestWhatIsCalledNewer(t *testing.T) {
+	w, path := newWorld(t), t.TempDir()
+	if err := os.Chmod(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, path)
+	for _, name := range []string{"99999999999999999999-0123456789abcdef.snapshot", "99999999999999999998-0123456789abcdef.snapshot"} {
+		if err := os.WriteFile(filepath.Join(path, name), []byte("newer"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var last snapshot.Written
+	for n := range 4 {
+		w.create("acme", n)
+		last = keep(t, f, w.server)
+	}
+	if l, skipped, err := f.Newest(w.who(w.server)); err != nil || l.Position != last.Position || len(skipped) != 2 {
+		t.Errorf("%+v, skipped %+v: %v", l, skipped, err)
+	}
+	if names := filesIn(t, path); len(names) != 4 {
+		t.Errorf("%q", names)
+	}
+}
+
 // TestOldOnePutBack: neither by its name nor by another, and not when the newest has
 // gone.
 func TestOldOnePutBack(t *testing.T) {
