@@ -356,8 +356,8 @@ func (c *Client) announcement(e *engine) presence.Announcement {
 	said := presence.Announcement{
 		Ledger: s.Ledger, Verifier: s.Verifier, Boot: s.Boot, Kind: s.Kind, Version: s.Version, Organizations: e.orgs,
 		StartedAt: events.TimeOf(s.StartedAt), Applied: s.Applied, Staleness: s.Staleness.Milliseconds(),
+		MaxStaleness: s.MaxStaleness.Milliseconds(), ServesStale: s.WhenStale == Serve,
 		// Who starts offline answers by what it holds for so long.
-		MaxStaleness: max(s.MaxStaleness, c.o.offlineMax).Milliseconds(), ServesStale: s.WhenStale == Serve,
 		OfflineStart: c.o.offlineMax.Milliseconds(),
 		Ready:        s.Ready && len(s.Failing()) == 0, Recorded: s.Uses.Recorded, Backlog: s.Uses.Backlog,
 		StoredThrough: s.StoredThrough, Misses: s.Misses,

@@ -72,7 +72,7 @@ type ReceiptVerifier struct {
 	AppliedAt    *time.Time `json:"applied_at,omitzero" doc:"When that was first known, by the broker's clock: it had it then or earlier. Left out where that was before anything is known of it."`
 	Position     string     `json:"position,omitzero" doc:"How far it had come by its last word."`
 	LastHeardAt  *time.Time `json:"last_heard_at,omitzero"`
-	MaxStaleness float64    `json:"max_staleness" doc:"Its bound, in seconds."`
+	MaxStaleness float64    `json:"max_staleness" doc:"Its bound, in seconds; of one that has not applied it and may start without the broker, how old what it holds may be then, if that is longer."`
 	ServesStale  bool       `json:"serves_stale,omitzero" doc:"It does not keep to it."`
 	DeniesBy     *time.Time `json:"denies_by,omitzero" doc:"When it denies at the latest although it has not applied the revocation: it cannot have been shown anything younger, so that its bound has passed by then. That holds for a silent one, too, unless it was told to serve stale. Left out where nothing bounds it, and where it has applied it."`
 }

@@ -205,6 +205,16 @@ func TestShutOut(t *testing.T) {
 		if s := w.standings(w.revoke("acme")); len(s) != 1 || s[0].DeniesBy != 0 {
 			t.Errorf("%+v", s)
 		}
+		// Who may start without the broker does not hear that it is shut out.
+		w.issue("offline", 0)
+		w.say("offline", 3, func(a *presence.Announcement) { a.OfflineStart, a.Ended = time.Minute.Milliseconds(), true })
+		w.fact(events.CredentialSubject("offline"), events.CredentialRevoked{})
+		time.Sleep(time.Minute)
+		w.is("offline", fleet.Ended)
+		time.Sleep(6 * time.Second)
+		if rows := w.view.Rows(time.Now()); len(rows) != 1 {
+			t.Errorf("%+v", rows)
+		}
 	})
 }
 
@@ -323,6 +333,10 @@ func TestWhoIsNotHeardOfDeniesByItsBound(t *testing.T) {
 		w.say("stale", 2, func(a *presence.Announcement) { a.ServesStale = true })
 		w.say("ended", 3, func(a *presence.Announcement) { a.Ended = true })
 		w.say("replaced", 4, nil)
+		w.say("offline", 7, func(a *presence.Announcement) { a.OfflineStart = time.Hour.Milliseconds() })
+		if row := w.row("offline"); row.MaxStaleness != 30*time.Second {
+			t.Errorf("%+v", row)
+		}
 		// It serves what its credential says, and not what it says.
 		w.say("liar", 6, func(a *presence.Announcement) { a.Organizations = []events.OrgID{"globex"} })
 		heard := w.now()
@@ -332,7 +346,7 @@ func TestWhoIsNotHeardOfDeniesByItsBound(t *testing.T) {
 		var names []string
 		for _, s := range w.standings(r) {
 			names = append(names, string(s.Verifier)+" "+string(s.State))
-			want := map[events.VerifierID]time.Duration{"lost": 10 * time.Second, "silent": 90 * time.Second, "replaced": 30 * time.Second, "liar": 30 * time.Second}
+			want := map[events.VerifierID]time.Duration{"lost": 10 * time.Second, "silent": 90 * time.Second, "replaced": 30 * time.Second, "liar": 30 * time.Second, "offline": time.Hour}
 			switch bound := want[s.Verifier]; {
 			case s.Applied:
 				if s.DeniesBy != 0 {
@@ -345,7 +359,7 @@ func TestWhoIsNotHeardOfDeniesByItsBound(t *testing.T) {
 				t.Errorf("%+v, heard at %s", s, heard)
 			}
 		}
-		want := []string{"liar lost", "lost lost", "replaced lost", "replaced live", "silent silent", "stale lost"}
+		want := []string{"liar lost", "lost lost", "offline lost", "replaced lost", "replaced live", "silent silent", "stale lost"}
 		if !slices.Equal(names, want) {
 			t.Errorf("%v, want %v", names, want)
 		}
@@ -364,7 +378,7 @@ func TestWhoEndedMayAnswerWithoutTheBroker(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		before := w.revoke("acme")
 		w.say("offline", 1, func(a *presence.Announcement) {
-			a.MaxStaleness, a.OfflineStart, a.Ended = time.Hour.Milliseconds(), time.Hour.Milliseconds(), true
+			a.OfflineStart, a.Ended = time.Hour.Milliseconds(), true
 		})
 		w.say("ended", 2, func(a *presence.Announcement) { a.Ended = true })
 		if s := w.standings(before); len(s) != 0 {

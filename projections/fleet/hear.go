@@ -142,6 +142,11 @@ func (r *run) maxStaleness() time.Duration {
 	return time.Duration(r.last.MaxStaleness) * time.Millisecond
 }
 
+// bound is how old what it holds may be for it to answer, however it was started.
+func (r *run) bound() time.Duration {
+	return max(r.maxStaleness(), time.Duration(r.last.OfflineStart)*time.Millisecond)
+}
+
 func (x *verifier) run(id uses.BootID) *run {
 	for _, r := range x.runs {
 		if r.id == id {

@@ -106,7 +106,8 @@ func (v *View) row(name events.VerifierID, at events.Time) (Row, bool) {
 // shutOut reports whether its credential was taken back so long ago that it denies
 // everything by now, if it is still there. One that serves stale never does.
 func (r *Row) shutOut(at events.Time) bool {
-	return r.RevokedAt != 0 && !r.Said.ServesStale && since(r.RevokedAt, at) > r.MaxStaleness+projections.ClockMargin
+	bound := max(r.MaxStaleness, time.Duration(r.Said.OfflineStart)*time.Millisecond)
+	return r.RevokedAt != 0 && !r.Said.ServesStale && since(r.RevokedAt, at) > bound+projections.ClockMargin
 }
 
 // Count returns how many verifiers there are of a state, and how stale the stalest

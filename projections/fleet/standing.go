@@ -39,8 +39,9 @@ type Standing struct {
 	// Position is how far it had come by its last word, and HeardAt when that was.
 	Position events.Position
 	HeardAt  events.Time
-	// MaxStaleness is its bound, by its word, or by its credential; with ServesStale
-	// it does not keep to it.
+	// MaxStaleness is its bound, by its word, or by its credential, or how old what it
+	// holds may be for it to start without the broker, if that is longer; with
+	// ServesStale it does not keep to it.
 	MaxStaleness time.Duration
 	ServesStale  bool
 	// DeniesBy is when one that has not applied the revocation denies at the latest,
@@ -97,14 +98,14 @@ func (of Revocation) bound(maxStaleness time.Duration) events.Time {
 // say that it ends, may have been fresh at the revocation without having it.
 func (of Revocation) concerns(r *run) bool {
 	_, held, _ := r.holds(of.Position)
-	lasts := time.Duration(r.last.Lease)*time.Millisecond + r.maxStaleness()
+	lasts := time.Duration(r.last.Lease)*time.Millisecond + r.bound()
 	return !held && r.stored.Add(lasts) >= of.At
 }
 
 func (of Revocation) standing(name events.VerifierID, r *run, live bool) Standing {
 	s := Standing{
 		Verifier: name, Boot: r.id, Kind: r.last.Kind, State: Live, Position: r.last.Applied, HeardAt: r.stored,
-		MaxStaleness: r.maxStaleness(), ServesStale: r.last.ServesStale,
+		MaxStaleness: r.bound(), ServesStale: r.last.ServesStale,
 	}
 	if !live {
 		s.State, s.Since = Lost, r.stored
@@ -115,7 +116,7 @@ func (of Revocation) standing(name events.VerifierID, r *run, live bool) Standin
 	case !held && !s.ServesStale:
 		s.DeniesBy = of.bound(s.MaxStaleness)
 	case held:
-		s.KnownAt = first.stored
+		s.KnownAt, s.MaxStaleness = first.stored, r.maxStaleness()
 		if exact {
 			s.AppliedAt = first.stored
 		}
@@ -131,7 +132,6 @@ func (of Revocation) standing(name events.VerifierID, r *run, live bool) Standin
 func (of Revocation) returns(name events.VerifierID, r *run) Standing {
 	s := of.standing(name, r, false)
 	s.State, s.ServesStale = Ended, false
-	s.MaxStaleness = time.Duration(r.last.OfflineStart) * time.Millisecond
 	s.DeniesBy = of.bound(s.MaxStaleness)
 	return s
 }
