@@ -27,6 +27,10 @@ const ClockMargin = 5 * time.Second
 // with an old head for some seconds.
 const aheadAsks = 10
 
+// tellEvery is how often the log says that the ledger does not answer: it may be for a
+// night.
+const tellEvery = 10 * time.Second
+
 // Config says what a runner runs.
 type Config struct {
 	// Source is the ledger. Required.
@@ -215,6 +219,7 @@ func (r *Runner) run(ctx context.Context) error {
 // answer, since nothing can be replayed before it does.
 func (r *Runner) head(ctx context.Context, applied events.Position) (events.Position, error) {
 	behind := 0
+	var told time.Time
 	for {
 		head, err := r.source.Last(ctx)
 		switch {
@@ -226,7 +231,8 @@ func (r *Runner) head(ctx context.Context, applied events.Position) (events.Posi
 			}
 		case errors.Is(err, events.ErrCorrupt):
 			return 0, err
-		default:
+		case time.Since(told) >= tellEvery:
+			told = time.Now()
 			r.log.LogAttrs(ctx, slog.LevelWarn, "ledger does not tell its last position", slog.Any("error", err))
 		}
 		if !pause(ctx, r.askEvery) {

@@ -19,6 +19,8 @@ const (
 	// that elects a leader, rarely enough for one that is down.
 	firstPause = 10 * time.Millisecond
 	lastPause  = 2 * time.Second
+	// tellEvery is how often the log says so: a broker may be down for a night.
+	tellEvery = 10 * time.Second
 )
 
 // series are the uses of one organization in this boot.
@@ -279,14 +281,18 @@ func (r *Recorder) marks(ctx context.Context) error {
 // publish has the same messages stored again and again until they are, or ctx
 // ends.
 func (r *Recorder) publish(ctx context.Context, messages []uses.Message) error {
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	var told time.Time
+	for pause, attempts := firstPause, 1; ; pause, attempts = min(2*pause, lastPause), attempts+1 {
 		err := r.cfg.Sink.PublishUses(ctx, messages)
 		if err == nil {
 			return nil
 		}
 		r.failures.Add(1)
-		r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "uses are not stored, trying again",
-			slog.String("verifier", string(r.cfg.Verifier)), slog.Int("blocks", len(messages)), slog.Any("error", err))
+		if time.Since(told) >= tellEvery {
+			told = time.Now()
+			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "uses are not stored, trying again", slog.String("verifier", string(r.cfg.Verifier)),
+				slog.Int("blocks", len(messages)), slog.Int("attempts", attempts), slog.Any("error", err))
+		}
 		timer := time.NewTimer(rand.N(pause) + 1)
 		select {
 		case <-timer.C:
