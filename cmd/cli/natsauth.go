@@ -223,6 +223,8 @@ which then deny. It can be repeated.`,
 				replicas = reach.Replicas
 			case replicas != 1 && replicas != 3 && replicas != 5:
 				return usage("--mirror-replicas must be 1, 3 or 5", "")
+			case replicas > 1 && reach.URL == "":
+				return usage("--mirror-replicas is 1 at an embedded broker, which is one node", "")
 			}
 			return a.atDoors(cmd, reach, func(doors *access.Doors) error {
 				if err := doors.MakeMirror(cmd.Context(), name, replicas); err != nil {
