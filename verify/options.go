@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -88,7 +89,7 @@ type options struct {
 
 func newOptions(opts []Option) *options {
 	o := &options{
-		kind: presence.SDK, maxWait: DefaultMaxWait, maxStaleness: DefaultMaxStaleness,
+		kind: presence.SDK, version: moduleVersion(), maxWait: DefaultMaxWait, maxStaleness: DefaultMaxStaleness,
 		snapshotEvery: DefaultSnapshotEvery, jitter: DefaultStartJitter, lease: presence.DefaultLease, few: fewEvents,
 		log: slog.New(slog.DiscardHandler),
 	}
@@ -96,6 +97,24 @@ func newOptions(opts []Option) *options {
 		opt(o)
 	}
 	return o
+}
+
+// module is the path that programs know this package's module by.
+const module = "github.com/keyledger/keyledger"
+
+// moduleVersion is the version of this package in the program that it runs in, empty
+// where that is not known.
+func moduleVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == module && len(m.Version) <= presence.MaxVersionLength {
+			return m.Version
+		}
+	}
+	return ""
 }
 
 // Name says under which credential's name the client reads and records. Without it
@@ -171,7 +190,7 @@ func OnMiss(f func(Miss)) Option { return func(o *options) { o.missed = f } }
 func Logger(log *slog.Logger) Option { return func(o *options) { o.log = log } }
 
 // Program says what the client announces itself as: a kind ([presence.SDK] by
-// default) and the program's version.
+// default) and the program's version (by default that of this module).
 func Program(kind presence.Kind, version string) Option {
 	return func(o *options) { o.kind, o.version = kind, version }
 }
