@@ -190,7 +190,7 @@ again; run once more after that it changes nothing.`,
 	c.Flags().StringVar(&orgs, "orgs", "", "the only `organizations` it reaches, separated by commas (default: all)")
 	c.Flags().StringVar(&wish.Out, "out", "", "`file` for the credentials, readable by its owner alone")
 	if kind == events.CredentialVerifier {
-		c.Flags().DurationVar(&wish.MaxStaleness, "max-staleness", 0, "how old it may let its knowledge become, such as 30s (default: the server's)")
+		c.Flags().DurationVar(&wish.MaxStaleness, "max-staleness", 0, "how old it may let its knowledge become, a `time` such as 30s (default: the server's)")
 		leafFlag(c, &reach, "the `address` of that leaf node, for --leaf")
 		c.Flags().StringVar(&leaf, "leaf", "", "the leaf `node` that it is at, let in with nats-auth leaf (default: the broker itself)")
 		c.Flags().StringVar(&mirror, "mirror", "", "the `mirror` that it reads by, made with nats-auth mirror (default: the ledger itself)")

@@ -70,7 +70,7 @@ needs attention.`,
 	f.BoolVar(&cfg.RecordClientIP, "record-client-ip", false, "record with every use the address of the client, as callers and gateways tell it; it is personal data")
 	f.StringVar((*string)(&cfg.AccessRetention), "access-retention", "", "`period` for which it is kept who read the audit log, could not log in or was refused, such as 90d, 1y or never (default 400d; on a cluster what its stream says)")
 	f.StringVar((*string)(&cfg.UsesRetention), "uses-retention", "", "`period` for which single uses are kept at most, such as 90d, 1y or never; counts outlive them (default never)")
-	f.DurationVar(&cfg.SnapshotEvery, "snapshot-every", 10*time.Minute, "how often it is looked whether verifiers need a newer snapshot to start from; 0 for never")
+	f.DurationVar(&cfg.SnapshotEvery, "snapshot-every", 10*time.Minute, "`time` after which it is looked again whether verifiers need a newer snapshot to start from; 0 for never")
 	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
 	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
 	return c

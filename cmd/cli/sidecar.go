@@ -74,7 +74,7 @@ func sidecarLedger(c *cobra.Command, cfg *sidecar.Config, orgs *string) {
 	f.StringVar(orgs, "orgs", "", "`organizations` that the credentials must be narrowed to, separated by commas (default: what they show)")
 	f.StringSliceVar(&cfg.LogKeys, "log-vkey", nil, "verifier `keys` of the installation, from log.vkey or /log/vkey: only what they signed counts")
 	f.DurationVar(&cfg.MaxStaleness, "max-staleness", verify.DefaultMaxStaleness, "past this `time` without proof that no event is missing verdicts are STALE; the credentials' own bound counts where it is smaller")
-	f.DurationVar(&cfg.MaxWait, "max-wait", verify.DefaultMaxWait, "how long a question waits for its at_least, a `time`")
+	f.DurationVar(&cfg.MaxWait, "max-wait", verify.DefaultMaxWait, "longest `time` that a question waits for its at_least")
 	f.Var(&choice[verify.WhenStale]{&cfg.WhenStale, whenStale}, "when-stale", "`what` becomes of questions then: deny, serve (no bound holds) or ask (the server, its bound holds)")
 	f.StringVar(&cfg.Server, "server", "", "`URL` of the server to ask about keys not known here while stale")
 	f.StringVar(&cfg.ServerKeyFile, "server-key-file", "", "`file` with a management key of the role verifier, for --server")
