@@ -90,7 +90,11 @@ type server struct {
 	// stats of what was asked.
 	asked, answered, failed atomic.Uint64
 
+	// log hears of it, every so often, when nothing comes back.
+	log *slog.Logger
+
 	mu       sync.Mutex // guards the following
+	told     time.Time
 	failures int
 	rest     time.Duration
 	until    time.Time
@@ -103,7 +107,7 @@ func newServer(c ServerConfig) *server {
 	if c.MaxAsking == 0 {
 		c.MaxAsking = DefaultMaxAsking
 	}
-	s := &server{config: c, slots: make(chan struct{}, max(c.MaxAsking, 0))}
+	s := &server{config: c, slots: make(chan struct{}, max(c.MaxAsking, 0)), log: slog.New(slog.DiscardHandler)}
 	if base, err := url.Parse(c.URL); err == nil {
 		s.base = base
 	}
@@ -195,8 +199,12 @@ func (s *server) ask(ctx context.Context, q *Question, d *Decision, positions ev
 	defer cancel()
 	answer, err := s.put(ctx, q, positions)
 	// Who was asked in vain because the caller has gone did not fail.
-	s.end(err == nil || errors.Is(context.Cause(ctx), context.Canceled))
+	gone := errors.Is(context.Cause(ctx), context.Canceled)
+	s.end(err == nil || gone)
 	if err != nil {
+		if !gone {
+			s.tell(ctx, err)
+		}
 		return false
 	}
 	if answer.Code == events.CodeStale || answer.Code == events.CodeUnavailable {
@@ -208,6 +216,21 @@ func (s *server) ask(ctx context.Context, q *Question, d *Decision, positions ev
 	answer.Asked, answer.At = true, events.TimeOf(time.Now())
 	*d = answer
 	return true
+}
+
+// tell logs why nothing came back: a key that the server refuses looks like a server that
+// is away to whoever counts only.
+func (s *server) tell(ctx context.Context, err error) {
+	s.mu.Lock()
+	now := time.Now()
+	due := now.Sub(s.told) >= lastRest
+	if due {
+		s.told = now
+	}
+	s.mu.Unlock()
+	if due {
+		s.log.WarnContext(ctx, "the server that is asked gives no verdict", "url", s.config.URL, "error", err)
+	}
 }
 
 // question is the body of /v1/verify.

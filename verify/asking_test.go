@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -129,6 +130,25 @@ func TestAskNoAnswer(t *testing.T) {
 	s, _ := answers(t, 200, whole)
 	if d, ok := askedFor(s, Question{AtLeast: 7, Workspace: "w1"}); !ok || !d.Valid() {
 		t.Errorf("whole: %+v", d)
+	}
+}
+
+// TestAskRefused: a server that refuses the asker is told of in the log, once in a while,
+// and no key is.
+func TestAskRefused(t *testing.T) {
+	s, asked := answers(t, http.StatusUnauthorized, asker+askedK)
+	var said strings.Builder
+	newOptions([]Option{func(o *options) { o.server = s }, Logger(slog.New(slog.NewTextHandler(&said, nil)))})
+	for range failuresBeforeRest {
+		if d, ok := askedFor(s, Question{}); ok {
+			t.Errorf("%+v", d)
+		}
+	}
+	if n := asked.Load(); n != failuresBeforeRest {
+		t.Errorf("asked %d times", n)
+	}
+	if text := said.String(); strings.Count(text, "status 401") != 1 || strings.Contains(text, asker) || strings.Contains(text, askedK) {
+		t.Errorf("said: %s", text)
 	}
 }
 

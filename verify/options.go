@@ -96,6 +96,9 @@ func newOptions(opts []Option) *options {
 	for _, opt := range opts {
 		opt(o)
 	}
+	if o.server != nil && o.log != nil {
+		o.server.log = o.log
+	}
 	return o
 }
 
