@@ -161,6 +161,9 @@ func TestAskBeforeOpened(t *testing.T) {
 		if d.Code != c.want || d.Asked != (c.want != events.CodeStale) {
 			t.Errorf("%s: %+v, want %s", name, d, c.want)
 		}
+		if n := client.Status().Asked.Answered; n != map[bool]uint64{true: 1}[d.Asked] {
+			t.Errorf("%s: %d answers are counted", name, n)
+		}
 		shut(t, client)
 	}
 }

@@ -23,7 +23,7 @@ type Status struct {
 	Version   string
 	StartedAt time.Time
 	// Opened says that it is known what there is to read; without it all that
-	// follows is zero but Err and what the options say.
+	// follows is zero but Err, Asked and what the options say.
 	Opened bool
 	// Failed says that it never will be, and Err why: a person has to mend that.
 	Failed bool
@@ -125,6 +125,9 @@ func (c *Client) status(e *engine) Status {
 		s.Ready = true
 	default:
 	}
+	if a := c.o.server; a != nil {
+		s.Asked = Asked{a.asked.Load(), a.answered.Load(), a.failed.Load()}
+	}
 	if e != nil {
 		e.status(&s)
 		return s
@@ -160,9 +163,6 @@ func (e *engine) status(s *Status) {
 	e.saved.mu.Lock()
 	s.SnapshotAt, s.SnapshotPosition, s.SnapshotErr, s.SnapshotFailures = e.saved.at, e.saved.position, e.saved.err, e.saved.failures
 	e.saved.mu.Unlock()
-	if a := e.o.server; a != nil {
-		s.Asked = Asked{a.asked.Load(), a.answered.Load(), a.failed.Load()}
-	}
 	s.Misses = e.verifier.Unrecorded(events.CodeMalformed) + e.verifier.Unrecorded(events.CodeNotFound)
 }
 
