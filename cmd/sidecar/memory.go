@@ -39,6 +39,9 @@ func lean(ctx context.Context, ready <-chan struct{}) {
 			return
 		case <-ready:
 			room, ready = settled, nil
+			// Who does next to nothing from now on would keep for ever what the start
+			// has left behind.
+			debug.FreeOSMemory()
 		case <-look.C:
 		}
 		metrics.Read(sample)

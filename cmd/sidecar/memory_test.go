@@ -3,7 +3,9 @@ package sidecar
 import (
 	"context"
 	"runtime/debug"
+	"runtime/metrics"
 	"testing"
+	"time"
 )
 
 // TestShareOf: a small index has Go's own share, a large one as much as there is room for, and
@@ -16,6 +18,29 @@ func TestShareOf(t *testing.T) {
 			t.Errorf("%d bytes live: %d %%, want %d", live, got, want)
 		}
 	}
+}
+
+// TestFreed: what a start has left behind is given back when it is over.
+func TestFreed(t *testing.T) {
+	t.Setenv("GOGC", "")
+	ready := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	before := collections()
+	go func() { defer close(ended); lean(ctx, ready) }()
+	close(ready)
+	for collections() == before {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	<-ended
+}
+
+// collections counts those that were asked for.
+func collections() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/cycles/forced:gc-cycles"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }
 
 // TestLean: what it has set ends with it, and where an operator has set it, it is left
