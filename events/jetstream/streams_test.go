@@ -181,7 +181,7 @@ func TestOperatorsChoices(t *testing.T) {
 			c.MaxAge, c.MaxBytes, c.Discard, c.DenyPurge = 30*24*time.Hour, 1<<30, natsjs.DiscardOld, true
 		},
 		jetstream.StreamAccess: func(c *natsjs.StreamConfig) {
-			c.MaxAge, c.MaxBytes, c.MaxMsgsPerSubject = 30*24*time.Hour, 1<<34, 10
+			c.MaxAge, c.MaxBytes, c.MaxMsgsPerSubject = 30*24*time.Hour, 1<<31, 10
 		},
 	} {
 		config := live(t, b, stream)
