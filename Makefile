@@ -51,8 +51,10 @@ setup: $(BIN)/caddy ## install what the tests need beyond Go, or say what is mis
 		exit 1; \
 	fi
 
+# Half of the packages mostly wait for other processes, so that more of them than there
+# are cores run side by side.
 test: setup ## all tests, with the race detector
-	go test -race -timeout $(TIMEOUT) ./...
+	go test -race -p 3 -timeout $(TIMEOUT) ./...
 
 check: ## format, vet, lint, the rooms and doors, docker-compose.yml, and a tidy go.mod
 	@unformatted="$$($(TOOL) gofumpt -l .)"; \
