@@ -191,6 +191,11 @@ func withoutEmpty(e Event) Event {
 			e.Permissions = nil
 			return e
 		}
+	case ProviderKeyTested:
+		if len(e.MissingModels) == 0 {
+			e.MissingModels = nil
+			return e
+		}
 	case KeyMetadataChanged:
 		if len(e.Metadata) == 0 {
 			e.Metadata = nil
@@ -224,6 +229,8 @@ func fits(s Subject, m *Meta, e Event) error {
 		if e.Settings.Kind() != '{' {
 			return fmt.Errorf("%w: settings are no object", ErrMalformed)
 		}
+	case ProviderKeyAdded:
+		ok = string(e.Provider) == s.ID
 	case KeyCreated:
 		id, isKey := s.Key()
 		ok = isKey && e.ID == id
@@ -273,6 +280,18 @@ func whole(e Event) error {
 		at = e.ExpiredAt
 	case UsesDropped:
 		at = e.Before
+	case ProviderKeyAdded:
+		return openable(e.Version, e.Sealed)
+	case ProviderKeyReplaced:
+		return openable(e.Version, e.Sealed)
+	case ProviderKeyTested:
+		at = e.At
+	case ProviderKeyNewSource:
+		at = e.At
+	case ProviderKeyResolvesSpike:
+		at = e.From
+	case ProviderKeyFailing:
+		at = e.Since
 	case Tick:
 		at = e.At
 	default:
@@ -280,6 +299,14 @@ func whole(e Event) error {
 	}
 	if at.IsZero() {
 		return fmt.Errorf("%w: fact does not say when", ErrMalformed)
+	}
+	return nil
+}
+
+// openable refuses a secret that nobody could say which key opens.
+func openable(version uint64, s SealedSecret) error {
+	if version == 0 || s.DataKey.IsZero() || s.Secret == "" {
+		return fmt.Errorf("%w: provider key has no version, or no secret", ErrMalformed)
 	}
 	return nil
 }

@@ -78,6 +78,9 @@ type Signals struct {
 	// DenialsPerMinute is how many denials of a key within a minute are a spike;
 	// 0 is [DefaultDenialsPerMinute].
 	DenialsPerMinute int `json:"denials_per_minute,omitzero"`
+	// ResolvesPerMinute is how many resolves of a provider key within a minute are
+	// a spike; 0 is [DefaultResolvesPerMinute].
+	ResolvesPerMinute int `json:"resolves_per_minute,omitzero"`
 }
 
 // Switch is on, off, or as it is by default.

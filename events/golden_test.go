@@ -61,6 +61,11 @@ func plainKey() KeyCreated {
 	}
 }
 
+// sealedSecret is a provider key's secret as it is stored.
+func sealedSecret() SealedSecret {
+	return SealedSecret{DataKey: DataKeyID{1, 15: 0xff}, Secret: "AWhlcmUgaXMgYSBzZWNyZXQ", LastFour: "AWhlcmU"}
+}
+
 // fact is one golden: its file is called after the kind and, for a variant, what
 // is special about it.
 type fact struct {
@@ -82,6 +87,7 @@ func facts() []fact {
 	meta, key := plainMeta(), KeySubject(acme, id[KeyID]("02"))
 	at := func(s Subject, e Event) fact { return fact{subject: s, event: e, meta: meta} }
 	org, ws, profile := OrganizationSubject(acme), WorkspaceSubject(acme, "hiring"), ProfileSubject(acme, "strict")
+	provider, secret := ProviderKeySubject(acme, ProviderOpenAI), sealedSecret()
 	settings := Document(`{"model":"small","retries":3,"nested":{"on":true,"none":null,"list":[1.5,"two"]}}`)
 	return append(variants(),
 		at(InstallationSubject(), InstallationCreated{Ledger: meta.Ledger, Epoch: 1}),
@@ -139,6 +145,14 @@ func facts() []fact {
 		at(key, KeyDenialsSpike{From: 1_795_240_020_000_000, Denials: 23, Threshold: 20}),
 		at(key, KeyExpired{ExpiredAt: 1_826_776_000_000_000}),
 		at(RevokedSubject(acme, id[KeyID]("02")), KeyRevoked{}),
+		at(provider, ProviderKeyAdded{Provider: ProviderOpenAI, Version: 1, Name: ClearText("Research"), Sealed: secret}),
+		at(provider, ProviderKeyReplaced{Version: 2, Sealed: secret, Replaces: DataKeyID{15: 1}}),
+		at(provider, ProviderKeyRenamed{Name: ClearText("Production")}),
+		at(provider, ProviderKeyTested{Version: 2, At: 1_795_240_000_000_001, Result: ProviderWorks, Status: 200}),
+		at(provider, ProviderKeyRemoved{DataKey: secret.DataKey}),
+		at(provider, ProviderKeyNewSource{At: 1_795_240_000_000_001, By: id[KeyID]("04"), Source: "000102030405060708090a0b0c0d0e0f"}),
+		at(provider, ProviderKeyResolvesSpike{From: 1_795_240_020_000_000, Resolves: 612, Threshold: 600}),
+		at(provider, ProviderKeyFailing{Of: FailingTests, Since: 1_795_240_000_000_001, Failures: 3, Code: string(ProviderInvalid)}),
 		at(ErasureSubject(acme, "user-4711"), SubjectErased{Keys: []string{"000102030405060708090a0b0c0d0e0f"}}),
 		at(RetentionSubject(acme), UsesDropped{Before: 1_795_132_800_000_000, Through: 1204, Days: []UsesDay{
 			{Day: 1_795_046_400_000_000, Code: "EXPIRED", Uses: 2}, {Day: 1_795_046_400_000_000, Code: "VALID", Uses: 1201},
@@ -202,6 +216,17 @@ func variants() []fact {
 			MaxKeyLifetime: "1y", ExpiryRequired: true, ExpiryChoices: []Period{"30d", "90d"}, NameRequired: true,
 			Signals: Signals{NewSource: SwitchOff, DenialsSpike: SwitchOn, DenialsPerMinute: 50},
 		}}, plainMeta()},
+		{"elsewhere", ProviderKeySubject(acme, ProviderAzureOpenAI), ProviderKeyAdded{
+			Provider: ProviderAzureOpenAI, Version: 3, BaseURL: "https://acme.openai.azure.com", Sealed: sealedSecret(),
+		}, plainMeta()},
+		{"elsewhere", ProviderKeySubject(acme, ProviderAzureOpenAI), ProviderKeyReplaced{
+			Version: 4, BaseURL: "https://acme-eu.openai.azure.com", Sealed: sealedSecret(), Replaces: DataKeyID{7},
+		}, plainMeta()},
+		{"nameless", ProviderKeySubject(acme, ProviderOpenAI), ProviderKeyRenamed{}, plainMeta()},
+		{"missing", ProviderKeySubject(acme, ProviderOpenAI), ProviderKeyTested{
+			Version: 2, At: 1, Result: ProviderMissingModels, MissingModels: []string{"gpt-5", "o4-mini"}, Status: 200,
+		}, plainMeta()},
+		{"first", ProviderKeySubject(acme, ProviderOpenAI), ProviderKeyNewSource{At: 1, By: id[KeyID]("04"), Source: "00", First: true}, bareMeta()},
 		{"quiet", TickSubject(), Tick{At: 1, Through: 3, Signature: "x"}, bareMeta()},
 		{"leaf", CredentialSubject("edge-3"), CredentialIssued{Name: "edge-3", For: CredentialVerifier, Account: "A", Leaf: "shop"}, plainMeta()},
 		{"mirror", CredentialSubject("edge-2"), CredentialIssued{Name: "edge-2", For: CredentialVerifier, Account: "A", Mirror: "west"}, plainMeta()},

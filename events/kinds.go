@@ -48,6 +48,14 @@ const (
 	KindKeyDenialsSpike           Kind = "key.denials_spike.v1"
 	KindKeyExpired                Kind = "key.expired.v1"
 	KindKeyRevoked                Kind = "key.revoked.v1"
+	KindProviderKeyAdded          Kind = "provider_key.added.v1"
+	KindProviderKeyReplaced       Kind = "provider_key.replaced.v1"
+	KindProviderKeyRenamed        Kind = "provider_key.renamed.v1"
+	KindProviderKeyTested         Kind = "provider_key.tested.v1"
+	KindProviderKeyRemoved        Kind = "provider_key.removed.v1"
+	KindProviderKeyNewSource      Kind = "provider_key.new_source.v1"
+	KindProviderKeyResolvesSpike  Kind = "provider_key.resolves_spike.v1"
+	KindProviderKeyFailing        Kind = "provider_key.failing.v1"
 	KindSubjectErased             Kind = "subject.erased.v1"
 	KindUsesDropped               Kind = "uses.dropped.v1"
 )
@@ -102,6 +110,14 @@ var kinds = map[Kind]kindInfo{
 	KindKeyDenialsSpike:           {KindKeyDenialsSpike, false, AggregateKey, decodeAs[KeyDenialsSpike]},
 	KindKeyExpired:                {KindKeyExpired, true, AggregateKey, decodeAs[KeyExpired]},
 	KindKeyRevoked:                {KindKeyRevoked, true, AggregateRevoked, decodeAs[KeyRevoked]},
+	KindProviderKeyAdded:          {KindProviderKeyAdded, false, AggregateProviderKey, decodeAs[ProviderKeyAdded]},
+	KindProviderKeyReplaced:       {KindProviderKeyReplaced, false, AggregateProviderKey, decodeAs[ProviderKeyReplaced]},
+	KindProviderKeyRenamed:        {KindProviderKeyRenamed, false, AggregateProviderKey, decodeAs[ProviderKeyRenamed]},
+	KindProviderKeyTested:         {KindProviderKeyTested, false, AggregateProviderKey, decodeAs[ProviderKeyTested]},
+	KindProviderKeyRemoved:        {KindProviderKeyRemoved, false, AggregateProviderKey, decodeAs[ProviderKeyRemoved]},
+	KindProviderKeyNewSource:      {KindProviderKeyNewSource, false, AggregateProviderKey, decodeAs[ProviderKeyNewSource]},
+	KindProviderKeyResolvesSpike:  {KindProviderKeyResolvesSpike, false, AggregateProviderKey, decodeAs[ProviderKeyResolvesSpike]},
+	KindProviderKeyFailing:        {KindProviderKeyFailing, false, AggregateProviderKey, decodeAs[ProviderKeyFailing]},
 	KindSubjectErased:             {KindSubjectErased, false, AggregateSubject, decodeAs[SubjectErased]},
 	KindUsesDropped:               {KindUsesDropped, false, AggregateRetention, decodeAs[UsesDropped]},
 }
@@ -185,6 +201,14 @@ func (KeyNewSource) Kind() Kind              { return KindKeyNewSource }
 func (KeyDenialsSpike) Kind() Kind           { return KindKeyDenialsSpike }
 func (KeyExpired) Kind() Kind                { return KindKeyExpired }
 func (KeyRevoked) Kind() Kind                { return KindKeyRevoked }
+func (ProviderKeyAdded) Kind() Kind          { return KindProviderKeyAdded }
+func (ProviderKeyReplaced) Kind() Kind       { return KindProviderKeyReplaced }
+func (ProviderKeyRenamed) Kind() Kind        { return KindProviderKeyRenamed }
+func (ProviderKeyTested) Kind() Kind         { return KindProviderKeyTested }
+func (ProviderKeyRemoved) Kind() Kind        { return KindProviderKeyRemoved }
+func (ProviderKeyNewSource) Kind() Kind      { return KindProviderKeyNewSource }
+func (ProviderKeyResolvesSpike) Kind() Kind  { return KindProviderKeyResolvesSpike }
+func (ProviderKeyFailing) Kind() Kind        { return KindProviderKeyFailing }
 func (SubjectErased) Kind() Kind             { return KindSubjectErased }
 func (UsesDropped) Kind() Kind               { return KindUsesDropped }
 func (u Unknown) Kind() Kind                 { return u.Name }

@@ -135,6 +135,40 @@ const (
 	SealedTextBytes  = 16 + 5
 	SealingKeyLength = 32
 
+	// MaxProviderSecretLength bounds a provider's secret, in bytes: the longest that
+	// are given out today have some 200, and tokens of gateways may be longer.
+	// MinProviderSecretLength is shorter than any: last four characters of what is
+	// not much longer would be most of it.
+	MaxProviderSecretLength = 4096
+	MinProviderSecretLength = 16
+
+	// MaxBaseURLLength bounds a provider's address: a host name of 253 characters
+	// and a path.
+	MaxBaseURLLength = 512
+
+	// MaxModels bounds the models that a platform needs of one provider, and
+	// MaxModelLength the name of each: they stand in the result of a test.
+	MaxModels      = 64
+	MaxModelLength = 128
+
+	// MaxProviderSources bounds how many sources are told of one provider key, for
+	// ever, as MaxNewSources does of a key.
+	MaxProviderSources = 16
+
+	// DefaultResolvesPerMinute is how many resolves of a provider key within a
+	// minute are a spike: ten a second, where a platform should keep what it was
+	// given for a while. MinResolvesPerMinute and MaxResolvesPerMinute bound what a
+	// policy may say. It is told once in [SpikeEvery].
+	DefaultResolvesPerMinute = 600
+	MinResolvesPerMinute     = 2
+	MaxResolvesPerMinute     = 1_000_000
+
+	// FailingTestsInRow is how many tests of a provider key fail in a row before it
+	// is told, and FailingResolvesPerHour how many resolves within an hour: one or
+	// two are an outage of the provider, or a hand that slipped.
+	FailingTestsInRow      = 3
+	FailingResolvesPerHour = 5
+
 	// MaxUsesDays bounds the days that one [UsesDropped] counts: with every code on
 	// each of them they fill three quarters of a fact.
 	MaxUsesDays = 90

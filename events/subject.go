@@ -29,6 +29,7 @@ const (
 	AggregateRevoked      Aggregate = "revoked"
 	AggregateSubject      Aggregate = "subject"
 	AggregateRetention    Aggregate = "retention"
+	AggregateProviderKey  Aggregate = "provider_key"
 )
 
 // The ids of aggregates of which there is one.
@@ -93,6 +94,11 @@ func WorkspaceSubject(org OrgID, id WorkspaceID) Subject {
 // CatalogSubject is the subject of an organization's permission catalog.
 func CatalogSubject(org OrgID) Subject {
 	return Subject{Org: org, Aggregate: AggregateCatalog, ID: CatalogPermissions}
+}
+
+// ProviderKeySubject is the subject of what an organization has of a provider.
+func ProviderKeySubject(org OrgID, provider ProviderID) Subject {
+	return Subject{Org: org, Aggregate: AggregateProviderKey, ID: string(provider)}
 }
 
 // ProfileSubject is the subject of a profile.
@@ -208,7 +214,7 @@ func (s Subject) checkID() error {
 		ok = s.Org == System && s.ID == TickSelf
 	case AggregateOrganization:
 		ok = s.ID == string(s.Org)
-	case AggregateWorkspace, AggregateProfile, AggregateSubject:
+	case AggregateWorkspace, AggregateProfile, AggregateSubject, AggregateProviderKey:
 		ok = slug(s.ID)
 	case AggregateCatalog:
 		ok = s.ID == CatalogPermissions

@@ -1,10 +1,11 @@
 // Package access is the vocabulary of access records: who read or took away some of
-// the audit log, whose provider key was handed out, who could not log in or was
+// the audit log, whose provider key was handed out or tried, who could not log in or was
 // refused a change, and how often strangers tried secrets that nobody has. They are
 // no events of the ledger: strangers cause most of them, and what strangers cause
 // must not be kept for ever. They lie in a stream of their own with an end.
 //
-// A record counts what happened alike within a minute, on one server. What a server
+// A record counts what happened alike within a minute, on one server; what is told
+// one by one counts one. What a server
 // says of one row within a minute may stand in several records: their counts add up.
 package access
 
@@ -30,6 +31,8 @@ const (
 	AuditExported Kind = "audit.exported"
 	// ProviderKeyResolved is handing out the secret of a provider key.
 	ProviderKeyResolved Kind = "provider_key.resolved"
+	// ProviderKeyTested is asking a provider whether a key works that is not saved.
+	ProviderKeyTested Kind = "provider_key.tested"
 	// LoginFailed is a request that needs a management key and came without one
 	// that is good.
 	LoginFailed Kind = "login.failed"
@@ -41,7 +44,7 @@ const (
 
 // Kinds returns all kinds, in the order in which they are explained.
 func Kinds() []Kind {
-	return []Kind{AuditRead, AuditExported, ProviderKeyResolved, LoginFailed, CommandDenied, SecretUnknown}
+	return []Kind{AuditRead, AuditExported, ProviderKeyResolved, ProviderKeyTested, LoginFailed, CommandDenied, SecretUnknown}
 }
 
 // ParseKind reads a kind.
@@ -75,6 +78,8 @@ const (
 	MaxWhat   = 128
 	MaxCode   = 64
 	MaxSource = 512
+	MaxAnswer = 32
+	MaxSingle = 36
 )
 
 // ErrMalformed says that a body is no access record.
@@ -111,6 +116,12 @@ type Row struct {
 	What string `json:"what"`
 	// Code is why it was refused; empty when it was not.
 	Code string `json:"code,omitzero"`
+	// Answer is what was handed out, where that is told: of a provider key
+	// "customer" or "built_in". Version is that of the customer's.
+	Answer  string `json:"answer,omitzero"`
+	Version uint64 `json:"version,omitzero"`
+	// Single tells what is recorded one by one apart: it is drawn for each.
+	Single string `json:"single,omitzero"`
 	// Source is where from, told as SourceKind says; empty when it is not known.
 	Source     string     `json:"source,omitzero"`
 	SourceKind SourceKind `json:"source_kind,omitzero"`
@@ -165,6 +176,8 @@ func (r *Record) Check() error {
 	fault(r.LastAt < r.FirstAt, "first_at")
 	fault(r.What == "" || len(r.What) > MaxWhat, "what")
 	fault(len(r.Code) > MaxCode, "code")
+	fault(len(r.Answer) > MaxAnswer, "answer")
+	fault(len(r.Single) > MaxSingle || r.Single != "" && r.Count != 1, "single")
 	fault(len(r.Source) > MaxSource || (r.Source == "") != (r.SourceKind == ""), "source")
 	fault(r.Source != "" && r.SourceKind != SourceLabel && r.SourceKind != SourceSealed, "source_kind")
 	fault(len(r.RequestID) > events.MaxRequestIDLength, "request_id")
