@@ -71,7 +71,7 @@ func (c caller) try(method, path string, body any, headers ...string) (answer, e
 // insist is try that tries again what was answered by 503: nothing was changed then,
 // as by nodes that have no leader for a while.
 func (c caller) insist(method, path string, body any, headers ...string) (answer, error) {
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(program.Patience); ; {
 		a, err := c.try(method, path, body, headers...)
 		if err != nil || a.Status != http.StatusServiceUnavailable || time.Now().After(deadline) {
 			return a, err
@@ -140,11 +140,7 @@ func (c caller) code(want, secret, permission, position string) {
 // until waits for what comes in its own time.
 func (c caller) until(what string, done func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(patience); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("%s: not within %s", what, patience)
-		}
-	}
+	program.Until(c.t, what, done)
 }
 
 // result is how the program ended.

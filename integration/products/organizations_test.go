@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // A key needs no name. It can be given one later, and lose it again.
@@ -309,7 +311,7 @@ func (w *world) follow(c caller, after, types string, more func(answer) bool) {
 		c.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.key)
-	client := http.Client{Timeout: patience}
+	client := http.Client{Timeout: program.Patience}
 	res, err := client.Do(req)
 	if err != nil {
 		c.t.Fatal(err)

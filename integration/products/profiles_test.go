@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // profile begins a profile by the API.
@@ -277,7 +279,7 @@ func (c caller) expires(made answer, at time.Time, servers ...*server) {
 					code, err := ask()
 					now := time.Now()
 					early, again := code == "EXPIRED" && now.Before(at), code == "VALID" && ended > 0
-					if err != nil || early || again || code != "VALID" && code != "EXPIRED" || now.After(at.Add(patience)) {
+					if err != nil || early || again || code != "VALID" && code != "EXPIRED" || now.After(at.Add(program.Patience)) {
 						c.t.Errorf("%s at server %d says %s, %s after the key's end, %v", way, i+1, code, now.Sub(at), err)
 						return
 					}

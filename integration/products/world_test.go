@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/integration/natstest"
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // binary is the real program, built once for all tests of this package.
@@ -89,6 +90,19 @@ func onOne(t *testing.T) *world {
 	return alone.in(t)
 }
 
+// server is a running `keyledger serve`.
+type server struct {
+	*program.Process
+	url string
+}
+
+// launch starts one, and waits until it is ready.
+func launch(t testing.TB, command ...string) *server {
+	t.Helper()
+	p := program.Start(t, command...)
+	return &server{Process: p, url: p.Address("http://")}
+}
+
 // onBoth runs a test on one node and on three.
 func onBoth(t *testing.T, f func(*testing.T, *world)) {
 	t.Helper()
@@ -133,22 +147,15 @@ func (s *shared) begin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve := func(t *testing.T, data string) *server {
-		args := []string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--record-client-ip"}
+	serve := func(t testing.TB, data string) *server {
+		args := []string{binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--record-client-ip"}
 		return launch(t, slices.Concat(args, as(credentials.ServerCreds), []string{"--installation-key", filepath.Join(begun, "installation.key")})...)
 	}
-	one, two := serve(t, begun), serve(t, filepath.Join(dir, "two"))
+	one, two := serve(lasting{t, s}, begun), serve(lasting{t, s}, filepath.Join(dir, "two"))
 	s.servers = append(s.servers, one, two)
-	one.awaitReady(t)
-	two.awaitReady(t)
 	s.world = &world{one: one, two: two, owner: strings.TrimSpace(string(owner)), join: func(t *testing.T) *server {
 		server := serve(t, t.TempDir())
-		t.Cleanup(func() {
-			if err := server.stop(); err != nil {
-				t.Error(err)
-			}
-		})
-		server.awaitReady(t)
+		t.Cleanup(server.Stop)
 		return server
 	}}
 }
@@ -158,11 +165,8 @@ func (s *shared) end(failed bool) error {
 	s.failed = failed
 	var fault error
 	for _, server := range s.servers {
-		if err := server.stop(); err != nil && fault == nil {
+		if err := server.End(); err != nil && fault == nil {
 			fault = err
-		}
-		if failed {
-			fmt.Fprintf(os.Stderr, "a server on %d nodes said:\n%s\n", s.nodes, server.logged())
 		}
 	}
 	for _, end := range slices.Backward(s.ends) {

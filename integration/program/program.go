@@ -154,15 +154,23 @@ func (p *Process) wrong() string {
 // Stop ends it as an operator does, and expects exit code 0.
 func (p *Process) Stop() {
 	p.t.Helper()
-	p.signal(syscall.SIGTERM)
+	if err := p.End(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// End is Stop for what outlives the test that started it.
+func (p *Process) End() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // one that has ended takes none
 	select {
 	case err := <-p.done:
 		p.done <- err
 		if err != nil {
-			p.t.Fatalf("program: after SIGTERM: %v", err)
+			return fmt.Errorf("program: after SIGTERM: %w", err)
 		}
+		return nil
 	case <-time.After(Patience):
-		p.t.Fatal("program: it does not end after SIGTERM")
+		return errors.New("program: it does not end after SIGTERM")
 	}
 }
 
