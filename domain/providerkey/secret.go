@@ -1,0 +1,84 @@
+package providerkey
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// redacted is what stands for a secret wherever one is printed. Its last four
+// characters are for owners and admins alone, so that no mask shows them.
+const redacted = "(secret)"
+
+// Secret holds a provider's secret on its way through the server. Whatever prints,
+// logs, formats or encodes it gets the same word; only Reveal gives the secret.
+//
+// It holds a function, as keystring.Secret does and for its reasons: printers that
+// follow fields and pointers find nothing to print.
+type Secret struct{ reveal func() string }
+
+// Conceal makes a Secret of what a customer gave.
+func Conceal(secret string) Secret {
+	if secret == "" {
+		return Secret{}
+	}
+	return Secret{reveal: func() string { return secret }}
+}
+
+// Reveal returns the secret itself, "" from the zero Secret.
+func (s Secret) Reveal() string {
+	if s.reveal == nil {
+		return ""
+	}
+	return s.reveal()
+}
+
+// IsZero reports whether there is none.
+func (s Secret) IsZero() bool { return s.reveal == nil }
+
+// Equal compares two secrets in a time that depends on their length alone.
+func (s Secret) Equal(other Secret) bool {
+	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
+}
+
+// In reports whether a text holds the secret.
+func (s Secret) In(text string) bool { return !s.IsZero() && strings.Contains(text, s.Reveal()) }
+
+// LastFour returns what is shown of the secret once it is saved.
+func (s Secret) LastFour() string {
+	text := []rune(s.Reveal())
+	return string(text[max(0, len(text)-4):])
+}
+
+// String hides the secret.
+func (s Secret) String() string {
+	if s.IsZero() {
+		return ""
+	}
+	return redacted
+}
+
+// GoString hides it from %#v.
+func (s Secret) GoString() string { return "providerkey.Secret" + redacted }
+
+// Format hides it under every verb, %x and %d included.
+func (s Secret) Format(f fmt.State, verb rune) {
+	text := s.String()
+	if verb == 'v' && f.Flag('#') {
+		text = s.GoString()
+	}
+	// fmt.State keeps the bytes in memory and cannot fail.
+	_, _ = io.WriteString(f, text)
+}
+
+// LogValue hides it from slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText hides it from encoders. There is no way back: a Secret is not read
+// from a document by accident either.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalJSON hides it from encoders that prefer it.
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() + `"`), nil }
