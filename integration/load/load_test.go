@@ -30,6 +30,7 @@ import (
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/events/uses"
+	"github.com/keyledger/keyledger/integration/program"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
@@ -62,7 +63,7 @@ var permissions = []string{"interview:read", "interview:start", "interview:compl
 //	go test -v -run AuditLog -timeout 2h ./integration/load -changes 1000000 -uses 10000000 -asked 300
 func TestAuditLog(t *testing.T) {
 	l := &load{t: t, data: t.TempDir(), random: rand.New(rand.NewPCG(1, 2))}
-	l.build()
+	l.binary = program.Build(l.t, l.t.TempDir())
 	l.start()
 	l.organization()
 	l.change()
@@ -88,16 +89,6 @@ func (l *load) must(err error) {
 	l.t.Helper()
 	if err != nil {
 		l.t.Fatal(err)
-	}
-}
-
-func (l *load) build() {
-	l.binary = filepath.Join(l.t.TempDir(), "keyledger")
-	compile := exec.Command("go", "build", "-o", l.binary, "../../cmd/keyledger")
-	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := compile.CombinedOutput()
-	if err != nil {
-		l.t.Fatalf("build: %v\n%s", err, out)
 	}
 }
 

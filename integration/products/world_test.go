@@ -41,11 +41,9 @@ func run(m *testing.M) (code int) {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	scratch, binary = dir, filepath.Join(dir, "keyledger")
-	compile := exec.Command("go", "build", "-o", binary, "../../cmd/keyledger")
-	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := compile.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+	scratch = dir
+	if binary, err = program.BuildInto(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	code = m.Run()
