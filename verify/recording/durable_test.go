@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -428,23 +430,40 @@ func TestDurableAllocatesNothing(t *testing.T) {
 	defer stop(t, r)
 	u := use(1)
 	// What a flush allocates is shared by all that it takes; one caller has it alone.
-	// A timer or closure of the caller's own would come on top.
-	alone := testing.AllocsPerRun(1000, func() {
-		if !r.Record(t.Context(), &u) {
-			t.Error("refused")
-		}
-	})
-	flush := testing.AllocsPerRun(1000, func() {
-		b := r.acquire()
-		if r.add(b, &u) == full {
-			t.Error("full")
-		}
-		g := b.group
-		b.mu.Unlock()
-		signal(r.wake)
-		<-g.done
-	})
+	// A timer or closure of the caller's own would come on top. What else goes on in
+	// the process only adds, so the least of some turns is what counts.
+	alone, flush := math.Inf(1), math.Inf(1)
+	for range 5 {
+		alone = min(alone, allocations(400, func() {
+			if !r.Record(t.Context(), &u) {
+				t.Error("refused")
+			}
+		}))
+		flush = min(flush, allocations(400, func() {
+			b := r.acquire()
+			if r.add(b, &u) == full {
+				t.Error("full")
+			}
+			g := b.group
+			b.mu.Unlock()
+			signal(r.wake)
+			<-g.done
+		}))
+	}
 	if alone > flush+0.5 {
 		t.Errorf("%v allocations, %v of them the flush's", alone, flush)
 	}
+}
+
+// allocations is how many a run of f takes on average, by a fraction: what
+// [testing.AllocsPerRun] says is rounded down, and falls to either side of a number.
+func allocations(runs int, f func()) float64 {
+	f()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return float64(after.Mallocs-before.Mallocs) / float64(runs)
 }
