@@ -187,10 +187,10 @@ type unsealer struct {
 	open func(events.Sealed) (string, bool)
 }
 
-// document copies a document. Of its data only that of a key has sealed texts: what
+// document copies a document. Of its data only that of keys has sealed texts: what
 // looks like one in somebody's settings is theirs.
 func (u unsealer) document(e *audit.Event) error {
-	ofKey := e.Subject.Aggregate == events.AggregateKey
+	ofKey := e.Subject.Aggregate == events.AggregateKey || e.Subject.Aggregate == events.AggregateProviderKey
 	return u.members(e.Raw, func(name string, value jsontext.Value) error {
 		if reason, ok := u.reason(name, value); ok {
 			return errors.Join(u.enc.WriteToken(jsontext.String(memberReason)), u.enc.WriteToken(jsontext.String(reason)))

@@ -28,6 +28,10 @@ const (
 	PlanEnterprise Plan = "enterprise"
 )
 
+// TakesProviderKeys reports whether customers on the plan may bring keys of AI
+// providers.
+func (p Plan) TakesProviderKeys() bool { return p == PlanGrowth || p == PlanEnterprise }
+
 // Period is a calendar period as people write it: `<n>d`, `<n>mo`, `<n>y`, or
 // `never`. Empty says that none was set.
 type Period string

@@ -62,6 +62,8 @@ func about(s events.Subject) string {
 		return "key limit"
 	case events.AggregateInstallation:
 		return "installation"
+	case events.AggregateProviderKey:
+		return "provider key " + s.ID
 	default:
 		return string(s.Aggregate) + " " + s.ID
 	}
@@ -112,10 +114,54 @@ func happened(e events.Event) string {
 		return "settings changed"
 	case events.QuotaChanged:
 		return plural(len(e.Holders), "place") + " taken"
+	case events.ProviderKeyAdded, events.ProviderKeyReplaced, events.ProviderKeyRenamed, events.ProviderKeyTested, events.ProviderKeyRemoved,
+		events.ProviderKeyNewSource, events.ProviderKeyResolvesSpike, events.ProviderKeyFailing:
+		return happenedToProviderKey(e)
 	default:
 		return happenedToKey(e)
 	}
 }
+
+func happenedToProviderKey(e events.Event) string {
+	switch e := e.(type) {
+	case events.ProviderKeyAdded:
+		return fmt.Sprintf("connected, version %d%s", e.Version, atBase(e.BaseURL))
+	case events.ProviderKeyReplaced:
+		return fmt.Sprintf("secret replaced, version %d%s", e.Version, atBase(e.BaseURL))
+	case events.ProviderKeyRenamed:
+		if e.Name.IsZero() {
+			return "name removed"
+		}
+		return "renamed " + e.Name.String()
+	case events.ProviderKeyTested:
+		text := "tested, " + words(string(e.Result))
+		if len(e.MissingModels) > 0 {
+			text += " " + strings.Join(e.MissingModels, ", ")
+		}
+		return text
+	case events.ProviderKeyRemoved:
+		return "removed"
+	case events.ProviderKeyNewSource:
+		return "resolved from a new address"
+	case events.ProviderKeyResolvesSpike:
+		return fmt.Sprintf("resolved %d times within a minute from %s on", e.Resolves, at(e.From.Std()))
+	case events.ProviderKeyFailing:
+		return fmt.Sprintf("%s failed %d times since %s, the last by %s", e.Of, e.Failures, at(e.Since.Std()), words(e.Code))
+	default:
+		return string(e.Kind())
+	}
+}
+
+// atBase says where an address of its own is.
+func atBase(url string) string {
+	if url == "" {
+		return ""
+	}
+	return " at " + url
+}
+
+// words writes a code as words.
+func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
 
 func happenedToKey(e events.Event) string {
 	switch e := e.(type) {

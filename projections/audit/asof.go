@@ -14,10 +14,11 @@ import (
 )
 
 // configuring is the condition on events that bear on all keys of their
-// organization: all but those of one key, and the guards of its limit, of which
-// there is one for each new key. One of a kind yet unknown may bear on anything.
+// organization: all but those of one key, the guards of its limit, of which there
+// is one for each new key, and the tests of its provider keys, of which there may be
+// one every minute. One of a kind yet unknown may bear on anything.
 const configuring = `aggregate <> '` + string(events.AggregateKey) + `' AND kind <> '` + string(events.KindQuotaChanged) +
-	`' AND (aggregate <> '` + string(events.AggregateRevoked) + `' OR id = '` + events.RevokedAll + `')`
+	`' AND kind <> '` + string(events.KindProviderKeyTested) + `' AND (aggregate <> '` + string(events.AggregateRevoked) + `' OR id = '` + events.RevokedAll + `')`
 
 // schemaAsOf finds those events among however many there are of keys.
 const schemaAsOf = `CREATE INDEX event_configuring ON event (org, position) WHERE ` + configuring + `;

@@ -154,7 +154,7 @@ func says(e events.Event, before document) (delta, error) {
 	case events.UsesDropped:
 		s.dropped(e)
 	default:
-		if !s.organization(e) {
+		if !s.organization(e) && !s.providerKey(e) {
 			s.key(e, before)
 		}
 	}
@@ -264,6 +264,7 @@ func (s *saying) policy(p events.Policy) {
 	s.text("policy.signals.new_source", string(p.Signals.NewSource))
 	s.text("policy.signals.denials_spike", string(p.Signals.DenialsSpike))
 	s.number("policy.signals.denials_per_minute", p.Signals.DenialsPerMinute)
+	s.number("policy.signals.resolves_per_minute", p.Signals.ResolvesPerMinute)
 	s.text("policy.sealing", string(p.Sealing))
 	s.text("policy.uses_retention", string(p.UsesRetention))
 }

@@ -42,6 +42,8 @@ func apply(tx *sqlview.Tx, fact *events.Recorded) error {
 		return a.key()
 	case events.AggregateRevoked:
 		return a.revoked()
+	case events.AggregateProviderKey:
+		return a.providerKey()
 	default:
 		return a.unexpected()
 	}
@@ -95,7 +97,7 @@ func (a *applier) count() error {
 		return a.updateOrg("organization", "")
 	case events.AggregateCatalog:
 		return a.updateOrg("permissions", "")
-	case events.AggregateWorkspace, events.AggregateProfile, events.AggregateKey:
+	case events.AggregateWorkspace, events.AggregateProfile, events.AggregateKey, events.AggregateProviderKey:
 		return a.update(string(aggregate), "")
 	case events.AggregateRevoked:
 		return a.update("revocation", "")

@@ -62,7 +62,7 @@ func (c Config) Validate() error { return c.view().Validate() }
 
 func (c Config) view() sqlview.Config {
 	return sqlview.Config{
-		Path: c.Path, Name: "catalog", Version: version, Schema: schema + metadataSchema, Of: c.Of,
+		Path: c.Path, Name: "catalog", Version: version, Schema: schema + metadataSchema + providerSchema, Of: c.Of,
 		Attach:  &sqlview.Attachment{Path: c.UsagePath, Schema: "usage", StandIn: usageStandIn, Probe: usageProbe},
 		Readers: c.Readers, Logger: c.Logger,
 	}

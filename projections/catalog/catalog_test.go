@@ -343,6 +343,14 @@ func TestEveryKindIsApplied(t *testing.T) {
 		{k, events.KeyNewSource{}},
 		{k, events.KeyDenialsSpike{}},
 		{k, events.KeyExpired{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyAdded{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyReplaced{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyRenamed{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyTested{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyRemoved{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyNewSource{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyResolvesSpike{}},
+		{events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyFailing{}},
 		{events.RevokedSubject(acme, keyID(1)), events.KeyRevoked{}},
 	} {
 		h.add(f.s, f.e)

@@ -2,7 +2,7 @@ package catalog
 
 // version is the projection's: raise it whenever the same facts come to mean
 // other rows.
-const version = 4
+const version = 5
 
 // schema is the file as auditors see it. Times are microseconds since 1970, 0
 // is none. A text that may be sealed has two columns: clear, and the seal as
@@ -155,6 +155,8 @@ var digestQueries = []string{
 	`SELECT * FROM metadata ORDER BY org, name, value, created_position`,
 	`SELECT * FROM notice ORDER BY org, before`,
 	`SELECT * FROM revocation ORDER BY org, id`,
+	`SELECT * FROM provider_key ORDER BY org, id`,
+	`SELECT * FROM data_key ORDER BY id`,
 	`SELECT * FROM subject ORDER BY org, aggregate, id`,
 }
 

@@ -178,7 +178,7 @@ func (x *Index) apply(facts []events.Recorded) {
 	case events.AggregateProfile:
 		x.applyProfile(org, r)
 	case events.AggregateQuota, events.AggregateInstallation, events.AggregateCredential, events.AggregateTick,
-		events.AggregateSubject, events.AggregateRetention:
+		events.AggregateSubject, events.AggregateRetention, events.AggregateProviderKey:
 		x.applyForeign(org, r, false)
 	default:
 		x.applyForeign(org, r, true)
