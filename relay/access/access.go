@@ -15,6 +15,9 @@
 // is counted in one row for each kind and organization, told of as "others". Where
 // that goes on, less is told apart from minute to minute: a short flood is seen in
 // detail, and a long one pushes little out of the stream.
+//
+// What must be recorded before it is done, one by one, is told with
+// [Gatherer.Record], which waits until it is stored.
 package access
 
 import (
@@ -86,7 +89,7 @@ type Config struct {
 	Sink Sink
 	// Tell is what stands in a record for a source, on a day written as
 	// 2026-01-31: nothing that is stored says in clear where from. It is called
-	// by one goroutine, which waits for it. Required.
+	// by one goroutine at a time, which waits for it. Required.
 	Tell func(ctx context.Context, day, source string) (string, access.SourceKind)
 	// FlushEvery is how often what is new is written. 0 is [DefaultFlushEvery].
 	FlushEvery time.Duration
@@ -112,8 +115,7 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Entry is something that happened. What, Code, Source and RequestID are only read:
-// their bytes may be used for something else afterwards.
+// Entry is something that happened. Its texts are only read: their bytes may be used for something else afterwards.
 type Entry struct {
 	Kind access.Kind
 	// Org is whose it is to know. It must be an organization that exists, or
@@ -124,6 +126,10 @@ type Entry struct {
 	// What is a route, or another word of a small set.
 	What string
 	Code string
+	// Answer and Version are what was handed out, as far as that is recorded one by
+	// one: what is gathered does not tell it.
+	Answer  string
+	Version uint64
 	// Source is the address it came from, in clear; empty when it is not known.
 	Source    string
 	RequestID string
@@ -150,6 +156,9 @@ type Gatherer struct {
 	unsaved []access.Message
 	failing bool
 
+	singles *singles
+	telling sync.Mutex
+
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -158,6 +167,8 @@ type Gatherer struct {
 type Stats struct {
 	// Taken is how much it was told, Others what of it was not told apart.
 	Taken, Others uint64
+	// Singles is how much of it was recorded one by one.
+	Singles uint64
 	// Stored is how many records are stored.
 	Stored uint64
 	// Held is how many rows are not all stored.
@@ -218,8 +229,12 @@ func New(c Config) (*Gatherer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("access: draw the run's id: %w", err)
 	}
+	singles, err := newSingles()
+	if err != nil {
+		return nil, fmt.Errorf("access: draw the run's id: %w", err)
+	}
 	return &Gatherer{
-		cfg: c, log: c.Logger, boot: access.BootID(boot), rows: make(map[name]*row), lanes: make(map[laneName]*lane), ofOrg: make(map[events.OrgID]int),
+		cfg: c, log: c.Logger, boot: access.BootID(boot), singles: singles, rows: make(map[name]*row), lanes: make(map[laneName]*lane), ofOrg: make(map[events.OrgID]int),
 		stop: func() {},
 	}, nil
 }

@@ -13,6 +13,7 @@ import (
 func (g *Gatherer) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stop = cancel
+	g.done.Go(func() { g.recordSingles(ctx) })
 	g.done.Go(func() {
 		t := time.NewTicker(g.cfg.FlushEvery)
 		defer t.Stop()
@@ -119,7 +120,7 @@ func (g *Gatherer) encode(ctx context.Context, due []row) {
 			Count: r.count, FirstAt: r.first, LastAt: r.last, RequestID: r.requestID,
 		}
 		if r.source != "" {
-			record.Source, record.SourceKind = g.cfg.Tell(ctx, r.first.Std().Format(time.DateOnly), r.source)
+			record.Source, record.SourceKind = g.tell(ctx, r.first, r.source)
 		}
 		m, err := access.Encode(&record)
 		if err != nil {
@@ -129,4 +130,11 @@ func (g *Gatherer) encode(ctx context.Context, due []row) {
 		}
 		g.unsaved = append(g.unsaved, m)
 	}
+}
+
+// tell tells where from, one at a time.
+func (g *Gatherer) tell(ctx context.Context, at events.Time, source string) (string, access.SourceKind) {
+	g.telling.Lock()
+	defer g.telling.Unlock()
+	return g.cfg.Tell(ctx, at.Std().Format(time.DateOnly), source)
 }
