@@ -25,8 +25,9 @@ var rooms = []room{
 	{"projections", append([]string{"events"}, pure...)},
 	{"verify", append([]string{"projections", "events"}, pure...)},
 	// To append a fact (a webhook that is switched off) relay takes an
-	// interface of one method, which cmd wires.
-	{"relay", []string{"projections", "events"}},
+	// interface of one method, which cmd wires. It knows of AI providers what there
+	// is to know without asking them.
+	{"relay", []string{"projections", "events", "domain/provider"}},
 	{"api", []string{"commands", "projections", "verify", "relay", "domain", "events"}},
 	{"console", []string{"api"}},
 	{"cmd", []string{anything}},
