@@ -254,6 +254,12 @@ func (a *app) hintFor(cmd *cobra.Command, p wire.Problem) string {
 			return "--force detaches it from all of them first."
 		}
 		return ""
+	case "plan_required":
+		return "An owner of the installation raises the plan: keyledger orgs update ORG --plan growth."
+	case "provider_key_exists":
+		return "keyledger provider-keys replace puts another key in its place."
+	case "kek_missing":
+		return "Start the server with --kek."
 	case "already_rotated":
 		return "Rotate the key that succeeds it (rotated to, in keyledger keys get)."
 	default:

@@ -331,7 +331,7 @@ func (p *printer) row(cells []string, paint func(int, string) string) table.Row 
 }
 
 // painted are the columns and fields that hold a status or a verdict.
-var painted = map[string]bool{"STATUS": true, "status": true, "VERDICT": true, "verdict": true}
+var painted = map[string]bool{"STATUS": true, "status": true, "VERDICT": true, "verdict": true, "state": true, "result": true}
 
 // narrowest is the least that a column is cut to, readable what it should have.
 const narrowest, readable = 8, 12
@@ -486,12 +486,12 @@ func (p *printer) good(s string) string { return p.paint("32", s) }
 func (p *printer) bad(s string) string  { return p.paint("31", s) }
 func (p *printer) warn(s string) string { return p.paint("33", s) }
 
-// status colours the status of a key, or the code of a verdict.
+// status colours the status of a key, the code of a verdict, or what a test came to.
 func (p *printer) status(s string) string {
 	switch s {
-	case "ACTIVE", "VALID":
+	case "ACTIVE", "VALID", "connected", "works":
 		return p.good(s)
-	case "INACTIVE", "EXPIRED", "STALE", "UNAVAILABLE":
+	case "INACTIVE", "EXPIRED", "STALE", "UNAVAILABLE", "untested", "suspended", "rate_limited", "unreachable":
 		return p.warn(s)
 	default:
 		return p.bad(s)

@@ -62,7 +62,8 @@ config file; flags win over the environment, and that over the file.`,
 		}
 	}
 	add(groupStart, a.quickstartCommand(), a.serveCommand(), a.sidecarCommand(), a.initCommand(), a.ownerCommand(), a.natsAuthCommand())
-	add(groupKeys, a.keysCommand(), a.orgsCommand(), a.workspacesCommand(), a.permissionsCommand(), a.profilesCommand())
+	add(groupKeys, a.keysCommand(), a.orgsCommand(), a.workspacesCommand(), a.permissionsCommand(), a.profilesCommand(),
+		a.providerKeysCommand())
 	add(groupRead, a.verifyCommand(), a.whoamiCommand(), a.verifiersCommand(), a.auditCommand(), a.eventsCommand(), a.healthCommand())
 	add(groupOwn, a.contextCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(a.helpCommand())
