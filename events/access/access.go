@@ -72,6 +72,14 @@ const (
 // Others is what a record tells of that gathers what there was no room for.
 const Others = "others"
 
+// What is handed out where a provider's key is asked for.
+const (
+	// AnswerCustomer is the organization's own key.
+	AnswerCustomer = "customer"
+	// AnswerBuiltIn is that the platform's own allocation serves.
+	AnswerBuiltIn = "built_in"
+)
+
 // Bounds of a record's texts: they come from routes, codes and request ids, and
 // nothing longer does.
 const (
@@ -117,7 +125,7 @@ type Row struct {
 	// Code is why it was refused; empty when it was not.
 	Code string `json:"code,omitzero"`
 	// Answer is what was handed out, where that is told: of a provider key
-	// "customer" or "built_in". Version is that of the customer's.
+	// [AnswerCustomer] or [AnswerBuiltIn]. Version is that of the customer's.
 	Answer  string `json:"answer,omitzero"`
 	Version uint64 `json:"version,omitzero"`
 	// Single tells what is recorded one by one apart: it is drawn for each.

@@ -1,6 +1,7 @@
-// Package access tells who read the audit log, who could not log in, what was
-// refused and what strangers tried: a view of the stream of access records, in one
-// SQLite file. It adds up what records tell of one row.
+// Package access tells who read the audit log, to whom provider keys were handed
+// out, who could not log in, what was refused and what strangers tried: a view of the
+// stream of access records, in one SQLite file. It adds up what records tell of one
+// row; what is recorded one by one is a row each.
 //
 // Rows and position change in one transaction. The file is rebuilt by deleting it,
 // from what the stream then still holds: records end. The view lets rows go by the
@@ -12,7 +13,7 @@
 // SQL tools may read the file. This table keeps its columns; times are microseconds
 // since 1970 in UTC:
 //
-//	access(position, minute, org, kind, server, actor, role, what, code, source, source_kind, count, first_at, last_at, request_id)
+//	access(position, minute, org, kind, server, actor, role, what, code, answer, version, single, source, source_kind, count, first_at, last_at, request_id)
 package access
 
 import (
@@ -33,7 +34,7 @@ import (
 const Name = "access"
 
 // projection is raised whenever the same records come to mean other rows.
-const projection = 1
+const projection = 2
 
 // The defaults of a [Config].
 const (
@@ -54,6 +55,9 @@ CREATE TABLE access (
 	role        TEXT NOT NULL,
 	what        TEXT NOT NULL,
 	code        TEXT NOT NULL,
+	answer      TEXT NOT NULL, -- what was handed out, where that is told
+	version     INTEGER NOT NULL, -- of what was handed out; 0 is none
+	single      TEXT NOT NULL, -- tells rows apart that are recorded one by one; else empty
 	source      TEXT NOT NULL,
 	source_kind TEXT NOT NULL,
 	count       INTEGER NOT NULL,
@@ -61,11 +65,13 @@ CREATE TABLE access (
 	last_at     INTEGER NOT NULL,
 	request_id  TEXT NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX access_row ON access (org, kind, minute, what, code, actor, role, source, source_kind, server);
+CREATE UNIQUE INDEX access_row ON access (org, kind, minute, what, code, actor, role, source, source_kind, server, single, answer, version);
 CREATE INDEX access_org ON access (org, position);
 CREATE INDEX access_kind ON access (org, kind, position);
+CREATE INDEX access_what ON access (org, kind, what, position);
 CREATE INDEX access_actor ON access (actor, position) WHERE actor <> '';
 CREATE INDEX access_minute ON access (minute, position);
+CREATE INDEX access_resolved ON access (org, what, last_at) WHERE ` + handedOut + `;
 
 CREATE TABLE boots (
 	boot TEXT PRIMARY KEY,
@@ -209,16 +215,18 @@ func (v *View) add(tx *sqlview.Tx, m access.Message, r *access.Record) error {
 	}
 	row := []any{
 		string(r.Org), string(r.Kind), int64(r.Minute), r.What, r.Code, r.Actor.String(), string(r.Role), r.Source, string(r.SourceKind), string(r.Server),
+		r.Single, r.Answer, int64(r.Version), int64(r.Count), int64(r.FirstAt), int64(r.LastAt),
 	}
-	n, err = tx.Exec(`UPDATE access SET count = count + ?11, first_at = min(first_at, ?12), last_at = max(last_at, ?13)
-		WHERE org = ?1 AND kind = ?2 AND minute = ?3 AND what = ?4 AND code = ?5 AND actor = ?6 AND role = ?7 AND source = ?8 AND source_kind = ?9 AND server = ?10`,
-		append(row, int64(r.Count), int64(r.FirstAt), int64(r.LastAt))...)
+	n, err = tx.Exec(`UPDATE access SET count = count + ?14, first_at = min(first_at, ?15), last_at = max(last_at, ?16)
+		WHERE org = ?1 AND kind = ?2 AND minute = ?3 AND what = ?4 AND code = ?5 AND actor = ?6 AND role = ?7 AND source = ?8 AND source_kind = ?9 AND server = ?10
+			AND single = ?11 AND answer = ?12 AND version = ?13`, row...)
 	if err != nil || n > 0 {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO access (org, kind, minute, what, code, actor, role, source, source_kind, server, count, first_at, last_at, request_id, position)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)`,
-		append(row, int64(r.Count), int64(r.FirstAt), int64(r.LastAt), r.RequestID, int64(m.Position))...); err != nil {
+	if _, err := tx.Exec(`INSERT INTO access (org, kind, minute, what, code, actor, role, source, source_kind, server, single, answer, version,
+			count, first_at, last_at, request_id, position)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)`,
+		append(row, r.RequestID, int64(m.Position))...); err != nil {
 		return err
 	}
 	return v.trim(tx, r.Org, r.Kind)

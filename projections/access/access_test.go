@@ -68,6 +68,24 @@ func unknown(source string) access.Row {
 	return access.Row{Kind: access.SecretUnknown, Org: events.System, What: "verify", Code: "NOT_FOUND", Source: source, SourceKind: access.SourceLabel}
 }
 
+func resolved(org events.OrgID, provider string, version uint64, single string) access.Row {
+	row := access.Row{
+		Kind: access.ProviderKeyResolved, Org: org, Actor: events.Actor{Type: events.ActorKey, Org: org, Key: events.KeyID{15: 7}},
+		Role: events.RoleResolver, What: provider, Answer: access.AnswerBuiltIn, Single: single,
+	}
+	if version != 0 {
+		row.Answer, row.Version = access.AnswerCustomer, version
+	}
+	return row
+}
+
+// refused is a resolve that nothing came of.
+func refused(org events.OrgID, provider string) access.Row {
+	row := resolved(org, provider, 0, "")
+	row.Answer, row.Code = "", "forbidden"
+	return row
+}
+
 func open(t testing.TB, path string, change ...func(*Config)) *View {
 	t.Helper()
 	c := Config{Path: path, Of: of}
@@ -140,6 +158,7 @@ func TestFilters(t *testing.T) {
 		at := events.Time(100+i/2) * minute
 		s.put(1, at, 1, denied([]events.OrgID{"acme", "globex"}[i%2], byte(i%3)))
 		s.put(1, at, 1, unknown(fmt.Sprint(i)))
+		s.put(1, at, 1, resolved([]events.OrgID{"initech", "hooli"}[i%2], []string{"openai", "google", "cohere"}[i%3], 1, fmt.Sprint(i)))
 	}
 	v := open(t, file(t))
 	apply(t, v, s.list)
@@ -152,7 +171,11 @@ func TestFilters(t *testing.T) {
 		{"acme", Filter{Org: "acme"}, 20},
 		{"globex", Filter{Org: "globex"}, 20},
 		{"system", Filter{Org: events.System}, 40},
-		{"all", Filter{AllOrganizations: true}, 80},
+		{"all", Filter{AllOrganizations: true}, 120},
+		{"of a provider", Filter{Org: "initech", Kind: access.ProviderKeyResolved, What: "openai"}, 7},
+		{"of another provider", Filter{Org: "hooli", Kind: access.ProviderKeyResolved, What: "google"}, 7},
+		{"of no provider", Filter{Org: "initech", Kind: access.ProviderKeyResolved, What: "mistral"}, 0},
+		{"of a provider in time", Filter{Org: "initech", What: "openai", From: 110 * minute}, 3},
 		{"kind", Filter{Org: "acme", Kind: access.SecretUnknown}, 0},
 		{"kind of all", Filter{AllOrganizations: true, Kind: access.SecretUnknown}, 40},
 		{"actor", Filter{Org: "acme", Actor: denied("acme", 1).Actor}, 6},
@@ -186,8 +209,69 @@ func TestFilters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := v.Rows(t.Context(), Filter{Org: "globex", Page: Page{Cursor: next}}); !errors.Is(err, sqlview.ErrBadCursor) {
-		t.Errorf("another list's cursor: %v", err)
+	for _, f := range []Filter{{Org: "globex"}, {Org: "acme", What: "create-key"}} {
+		f.Cursor = next
+		if _, _, err := v.Rows(t.Context(), f); !errors.Is(err, sqlview.ErrBadCursor) {
+			t.Errorf("another list's cursor: %v", err)
+		}
+	}
+}
+
+// What is recorded one by one is a row each, also where nothing else tells two of
+// them apart; what tells of another answer or version is another row.
+func TestOneByOne(t *testing.T) {
+	s := newStream(t)
+	for i := range 3 {
+		s.put(1, 10*minute, 1, resolved("acme", "openai", 2, fmt.Sprint("r", i)))
+	}
+	s.again(s.list[1], 10*minute) // stored twice
+	s.put(1, 10*minute, 2, refused("acme", "openai"))
+	s.put(1, 10*minute, 3, refused("acme", "openai"))
+	other := refused("acme", "openai")
+	other.Version = 3
+	s.put(1, 10*minute, 1, other)
+	v := open(t, file(t))
+	apply(t, v, s.list)
+	var told []string
+	for _, r := range rows(t, v, Filter{Org: "acme", Kind: access.ProviderKeyResolved}) {
+		told = append(told, fmt.Sprintf("%d: %s %s %d %q %d", r.Position, r.Single, r.Answer, r.Version, r.Code, r.Count))
+	}
+	want := []string{
+		`7:   3 "forbidden" 1`, `5:   0 "forbidden" 5`, `3: r2 customer 2 "" 1`, `2: r1 customer 2 "" 1`, `1: r0 customer 2 "" 1`,
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("%s", strings.Join(told, "\n"))
+	}
+}
+
+// A customer's key was handed out last when it was: neither when the built-in
+// allocation served instead, nor when somebody was refused, nor another's.
+func TestLastResolved(t *testing.T) {
+	s := newStream(t)
+	last := func(v *View, provider events.ProviderID) events.Time {
+		t.Helper()
+		at, err := v.LastResolved(t.Context(), "acme", provider)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	v := open(t, file(t))
+	if at := last(v, events.ProviderOpenAI); at != 0 {
+		t.Errorf("of an empty file: %d", at)
+	}
+	s.put(1, 20*minute, 1, resolved("acme", "openai", 1, "a"))
+	s.put(2, 10*minute, 1, resolved("acme", "openai", 1, "b")) // came late
+	s.put(1, 30*minute, 1, resolved("acme", "openai", 0, "c"))
+	s.put(1, 40*minute, 1, refused("acme", "openai"))
+	s.put(1, 50*minute, 1, resolved("globex", "openai", 1, "d"))
+	s.put(1, 60*minute, 1, resolved("acme", "google", 0, "e"))
+	apply(t, v, s.list)
+	if at := last(v, events.ProviderOpenAI); at != 20*minute+1 {
+		t.Errorf("%d", at)
+	}
+	if at := last(v, events.ProviderGoogle); at != 0 {
+		t.Errorf("of one that was never handed out: %d", at)
 	}
 }
 
@@ -278,10 +362,14 @@ func TestRebuild(t *testing.T) {
 			continue
 		}
 		row := denied([]events.OrgID{"acme", "globex"}[r.IntN(2)], byte(r.IntN(2)))
-		if r.IntN(2) == 0 {
+		count := uint64(1 + r.IntN(5))
+		switch r.IntN(3) {
+		case 0:
 			row = unknown(fmt.Sprint(r.IntN(20)))
+		case 1:
+			row, count = resolved("acme", "openai", uint64(r.IntN(3)), fmt.Sprint(len(s.list))), 1
 		}
-		s.put(byte(1+r.IntN(4)), at-events.Time(r.IntN(3))*minute, uint64(1+r.IntN(5)), row)
+		s.put(byte(1+r.IntN(4)), at-events.Time(r.IntN(3))*minute, count, row)
 		s.list[len(s.list)-1].Stored = at
 	}
 	small := func(c *Config) { c.MaxOfKind, c.Keep = 200, 5*24*time.Hour }
