@@ -47,6 +47,13 @@ var (
 	ErrDigestTaken       = fmt.Errorf("%w: digest is taken", ErrConflict)
 	ErrSecretInField     = fmt.Errorf("%w: field holds a secret", ErrInvalid)
 
+	ErrUnknownProvider      = fmt.Errorf("%w: unknown provider", ErrInvalid)
+	ErrProviderKeyMalformed = fmt.Errorf("%w: not a key of the provider", ErrInvalid)
+	ErrBaseURLRequired      = fmt.Errorf("%w: base URL is needed", ErrInvalid)
+	ErrBaseURLForbidden     = fmt.Errorf("%w: base URL is not allowed", ErrInvalid)
+	ErrProviderKeyExists    = fmt.Errorf("%w: provider key exists", ErrConflict)
+	ErrPlanRequired         = fmt.Errorf("%w: a higher plan is needed", ErrForbidden)
+
 	ErrExists          = fmt.Errorf("%w: id is taken", ErrConflict)
 	ErrEnded           = fmt.Errorf("%w: has ended", ErrConflict)
 	ErrInUse           = fmt.Errorf("%w: in use", ErrConflict)
