@@ -167,7 +167,7 @@ func policyFrom(p wire.Policy) events.Policy {
 		NameRequired: p.NameRequired, RotationDueAfter: events.Period(p.RotationDueAfter), ExpiryNotices: periods(p.ExpiryNotices),
 		Signals: events.Signals{
 			NewSource: events.Switch(p.Signals.NewSource), DenialsSpike: events.Switch(p.Signals.DenialsSpike),
-			DenialsPerMinute: p.Signals.DenialsPerMinute,
+			DenialsPerMinute: p.Signals.DenialsPerMinute, ResolvesPerMinute: p.Signals.ResolvesPerMinute,
 		},
 		Sealing: events.Switch(p.Sealing), UsesRetention: events.Period(p.UsesRetention),
 	}
@@ -191,6 +191,7 @@ func patchPolicy(change *organization.Update, patch wire.Optional[wire.UpdatePol
 	change.NewSource = givenAs[events.Switch](p.Signals.Value.NewSource)
 	change.DenialsSpike = givenAs[events.Switch](p.Signals.Value.DenialsSpike)
 	change.DenialsPerMinute = given(p.Signals.Value.DenialsPerMinute)
+	change.ResolvesPerMinute = given(p.Signals.Value.ResolvesPerMinute)
 	change.Sealing = givenAs[events.Switch](p.Sealing)
 	change.UsesRetention = givenAs[events.Period](p.UsesRetention)
 }

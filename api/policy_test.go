@@ -15,10 +15,10 @@ func TestPolicyIsPatched(t *testing.T) {
 	s := apitest.Start(t)
 	a := s.Must(201, s.Owner, "POST", "/v1/organizations", `{"id":"acme","name":"Acme","policy":{
 		"max_key_lifetime":"1y","expiry_required":true,"expiry_choices":["1y","30d","30d"],"default_expires_in":"30d","name_required":true,
-		"signals":{"new_source":"off","denials_per_minute":50}}}`)
+		"signals":{"new_source":"off","denials_per_minute":50,"resolves_per_minute":100}}}`)
 	want := wire.Policy{
 		MaxKeyLifetime: "1y", ExpiryRequired: true, ExpiryChoices: []string{"30d", "1y"}, DefaultExpiresIn: "30d", NameRequired: true,
-		Signals: wire.Signals{NewSource: "off", DenialsPerMinute: 50},
+		Signals: wire.Signals{NewSource: "off", DenialsPerMinute: 50, ResolvesPerMinute: 100},
 	}
 	if diff := cmp.Diff(want, as[wire.Organization](t, a).Policy); diff != "" {
 		t.Fatal(diff)
@@ -29,7 +29,9 @@ func TestPolicyIsPatched(t *testing.T) {
 	}{
 		{`{"name_required":false}`, func() { want.NameRequired = false }},
 		{`{"signals":{"denials_spike":"off"}}`, func() { want.Signals.DenialsSpike = "off" }},
-		{`{"signals":{"new_source":null,"denials_per_minute":null}}`, func() { want.Signals = wire.Signals{DenialsSpike: "off"} }},
+		{`{"signals":{"resolves_per_minute":1000000}}`, func() { want.Signals.ResolvesPerMinute = 1_000_000 }},
+		{`{"signals":{"new_source":null,"denials_per_minute":null}}`, func() { want.Signals = wire.Signals{DenialsSpike: "off", ResolvesPerMinute: 1_000_000} }},
+		{`{"signals":{"resolves_per_minute":null}}`, func() { want.Signals.ResolvesPerMinute = 0 }},
 		{`{"expiry_choices":["60d","30d"]}`, func() { want.ExpiryChoices = []string{"30d", "60d"} }},
 		{`{"expiry_choices":null,"expiry_required":null}`, func() { want.ExpiryChoices, want.ExpiryRequired = nil, false }},
 		{`{"signals":null}`, func() { want.Signals = wire.Signals{} }},
@@ -111,6 +113,8 @@ func TestPolicyMustNotContradictItself(t *testing.T) {
 		`{"signals":{"denials_spike":"ON"}}`:                        "policy.signals.denials_spike",
 		`{"signals":{"denials_per_minute":1}}`:                      "policy.signals.denials_per_minute",
 		`{"signals":{"denials_per_minute":-1}}`:                     "policy.signals.denials_per_minute",
+		`{"signals":{"resolves_per_minute":1}}`:                     "policy.signals.resolves_per_minute",
+		`{"signals":{"resolves_per_minute":1000001}}`:               "policy.signals.resolves_per_minute",
 		`{"expiry_choices":["1d","2d","3d","4d","5d","6d","7d","8d","9d","10d","11d","12d","13d","14d","15d","16d","17d","18d","19d","20d","21d"]}`: "policy.expiry_choices",
 	} {
 		if p := problem(t, s.Must(422, s.Owner, "PATCH", "/v1/organizations/acme", `{"policy":`+patch+`}`)); p.Code != "invalid_value" || p.Field != field {

@@ -147,6 +147,7 @@ func showPolicy(p events.Policy) wire.Policy {
 		NameRequired: p.NameRequired, RotationDueAfter: string(p.RotationDueAfter), ExpiryNotices: texts(p.ExpiryNotices),
 		Signals: wire.Signals{
 			NewSource: string(p.Signals.NewSource), DenialsSpike: string(p.Signals.DenialsSpike), DenialsPerMinute: p.Signals.DenialsPerMinute,
+			ResolvesPerMinute: p.Signals.ResolvesPerMinute,
 		},
 		Sealing: string(p.Sealing), UsesRetention: string(p.UsesRetention),
 	}

@@ -39,9 +39,10 @@ type Policy struct {
 
 // Signals say what is told of how keys are used.
 type Signals struct {
-	NewSource        string `json:"new_source,omitzero" enum:"on,off" doc:"Whether a key.new_source event tells that a key is used from where it never was; on unless set."`
-	DenialsSpike     string `json:"denials_spike,omitzero" enum:"on,off" doc:"Whether a key.denials_spike event tells that a key is denied unusually often; on unless set."`
-	DenialsPerMinute int    `json:"denials_per_minute,omitzero" minimum:"0" maximum:"100000" example:"20" doc:"How many denials of a key within a minute are unusual: 2 or more; 20 unless set."`
+	NewSource         string `json:"new_source,omitzero" enum:"on,off" doc:"Whether a key.new_source event tells that a key is used from where it never was, and provider_key.new_source that a provider key is resolved from there; on unless set."`
+	DenialsSpike      string `json:"denials_spike,omitzero" enum:"on,off" doc:"Whether a key.denials_spike event tells that a key is denied unusually often; on unless set."`
+	DenialsPerMinute  int    `json:"denials_per_minute,omitzero" minimum:"0" maximum:"100000" example:"20" doc:"How many denials of a key within a minute are unusual: 2 or more; 20 unless set."`
+	ResolvesPerMinute int    `json:"resolves_per_minute,omitzero" minimum:"0" maximum:"1000000" example:"600" doc:"How many resolves of a provider key within a minute are unusual, so that a provider_key.resolves_spike event tells of them: 2 or more; 600 unless set."`
 }
 
 // Organization is a tenant.
@@ -105,9 +106,10 @@ func (p UpdatePolicy) IsZero() bool {
 
 // UpdateSignals is a merge patch of signals.
 type UpdateSignals struct {
-	NewSource        Optional[string] `json:"new_source,omitzero" enum:"on,off"`
-	DenialsSpike     Optional[string] `json:"denials_spike,omitzero" enum:"on,off"`
-	DenialsPerMinute Optional[int]    `json:"denials_per_minute,omitzero" minimum:"0" maximum:"100000"`
+	NewSource         Optional[string] `json:"new_source,omitzero" enum:"on,off"`
+	DenialsSpike      Optional[string] `json:"denials_spike,omitzero" enum:"on,off"`
+	DenialsPerMinute  Optional[int]    `json:"denials_per_minute,omitzero" minimum:"0" maximum:"100000"`
+	ResolvesPerMinute Optional[int]    `json:"resolves_per_minute,omitzero" minimum:"0" maximum:"1000000"`
 }
 
 // Workspace is a project inside an organization.

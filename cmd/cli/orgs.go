@@ -28,7 +28,7 @@ type orgSettings struct {
 	policyLifetime, newSource, denialsSpike string
 	choices                                 []string
 	expiryRequired, nameRequired            bool
-	denialsPerMinute                        int
+	denialsPerMinute, resolvesPerMinute     int
 	sealing, usesRetention                  string
 }
 
@@ -48,6 +48,7 @@ func (o *orgSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.newSource, "signal-new-source", "", "`on` or off: whether key.new_source tells of uses from a new source")
 	f.StringVar(&o.denialsSpike, "signal-denials-spike", "", "`on` or off: whether key.denials_spike tells of a burst of denials")
 	f.IntVar(&o.denialsPerMinute, "denials-per-minute", 0, "how many `denials` of a key within a minute are a burst")
+	f.IntVar(&o.resolvesPerMinute, "resolves-per-minute", 0, "how many `resolves` of a provider key within a minute are a burst")
 	f.StringVar(&o.sealing, "sealing", "", "`on` has texts that may name a person stored sealed, so that they can be erased; it stays on")
 	f.StringVar(&o.usesRetention, "uses-retention", "", "`period` for which single uses are kept, such as 90d, 1y or never; counts outlive them")
 }
@@ -57,7 +58,7 @@ func (o *orgSettings) policy() wire.Policy {
 	return wire.Policy{
 		DefaultPrefix: o.prefix, DefaultExpiresIn: o.expiresIn, MaxKeyLifetime: o.policyLifetime, ExpiryRequired: o.expiryRequired,
 		ExpiryChoices: o.choices, NameRequired: o.nameRequired, RotationDueAfter: o.rotation, ExpiryNotices: o.notices,
-		Signals: wire.Signals{NewSource: o.newSource, DenialsSpike: o.denialsSpike, DenialsPerMinute: o.denialsPerMinute},
+		Signals: wire.Signals{NewSource: o.newSource, DenialsSpike: o.denialsSpike, DenialsPerMinute: o.denialsPerMinute, ResolvesPerMinute: o.resolvesPerMinute},
 		Sealing: o.sealing, UsesRetention: o.usesRetention,
 	}
 }
@@ -232,9 +233,10 @@ func (o *orgSettings) patchPolicy(f *pflag.FlagSet) wire.UpdatePolicy {
 		UsesRetention:    given(f, "uses-retention", o.usesRetention),
 	}
 	signals := wire.UpdateSignals{
-		NewSource:        given(f, "signal-new-source", o.newSource),
-		DenialsSpike:     given(f, "signal-denials-spike", o.denialsSpike),
-		DenialsPerMinute: givenValue(f, "denials-per-minute", o.denialsPerMinute, o.denialsPerMinute == 0),
+		NewSource:         given(f, "signal-new-source", o.newSource),
+		DenialsSpike:      given(f, "signal-denials-spike", o.denialsSpike),
+		DenialsPerMinute:  givenValue(f, "denials-per-minute", o.denialsPerMinute, o.denialsPerMinute == 0),
+		ResolvesPerMinute: givenValue(f, "resolves-per-minute", o.resolvesPerMinute, o.resolvesPerMinute == 0),
 	}
 	if signals != (wire.UpdateSignals{}) {
 		p.Signals = wire.Some(signals)

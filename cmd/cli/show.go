@@ -244,7 +244,8 @@ func policyText(p wire.Policy) string {
 	return strings.Join(rules, "\n")
 }
 
-// signalsText says which signals are told, and when denials are a spike.
+// signalsText says which signals are told, and when denials are a spike. That there
+// are too many resolves of a provider key is always told; when, where it was set.
 func signalsText(s wire.Signals) string {
 	var told []string
 	if s.NewSource != string(events.SwitchOff) {
@@ -253,6 +254,9 @@ func signalsText(s wire.Signals) string {
 	if s.DenialsSpike != string(events.SwitchOff) {
 		n := cmp.Or(s.DenialsPerMinute, events.DefaultDenialsPerMinute)
 		told = append(told, fmt.Sprintf("denials spike (%d a minute)", n))
+	}
+	if s.ResolvesPerMinute != 0 {
+		told = append(told, fmt.Sprintf("resolves spike (%d a minute)", s.ResolvesPerMinute))
 	}
 	if len(told) == 0 {
 		return "none"

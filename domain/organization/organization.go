@@ -57,10 +57,11 @@ type Update struct {
 	ExpiryRequired  domain.Optional[bool]
 	NameRequired    domain.Optional[bool]
 	// Signals takes the place of all of them, before one is changed below.
-	Signals          domain.Optional[events.Signals]
-	NewSource        domain.Optional[events.Switch]
-	DenialsSpike     domain.Optional[events.Switch]
-	DenialsPerMinute domain.Optional[int]
+	Signals           domain.Optional[events.Signals]
+	NewSource         domain.Optional[events.Switch]
+	DenialsSpike      domain.Optional[events.Switch]
+	DenialsPerMinute  domain.Optional[int]
+	ResolvesPerMinute domain.Optional[int]
 	// Sealing has texts that may name a person sealed, from then on.
 	Sealing domain.Optional[events.Switch]
 	// UsesRetention is how long single uses are kept. What was dropped by a shorter

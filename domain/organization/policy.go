@@ -13,7 +13,7 @@ import (
 func (c Update) changesPolicy() bool {
 	return c.Policy.Set || c.DefaultPrefix.Set || c.DefaultExpiresIn.Set || c.RotationDueAfter.Set || c.ExpiryNotices.Set ||
 		c.ExpiryChoices.Set || c.LongestLifetime.Set || c.ExpiryRequired.Set || c.NameRequired.Set ||
-		c.Signals.Set || c.NewSource.Set || c.DenialsSpike.Set || c.DenialsPerMinute.Set || c.Sealing.Set || c.UsesRetention.Set
+		c.Signals.Set || c.NewSource.Set || c.DenialsSpike.Set || c.DenialsPerMinute.Set || c.ResolvesPerMinute.Set || c.Sealing.Set || c.UsesRetention.Set
 }
 
 func (c Update) policy(p events.Policy) events.Policy {
@@ -34,6 +34,7 @@ func (c Update) policy(p events.Policy) events.Policy {
 	p.Signals.NewSource = c.NewSource.Or(p.Signals.NewSource)
 	p.Signals.DenialsSpike = c.DenialsSpike.Or(p.Signals.DenialsSpike)
 	p.Signals.DenialsPerMinute = c.DenialsPerMinute.Or(p.Signals.DenialsPerMinute)
+	p.Signals.ResolvesPerMinute = c.ResolvesPerMinute.Or(p.Signals.ResolvesPerMinute)
 	p.UsesRetention = c.UsesRetention.Or(p.UsesRetention)
 	return settled(p)
 }
@@ -175,6 +176,10 @@ func checkSignals(s events.Signals) error {
 	if n := s.DenialsPerMinute; n != 0 && (n < events.MinDenialsPerMinute || n > events.MaxDenialsPerMinute) {
 		return domain.Refuse(domain.ErrInvalid, "policy.signals.denials_per_minute", "must be %d to %d, or left out for %d",
 			events.MinDenialsPerMinute, events.MaxDenialsPerMinute, events.DefaultDenialsPerMinute)
+	}
+	if n := s.ResolvesPerMinute; n != 0 && (n < events.MinResolvesPerMinute || n > events.MaxResolvesPerMinute) {
+		return domain.Refuse(domain.ErrInvalid, "policy.signals.resolves_per_minute", "must be %d to %d, or left out for %d",
+			events.MinResolvesPerMinute, events.MaxResolvesPerMinute, events.DefaultResolvesPerMinute)
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ func TestPolicyMembers(t *testing.T) {
 		{"spike", Update{DenialsSpike: domain.Some(events.SwitchOn), DenialsPerMinute: domain.Some(2)}, func() {
 			want.Signals.DenialsSpike, want.Signals.DenialsPerMinute = events.SwitchOn, 2
 		}, 1},
+		{"resolves", Update{ResolvesPerMinute: domain.Some(2)}, func() { want.Signals.ResolvesPerMinute = 2 }, 1},
 		{"signals anew, but one", Update{Signals: domain.Some(events.Signals{}), DenialsPerMinute: domain.Some(100_000)}, func() {
 			want.Signals = events.Signals{DenialsPerMinute: 100_000}
 		}, 1},
@@ -74,6 +75,8 @@ func TestPolicyThatContradictsItself(t *testing.T) {
 		"a switch":                    {events.Policy{Signals: events.Signals{NewSource: "yes"}}, "policy.signals.new_source"},
 		"another":                     {events.Policy{Signals: events.Signals{DenialsSpike: "ON"}}, "policy.signals.denials_spike"},
 		"one a minute":                {events.Policy{Signals: events.Signals{DenialsPerMinute: 1}}, "policy.signals.denials_per_minute"},
+		"one resolve a minute":        {events.Policy{Signals: events.Signals{ResolvesPerMinute: 1}}, "policy.signals.resolves_per_minute"},
+		"too many resolves a minute":  {events.Policy{Signals: events.Signals{ResolvesPerMinute: 1_000_001}}, "policy.signals.resolves_per_minute"},
 		"too many a minute":           {events.Policy{Signals: events.Signals{DenialsPerMinute: 100_001}}, "policy.signals.denials_per_minute"},
 	} {
 		_, created := Decide(State{}, Create{ID: "beta", Name: name, Policy: c.policy})
