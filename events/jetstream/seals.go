@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -68,6 +69,29 @@ func (l *Ledger) Destroy(ctx context.Context, name string, meant func(body []byt
 		return false, fmt.Errorf("%w: %w", events.ErrUnavailable, answer.Error)
 	default:
 		return false, fmt.Errorf("%w: the broker did not remove a seal", events.ErrUnavailable)
+	}
+}
+
+// EachSeal hands over what lies under the names that begin with a prefix and a dot, in
+// the order in which they were stored, until take returns an error, which is returned
+// then. The stream's leader answers, one by one: what is stored meanwhile may be handed
+// over, and what is stored under another name before it is destroyed under one is.
+func (l *Ledger) EachSeal(ctx context.Context, prefix string, take func(name string, body []byte, stored events.Time) error) error {
+	root := sealsRoot + prefix + "."
+	for next := uint64(1); ; {
+		m, err := l.get(ctx, StreamSeals, getRequest{Seq: next, Next: root + ">"})
+		switch {
+		case errors.Is(err, errNoMessage):
+			return nil
+		case err != nil:
+			return err
+		case m.seq < next || !strings.HasPrefix(m.subject, root):
+			return fmt.Errorf("%w: %s at %d was answered when %s was asked for from %d on", events.ErrCorrupt, m.subject, m.seq, root, next)
+		}
+		if err := take(strings.TrimPrefix(m.subject, sealsRoot), m.body, m.stored); err != nil {
+			return err
+		}
+		next = m.seq + 1
 	}
 }
 

@@ -29,7 +29,8 @@ type Ledger struct {
 	uses    []events.UsesMessage
 	dropped events.Position // of the blocks of uses, the last that is gone
 	useIDs  map[string]struct{}
-	seals   map[string][]byte
+	seals   map[string]seal
+	sealed  uint64        // how many seals were ever stored
 	changed chan struct{} // closed and replaced whenever something was stored
 	fail    []failure
 }
@@ -43,7 +44,7 @@ type failure struct {
 func New(id events.LedgerID) *Ledger {
 	return &Ledger{
 		id: id, last: make(map[string]events.Position), ids: make(map[string]struct{}),
-		useIDs: make(map[string]struct{}), seals: make(map[string][]byte), changed: make(chan struct{}),
+		useIDs: make(map[string]struct{}), seals: make(map[string]seal), changed: make(chan struct{}),
 	}
 }
 
