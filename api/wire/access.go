@@ -14,6 +14,8 @@ type Access struct {
 	Role         string    `json:"role,omitzero" doc:"The role that it had."`
 	What         string    `json:"what" doc:"The route or report; others is what was not told apart." example:"list-audit-events"`
 	Code         string    `json:"code,omitzero" doc:"Why it was refused; left out when it was not." example:"REVOKED"`
+	Answer       string    `json:"answer,omitzero" enum:"customer,built_in" doc:"Of a provider key: what was answered."`
+	Version      uint64    `json:"version,omitzero" doc:"Of a provider key: the version of the customer's secret."`
 	Source       string    `json:"source,omitzero" doc:"Where it came from, as source_kind says."`
 	SourceKind   string    `json:"source_kind,omitzero" doc:"client_ip, or label: the same for the same address on one day." example:"label"`
 	Count        uint64    `json:"count" doc:"How often it happened." example:"3"`

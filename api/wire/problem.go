@@ -10,6 +10,8 @@ type Problem struct {
 	Code      string  `json:"code" example:"unknown_permission" doc:"Stable; decide on this."`
 	Field     string  `json:"field,omitzero" example:"permissions.grants" doc:"The member, parameter or header at fault, if one is."`
 	Errors    []Fault `json:"errors,omitempty" doc:"All faults, when there is more than one."`
+	Problem   string  `json:"problem,omitzero" enum:"spaces,missing_prefix,other_provider,too_short,too_long,characters" doc:"Of provider_key_malformed alone: what is wrong with what was pasted."`
+	LooksLike string  `json:"looks_like,omitzero" doc:"Of provider_key_malformed alone: whose key it looks like." example:"anthropic"`
 	Error     string  `json:"error,omitzero" doc:"Of /oauth2 alone: what RFC 6749 calls it."`
 	RequestID string  `json:"request_id,omitzero"`
 }

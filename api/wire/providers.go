@@ -30,6 +30,7 @@ type Provider struct {
 	Models       []string `json:"models" example:"[\"gpt-4o\"]" doc:"The models that this installation needs of it; a test names those that a key does not reach."`
 	KeysURL      string   `json:"keys_url,omitzero" doc:"Where people make a key there."`
 	DocsURL      string   `json:"docs_url,omitzero" doc:"What it says about its keys."`
+	UsageURL     string   `json:"usage_url,omitzero" doc:"Where it shows what is spent, and warns of it."`
 }
 
 // ProviderKey is a customer's own key of a provider, without its secret.
