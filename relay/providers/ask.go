@@ -1,0 +1,278 @@
+package providers
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/relay/egress"
+)
+
+// question is one test, under way.
+type question struct {
+	client  *Client
+	dialect dialect
+	base    string
+	secret  string
+	need    []string
+}
+
+// ask sends the documented call, and the rest of the list when the models that are
+// needed were not on its first page.
+func (q question) ask(ctx context.Context) Outcome {
+	method, path := q.dialect.method, q.dialect.path
+	if len(q.need) > 0 {
+		method, path = http.MethodGet, q.dialect.list
+	}
+	missing := q.need
+	cursor := ""
+	for range maxPages {
+		a, err := q.send(ctx, method, path, cursor, true)
+		if err != nil {
+			return unreached(ctx, err)
+		}
+		l, out := a.read()
+		if out.Result != "" {
+			return out
+		}
+		missing = slices.DeleteFunc(slices.Clone(missing), func(need string) bool { return q.reaches(l, need) })
+		if cursor = l.next; cursor == "" || len(missing) == 0 || q.dialect.cursor == "" {
+			break
+		}
+	}
+	switch {
+	case len(missing) > 0:
+		return Outcome{Result: events.ProviderMissingModels, Status: http.StatusOK, MissingModels: missing}
+	case q.dialect.public && q.listsToAnybody(ctx, method, path):
+		return Outcome{Result: events.ProviderWorks, Status: http.StatusOK, Reason: Unproven}
+	default:
+		return Outcome{Result: events.ProviderWorks, Status: http.StatusOK}
+	}
+}
+
+func (q question) reaches(l listing, need string) bool {
+	return slices.ContainsFunc(l.models, func(have string) bool {
+		return have == need || q.dialect.same != nil && q.dialect.same(need, have)
+	})
+}
+
+// listsToAnybody asks once more, without the key. What does not answer that is no
+// reason to doubt what it answered before.
+func (q question) listsToAnybody(ctx context.Context, method, path string) bool {
+	a, err := q.send(ctx, method, path, "", false)
+	if err != nil {
+		return false
+	}
+	_, out := a.read()
+	return out.Result == ""
+}
+
+// answer is what came back, as far as it is read.
+type answer struct {
+	status     int
+	html       bool
+	body       []byte
+	retryAfter time.Duration
+}
+
+// send sends one request and reads the answer whole. Its errors are never shown:
+// those of http.Client hold the address.
+func (q question) send(ctx context.Context, method, path, cursor string, withKey bool) (answer, error) {
+	query := url.Values{}
+	for k, v := range q.dialect.query {
+		query[k] = v
+	}
+	if path == q.dialect.list && q.dialect.size != "" {
+		// One is enough to see whether the key works.
+		size := 1
+		if len(q.need) > 0 {
+			size = 1000
+		}
+		query.Set(q.dialect.size, strconv.Itoa(size))
+		if cursor != "" {
+			query.Set(q.dialect.cursor, cursor)
+		}
+	}
+	address := q.base + path
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, http.NoBody)
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "keyledger")
+	if withKey {
+		q.dialect.authorize(req.Header, q.secret)
+	}
+	resp, err := q.client.doer.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	// The body was read or is given up: there is nothing to lose.
+	_ = resp.Body.Close()
+	if err != nil {
+		return answer{}, err
+	}
+	if len(body) > MaxBody {
+		return answer{}, errTooLarge
+	}
+	return answer{
+		status: resp.StatusCode, body: body, retryAfter: retryAfter(resp.Header),
+		html: strings.Contains(resp.Header.Get("Content-Type"), "html") || strings.HasPrefix(strings.TrimSpace(string(body[:min(len(body), 64)])), "<"),
+	}, nil
+}
+
+var errTooLarge = errors.New("providers: the answer is too large")
+
+// retryAfter reads when a provider wants to be asked again (RFC 9110, section
+// 10.2.3), in seconds: a date would be by another clock than ours.
+func retryAfter(h http.Header) time.Duration {
+	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, maxRetryAfter)
+}
+
+// listing is what a key reaches.
+type listing struct {
+	models []string
+	// next is where the list goes on.
+	next string
+}
+
+// read reads an answer: a list, or an outcome that says why it is none.
+func (a answer) read() (listing, Outcome) {
+	if a.status == http.StatusOK && !a.html {
+		if l, ok := readListing(a.body); ok {
+			return l, Outcome{}
+		}
+	}
+	out := a.classify()
+	out.Status = a.status
+	return listing{}, out
+}
+
+// model is one entry of a list: providers name it by id or name, and some have
+// other names for it.
+type model struct {
+	ID      string   `json:"id"`
+	Name    string   `json:"name"`
+	Aliases []string `json:"aliases"`
+}
+
+// readListing reads the list of any provider: {"data": […]} of OpenAI and those
+// who follow it, {"models": […]} of Google and Cohere, and a list alone. Cohere
+// answers {"valid": true} where it is asked for the key alone.
+func readListing(body []byte) (listing, bool) {
+	var page struct {
+		Data    json.RawMessage `json:"data"`
+		Models  json.RawMessage `json:"models"`
+		Valid   bool            `json:"valid"`
+		Error   json.RawMessage `json:"error"`
+		HasMore bool            `json:"has_more"`
+		LastID  string          `json:"last_id"`
+		// Google's and Cohere's.
+		NextPageToken string `json:"nextPageToken"`
+		NextToken     string `json:"next_page_token"`
+	}
+	list := json.RawMessage(body)
+	if !strings.HasPrefix(strings.TrimSpace(string(body[:min(len(body), 64)])), "[") {
+		if err := lenient(json.Unmarshal(body, &page)); err != nil || len(page.Error) > 0 && string(page.Error) != "null" {
+			return listing{}, false
+		}
+		switch {
+		case len(page.Data) > 0:
+			list = page.Data
+		case len(page.Models) > 0:
+			list = page.Models
+		default:
+			return listing{}, page.Valid
+		}
+	}
+	var models []model
+	if err := lenient(json.Unmarshal(list, &models)); err != nil {
+		return listing{}, false
+	}
+	var l listing
+	for _, m := range models {
+		for _, name := range append([]string{m.ID, m.Name}, m.Aliases...) {
+			if name != "" {
+				l.models = append(l.models, name)
+			}
+		}
+	}
+	switch {
+	case page.NextPageToken != "":
+		l.next = page.NextPageToken
+	case page.NextToken != "":
+		l.next = page.NextToken
+	case page.HasMore:
+		l.next = page.LastID
+	}
+	return l, true
+}
+
+// lenient forgives members of another type than expected: everything else was
+// read, and a provider may number what others name. A list that is none is told
+// by its own unmarshalling.
+func lenient(err error) error {
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) && mismatch.Field != "" {
+		return nil
+	}
+	return err
+}
+
+// unreached says why there was no answer. What [egress.Client] says is known from
+// it; what any other client says, as far as its errors tell.
+func unreached(ctx context.Context, err error) Outcome {
+	out := Outcome{Result: events.ProviderUnreachable, Reason: Refused}
+	switch {
+	case errors.Is(err, egress.ErrForbidden):
+		out.Reason = ForbiddenAddress
+	case errors.Is(err, egress.ErrRedirect):
+		out.Reason = Redirect
+	case errors.Is(err, egress.ErrTooLarge), errors.Is(err, errTooLarge):
+		out.Reason = Unintelligible
+	case errors.Is(err, egress.ErrTimeout), errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil, isTimeout(err):
+		out.Reason = Timeout
+	case errors.Is(err, egress.ErrName), isName(err):
+		out.Reason = UnknownName
+	case errors.Is(err, egress.ErrTLS), isTLS(err):
+		out.Reason = InsecureTLS
+	}
+	return out
+}
+
+func isTimeout(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
+}
+
+func isName(err error) bool {
+	var e *net.DNSError
+	return errors.As(err, &e)
+}
+
+func isTLS(err error) bool {
+	var (
+		certificate *tls.CertificateVerificationError
+		record      tls.RecordHeaderError
+		alert       tls.AlertError
+	)
+	return errors.As(err, &certificate) || errors.As(err, &record) || errors.As(err, &alert)
+}
