@@ -73,6 +73,7 @@ needs attention.`,
 	f.DurationVar(&cfg.SnapshotEvery, "snapshot-every", 10*time.Minute, "`time` after which it is looked again whether verifiers need a newer snapshot to start from; 0 for never")
 	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
 	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
+	f.StringSliceVar(&cfg.KEKs, "kek", nil, "a `key` that customers' provider keys are kept with, file:PATH or env:NAME; the first wraps, others only open (default: provider.kek in the data folder)")
 	return c
 }
 

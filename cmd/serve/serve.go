@@ -44,6 +44,11 @@ type Config struct {
 	NATSListen string
 	// InstallationKey is the file of the installation key; empty: the one in Data.
 	InstallationKey string
+	// KEKs are the key-encryption keys that provider keys are kept with, each file:PATH
+	// or env:NAME. The first wraps, the others only open what they have wrapped. Empty:
+	// the one in Data, which is drawn on the embedded broker when no provider key is
+	// kept yet.
+	KEKs []string
 	// TLSCert and TLSKey are the files of the certificate and its key, in PEM, for
 	// all listeners.
 	TLSCert, TLSKey string
@@ -102,6 +107,9 @@ func (c Config) Validate() error {
 	if c.Logger == nil {
 		faults = append(faults, errors.New("serve: Logger is needed"))
 	}
+	if err := validateKEKs(c.KEKs); err != nil {
+		faults = append(faults, err)
+	}
 	if err := checkRetention(c.AccessRetention); err != nil {
 		faults = append(faults, err)
 	}
@@ -142,6 +150,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if err := withholdDumps(); err != nil {
+		cfg.Logger.Warn("what this process has in memory may come into core dumps", "error", err)
+	}
 	// The port first: a taken one should not leave half a folder behind.
 	listener, err := listen(cfg)
 	if err != nil {
@@ -171,6 +182,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer ledger.close()
+	if err := ledger.envelop(ctx, cfg, b); err != nil {
+		return err
+	}
 	if err := b.furnish(ctx, ledger.Ledger, ledger.positions.Ledger, folderOf(cfg.Data, cfg.InstallationKey)); err != nil {
 		return err
 	}
@@ -206,6 +220,8 @@ type opened struct {
 	name events.VerifierID
 	// keys are the installation's own.
 	keys *seals.Keys
+	// envelopes are what provider keys are kept in; nil without a key-encryption key.
+	envelopes *seals.Envelopes
 	// conns are closed when all else has stopped.
 	conns []*nats.Conn
 }

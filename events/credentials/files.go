@@ -37,6 +37,12 @@ func replace(path string, content []byte) error {
 // can read, whole or not at all, on disk when it returns.
 func WriteFile(path string, content []byte) error { return replace(path, content) }
 
+// CreateFile is WriteFile where nothing is; where something is it is [fs.ErrExist], and
+// that stays as it was.
+func CreateFile(path string, content []byte) error {
+	return place(path, content, func(from string) error { return errors.Join(os.Link(from, path), os.Remove(from)) })
+}
+
 // ErrNotOwn says that a file is not this user's alone, so that somebody else may
 // know what it holds, or have put it there.
 var ErrNotOwn = errors.New("credentials: the file is not this user's alone")

@@ -78,8 +78,8 @@ func (e *Envelopes) Check(ctx context.Context) error {
 			return errOpened
 		}
 		last = err
-		if errors.Is(err, events.ErrUnavailable) {
-			return err // nor will it for the next
+		if errors.Is(err, events.ErrUnavailable) || e.ring.IsZero() {
+			return err // the next will be no better
 		}
 		return nil
 	})

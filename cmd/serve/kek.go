@@ -1,0 +1,177 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/seals"
+	"github.com/keyledger/keyledger/events/wrapping"
+)
+
+// KEKFile holds the key-encryption key of a data folder, mode 0600, where no other is
+// named.
+const KEKFile = "provider.kek"
+
+// ErrKEK says that a key-encryption key is not there, is none, or is not the one that
+// provider keys are kept with.
+var ErrKEK = errors.New("serve: the key-encryption key")
+
+// Where a key-encryption key may be.
+const (
+	kekFile = "file:"
+	kekEnv  = "env:"
+)
+
+// variable is what may be the name of a variable of the environment.
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// validateKEKs checks how keys are named. What was given is not repeated: somebody may
+// have given a key.
+func validateKEKs(specs []string) error {
+	for _, spec := range specs {
+		path, file := strings.CutPrefix(spec, kekFile)
+		name, env := strings.CutPrefix(spec, kekEnv)
+		switch {
+		case file && path != "" && !strings.Contains(path, "{"):
+		case env && variable.MatchString(name):
+		default:
+			return errors.New("serve: --kek must be file:PATH or env:NAME")
+		}
+	}
+	return nil
+}
+
+// envelop readies what provider keys are kept in: the key-encryption keys that were
+// named, or the one in the data folder. Without any the server runs, and has no
+// provider keys.
+func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
+	ledger := o.positions.Ledger
+	// Nothing opens with no key: it is wrong as soon as there is a data key.
+	kept := false
+	err := b.ask(ctx, func() error {
+		err := seals.NewEnvelopes(wrapping.Ring{}, o.Ledger, ledger).Check(ctx)
+		kept = errors.Is(err, wrapping.ErrWrongKey)
+		if kept {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	specs := cfg.KEKs
+	if len(specs) == 0 {
+		path := folderOf(cfg.Data, "").path(KEKFile)
+		switch there, err := defaultKEK(path, cfg.Cluster.URL == "" && !kept); {
+		case err != nil:
+			return err
+		case !there && kept:
+			cfg.Logger.Error("there are provider keys and no key-encryption key: none can be used until the server is given the one that they are kept with, by --kek", "missing", path)
+			return nil
+		case !there:
+			cfg.Logger.Info("no provider keys are kept: the server has no key-encryption key (--kek)")
+			return nil
+		}
+		specs = []string{kekFile + path}
+	}
+	var ring wrapping.Ring
+	for i, spec := range specs {
+		key, err := openKEK(spec)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			ring.Primary = key
+		} else {
+			ring.Others = append(ring.Others, key)
+		}
+	}
+	o.envelopes = seals.NewEnvelopes(ring, o.Ledger, ledger)
+	if !kept {
+		return nil
+	}
+	return o.checkKEKs(ctx, cfg.Logger)
+}
+
+// checkKEKs refuses keys that open none of the data keys there are: what is added with
+// them would be lost to the servers that have the right ones. A key management service
+// that does not answer stops nobody.
+func (o *opened) checkKEKs(ctx context.Context, log *slog.Logger) error {
+	switch err := o.envelopes.Check(ctx); {
+	case errors.Is(err, wrapping.ErrWrongKey):
+		return fmt.Errorf("%w opens none of the provider keys there are: name the one that they are kept with by --kek (%w)", ErrKEK, err)
+	case errors.Is(err, events.ErrUnavailable):
+		log.Warn("it cannot be told whether the key-encryption keys open the provider keys", "error", err)
+		return nil
+	default:
+		return err
+	}
+}
+
+// defaultKEK looks for the key of a data folder, and draws it there if that is wanted.
+func defaultKEK(path string, draw bool) (there bool, err error) {
+	_, err = os.Stat(path)
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("%w: %w", ErrKEK, err)
+	}
+	if !draw {
+		return false, nil
+	}
+	return true, drawKEK(path)
+}
+
+// drawKEK makes a key-encryption key where none is.
+func drawKEK(path string) error {
+	keys, err := wrapping.NewKeyset()
+	if err != nil {
+		return err
+	}
+	text, err := keys.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := credentials.CreateFile(path, text); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %w", ErrKEK, err)
+	}
+	return nil
+}
+
+// openKEK opens a key by where it is.
+func openKEK(spec string) (wrapping.Key, error) {
+	scheme, at, _ := strings.Cut(spec, ":")
+	var text []byte
+	switch scheme + ":" {
+	case kekFile:
+		var err error
+		if text, err = os.ReadFile(at); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKEK, err)
+		}
+	case kekEnv:
+		value, there := os.LookupEnv(at)
+		if !there || value == "" {
+			return nil, fmt.Errorf("%w: the environment has no %s", ErrKEK, at)
+		}
+		// Whatever this process starts, or shows of its environment, has it not.
+		if err := os.Unsetenv(at); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKEK, err)
+		}
+		text = []byte(value)
+	}
+	key, err := wrapping.ParseKeyset(text)
+	clear(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrKEK, spec, err)
+	}
+	return key, nil
+}
