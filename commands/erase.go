@@ -10,9 +10,10 @@ import (
 	"github.com/keyledger/keyledger/events"
 )
 
-// ErrNotDestroyed says that an erasure is recorded, and that what opens the texts is
-// not known to be destroyed. Whoever follows the ledger goes on with it.
-var ErrNotDestroyed = errors.New("commands: an erasure is recorded and not finished")
+// ErrNotDestroyed says that an erasure is recorded, or that a provider's secret is
+// replaced or removed, and that what opens it is not known to be destroyed. Whoever
+// follows the ledger goes on with it.
+var ErrNotDestroyed = errors.New("commands: what is erased is recorded and not known to be destroyed")
 
 // Erased tells what became of a wish to erase a data subject.
 type Erased struct {

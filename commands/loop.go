@@ -98,7 +98,9 @@ func (o Outcome) Narrows() bool {
 		case events.OrganizationCreated, events.OrganizationRenamed, events.OrganizationPlanChanged, events.OrganizationLimitsChanged,
 			events.OrganizationPolicyChanged, events.QuotaChanged, events.WorkspaceCreated, events.WorkspaceRenamed,
 			events.ProfileCreated, events.ProfileRenamed, events.KeyCreated, events.KeyRenamed, events.KeyMetadataChanged, events.KeyEnabled,
-			events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike:
+			events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike,
+			events.ProviderKeyAdded, events.ProviderKeyReplaced, events.ProviderKeyRenamed, events.ProviderKeyTested, events.ProviderKeyRemoved,
+			events.ProviderKeyNewSource, events.ProviderKeyResolvesSpike, events.ProviderKeyFailing:
 		default:
 			return true
 		}
@@ -134,6 +136,9 @@ type Config struct {
 	// subjects. Without it nothing that would have to be sealed is appended, and
 	// nothing erased. Optional.
 	Subjects *seals.Subjects
+	// Envelopes encrypts providers' secrets. Without it they are neither taken nor
+	// opened: [ErrNoKEK]. Optional.
+	Envelopes *seals.Envelopes
 	// UsesRetention is how long the installation keeps single uses at most. No
 	// organization's policy may ask for longer. Never unless set.
 	UsesRetention events.Period
@@ -167,6 +172,8 @@ type Service struct {
 	// own: nobody's wish waits for them. So have the revocations that follow from
 	// an organization's end, which go out with none but each other.
 	ends, revocations *together
+	// folded are provider keys, up to where they were read.
+	folded foldedKeys
 }
 
 // New returns a service.
@@ -464,7 +471,8 @@ func (s *Service) append(ctx context.Context, w Wish, entries []events.Entry) ([
 		switch entries[0].Event.(type) {
 		case events.KeyCreated:
 			return s.together.append(ctx, entries[0], w.still)
-		case events.KeyExpired, events.KeyExpiring, events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike:
+		case events.KeyExpired, events.KeyExpiring, events.KeyRotationDue, events.KeyNewSource, events.KeyDenialsSpike,
+			events.ProviderKeyNewSource, events.ProviderKeyResolvesSpike, events.ProviderKeyFailing:
 			return s.ends.append(ctx, entries[0], w.still)
 		case events.KeyRevoked:
 			if !entries[0].Meta.Causation.IsZero() {

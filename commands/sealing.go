@@ -139,7 +139,7 @@ func subjectsOf(a attempt) map[events.KeyID]events.DataSubject {
 
 // sealAll seals the texts of facts of one organization, each for its data subject:
 // those of a key and of what is done to it for the key's, and why something else was
-// done for the key that did it. What this program does by itself names nobody.
+// done, with what it is called, for the key that did it. What this program does by itself names nobody.
 //
 // What is recorded along with a change of keys, such as the guard of a limit, goes
 // without the reason: sealed for another, it would outlive the erasure of theirs.
@@ -226,6 +226,10 @@ func hasTexts(e events.Entry) bool {
 		return e.Name.Clear != ""
 	case events.KeyMetadataChanged:
 		return len(e.Metadata) > 0
+	case events.ProviderKeyAdded:
+		return e.Name.Clear != ""
+	case events.ProviderKeyRenamed:
+		return e.Name.Clear != ""
 	default:
 		return false
 	}
@@ -267,6 +271,12 @@ func sealEntry(with seals.Sealer, e *events.Entry) error {
 		e.Event = event
 	case events.KeyMetadataChanged:
 		event.Metadata = metadata(event.Metadata)
+		e.Event = event
+	case events.ProviderKeyAdded:
+		event.Name = text(event.Name)
+		e.Event = event
+	case events.ProviderKeyRenamed:
+		event.Name = text(event.Name)
 		e.Event = event
 	default:
 	}

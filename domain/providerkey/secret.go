@@ -43,8 +43,10 @@ func (s Secret) Equal(other Secret) bool {
 	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
 }
 
-// In reports whether a text holds the secret.
-func (s Secret) In(text string) bool { return !s.IsZero() && strings.Contains(text, s.Reveal()) }
+// In reports whether a text holds the secret, in whatever case.
+func (s Secret) In(text string) bool {
+	return !s.IsZero() && strings.Contains(strings.ToLower(text), strings.ToLower(s.Reveal()))
+}
 
 // LastFour returns what is shown of the secret once it is saved.
 func (s Secret) LastFour() string {

@@ -1,0 +1,109 @@
+package commands
+
+import (
+	"context"
+	"encoding/hex"
+	"slices"
+	"strconv"
+
+	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/providerkey"
+	"github.com/keyledger/keyledger/events"
+)
+
+// ProviderSeen is a resolve of a provider key, and where it came from, in clear.
+type ProviderSeen struct {
+	At events.Time
+	// By is the management key that resolved it.
+	By     events.KeyID
+	Source string
+}
+
+// NoteProviderSource records that a provider key was resolved from where it never was
+// before, if its organization wants to know. Any number of servers may see the same
+// source, at any time; one of them records it, once.
+func (s *Service) NoteProviderSource(ctx context.Context, org events.OrgID, id events.ProviderID, seen ProviderSeen) (Outcome, error) {
+	label, err := s.label("provider source", string(org), string(id), seen.Source)
+	if err != nil {
+		return Outcome{}, err
+	}
+	source := events.SourceLabel(hex.EncodeToString(label[:16]))
+	// Sources are never taken back, so that what was read at any time tells enough.
+	if known := s.folded.get(events.ProviderKeySubject(org, id)); slices.Contains(known.Sources, source) || len(known.Sources) >= events.MaxProviderSources {
+		return Outcome{Position: known.Position}, nil
+	}
+	o, err := s.signal("note provider source", string(org), string(id), seen.Source)
+	if err != nil {
+		return Outcome{}, err
+	}
+	out, _, err := s.noteProvider(ctx, o, org, id, func(signals events.Signals) providerkey.Command {
+		return providerkey.NoteSource{Signals: signals, At: seen.At, By: seen.By, Source: source}
+	})
+	return out, err
+}
+
+// NoteProviderSpike records that there were that many resolves of a provider key within
+// the minute that begins then, if its organization takes that for a spike and none was
+// told of lately. It returns from which minute on one can be told of next, 0 for any.
+// Any number of servers may try.
+func (s *Service) NoteProviderSpike(ctx context.Context, org events.OrgID, id events.ProviderID, from events.Time, resolves int) (out Outcome, next events.Time, err error) {
+	o, err := s.signal("note provider spike", string(org), string(id), strconv.FormatInt(int64(from), 10))
+	if err != nil {
+		return Outcome{}, 0, err
+	}
+	out, after, err := s.noteProvider(ctx, o, org, id, func(signals events.Signals) providerkey.Command {
+		return providerkey.NoteSpike{Signals: signals, From: from, Resolves: resolves}
+	})
+	return out, after.NextSpike(), err
+}
+
+// NoteProviderFailing records that attempts to resolve a provider key failed
+// repeatedly within an hour, unless it was told lately. It returns from when on that
+// can be told of next, 0 for any time. Any number of servers may try.
+func (s *Service) NoteProviderFailing(ctx context.Context, org events.OrgID, id events.ProviderID, f events.ProviderKeyFailing) (out Outcome, next events.Time, err error) {
+	o, err := s.signal("note provider failing", string(org), string(id), string(f.Of), strconv.FormatInt(int64(f.Since), 10))
+	if err != nil {
+		return Outcome{}, 0, err
+	}
+	out, after, err := s.noteProvider(ctx, o, org, id, func(events.Signals) providerkey.Command {
+		return providerkey.NoteFailing{Failing: f}
+	})
+	return out, after.NextFailing(), err
+}
+
+// noteProvider carries out what was seen of a provider key, and returns the key after
+// it. Whoever ended an organization, or runs it with what this version does not
+// understand, is told nothing.
+func (s *Service) noteProvider(ctx context.Context, o order, org events.OrgID, id events.ProviderID, command func(events.Signals) providerkey.Command) (Outcome, ProviderKey, error) {
+	if _, err := events.ParseProviderID(string(id)); err != nil {
+		return Outcome{}, ProviderKey{}, domain.RefuseID("provider")
+	}
+	o.under = org
+	subject := events.ProviderKeySubject(org, id)
+	var k ProviderKey
+	out, err := s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
+		var h history
+		var err error
+		if k, h, err = s.loadProviderKey(ctx, subject); err != nil {
+			return attempt{}, err
+		}
+		a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
+		if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
+			return a, err
+		}
+		a.config = s.cfg.Configuration.position()
+		own, doubtful := s.cfg.Configuration.standing(org)
+		if !own.Live() || doubtful {
+			return a, nil
+		}
+		facts, err := providerkey.Decide(k.State, command(own.Policy.Signals))
+		for _, e := range facts {
+			a.facts = append(a.facts, placed{subject: subject, event: e})
+		}
+		return a, err
+	})
+	if err != nil {
+		return Outcome{}, ProviderKey{}, err
+	}
+	return out, k.after(out), nil
+}
