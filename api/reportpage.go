@@ -59,7 +59,7 @@ var pageColumns = map[reports.Name][]pageColumn{
 	reports.AccessReview: {
 		{"Key", lines("name", "masked", "key_id", "external_id|external id")},
 		{"Owner", lines("owner")},
-		{"Kind", lines("kind", "role")},
+		{"Kind", lines("kind", "role", "may_resolve|provider keys:")},
 		{"Status", lines("status")},
 		{"May", lines("level", "grants")},
 		{"Where", lines("workspaces", "profile|profile")},
@@ -141,6 +141,15 @@ var pageColumns = map[reports.Name][]pageColumn{
 		{"By", lines("actor_name", "actor", "role|role", "scope|scope")},
 		{"From what to what", lines("changes")},
 		{"Why", lines("reason", "ticket|ticket", "request_id|request")},
+	},
+	reports.ProviderKeys: {
+		{"Provider", lines("provider", "name", "base_url")},
+		{"State", lines("state")},
+		{"Secret", lines("version|version", "replaced_at|replaced")},
+		{"Days old", lines("secret_age_days")},
+		{"Last test", lines("last_test_result", "missing_models|missing", "last_test_at", "last_test_version|of version")},
+		{"Handed out", lines("last_resolved_at")},
+		{"Connected", lines("created_at", "created_by_name|by", "created_by")},
 	},
 }
 
@@ -260,7 +269,7 @@ func appendCell(out []pageText, l pageLine, v any) []pageText {
 		}
 	case bool:
 		if v {
-			line.Text = l.column
+			line.Text = strings.ReplaceAll(l.column, "_", " ")
 		}
 	default:
 		line.Text = cellText(v)
@@ -275,7 +284,7 @@ func appendCell(out []pageText, l pageLine, v any) []pageText {
 var pageClasses = map[string]string{
 	"key_id": "id", "id": "id", "created_by": "id", "actor": "id", "position": "id", "request_id": "id", "rotated_from": "id", "rotated_to": "id",
 	"created_at": "at", "last_used_at": "at", "expires_at": "at", "rotation_due_at": "at", "last_seen_at": "at", "stored_at": "at", "first_at": "at",
-	"last_at": "at", "claimed_at": "at small", "name": "name",
+	"last_at": "at", "last_test_at": "at", "last_resolved_at": "at", "replaced_at": "at", "base_url": "id", "claimed_at": "at small", "name": "name",
 }
 
 // changeText shows what a field was or is: a text as it is, and anything else as its

@@ -40,7 +40,7 @@ func (s *Server) reportEndpoint() endpoint {
 	return endpoint{
 		method: "GET", path: "/v1/organizations/{org}/audit/reports/{report}", id: "get-report", tag: "Audit", summary: "Get a report",
 		description: "One of " + strings.Join(names, ", ") + ". As JSON it comes page by page; as CSV and as a page to print it comes whole, and is cut off visibly when it breaks. Each tells the position of the ledger, and of the uses, that it stands at.\n\n" + aboutReports(),
-		who:         "Role owner, admin, member or auditor. A key that is limited to workspaces gets rows of keys and of changes within them.",
+		who:         "Role owner, admin, member or auditor. A key that is limited to workspaces gets rows of keys and of changes within them. The report provider-keys is for roles owner, admin and auditor of all workspaces.",
 		query: append([]parameter{
 			{name: "format", description: "json, csv or html; json unless given.", of: "", example: formatCSV},
 			{name: "days", description: "Of dormant, over-wide and rotation-age: how long a key or permission was not used, or how old a key is, at least. Of reports of a period: how many days it is long, in the place of from.", of: 0, example: 90},
@@ -79,7 +79,9 @@ func (s *Server) report(ctx context.Context, c *call) (reply, error) {
 	if err := s.wasOrganization(ctx, a.question.Org); err != nil {
 		return reply{}, err
 	}
-	if name := a.question.Report; name != reports.Changes && name != reports.ManagementChanges {
+	switch a.question.Report {
+	case reports.Changes, reports.ManagementChanges, reports.ProviderKeys:
+	default:
 		if err := s.usesRead(ctx); err != nil {
 			return reply{}, err
 		}
@@ -133,7 +135,13 @@ func (s *Server) asking(_ context.Context, c *call) (a asking, err error) {
 	if a.definition, known = reports.Find(reports.Name(c.r.PathValue("report"))); !known {
 		return a, missing("report")
 	}
-	d := a.definition
+	d, p := a.definition, c.principal
+	switch {
+	case d.Whole && p.Role == events.RoleMember:
+		return a, domain.Refuse(domain.ErrForbidden, "", "this report needs role owner, admin or auditor; the key has role %s", p.Role)
+	case d.Whole && !p.Scope.AllWorkspaces:
+		return a, domain.Refuse(domain.ErrForbidden, "", "this report is of a whole organization; the key's scope is limited to workspaces")
+	}
 	a.question = reports.Question{
 		Report: d.Name, Org: org, Within: c.principal.Scope, Now: events.TimeOf(time.Now()),
 	}

@@ -148,6 +148,7 @@ var reportTables = map[reports.Name][]string{
 	reports.FailedVerifications: {
 		"what", "key_id", "name", "code", "source", "count", "first_at", "last_at",
 	},
+	reports.ProviderKeys:      {"provider", "name", "state", "version", "secret_age_days", "last_test_result", "last_test_at", "last_resolved_at"},
 	reports.ManagementChanges: {"stored_at", "type", "id", "name", "key_role", "actor_name", "changes", "reason", "ticket"},
 }
 
@@ -167,7 +168,7 @@ func (a *app) showReport(d reports.Definition, r wire.Report) error {
 		head := strings.ToUpper(strings.ReplaceAll(c, "_", " "))
 		g.head = append(g.head, head)
 		switch c {
-		case "key_id", "id", "status", "last_used_at", "created_at", "stored_at":
+		case "key_id", "id", "provider", "status", "last_test_at", "last_resolved_at", "last_used_at", "created_at", "stored_at":
 			g.whole[head] = true
 		case "grants", "workspaces", "used", "unused", "changes", "reason", "source":
 			g.folded[head] = true

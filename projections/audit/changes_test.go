@@ -24,7 +24,16 @@ func told(changes []audit.Change) []string {
 
 var sealedName = events.Text{Sealed: events.Sealed{Subject: "s-1", Key: "k-1", Box: "Ym94"}}
 
+// providerSecret is a provider key's secret as it is stored.
+func providerSecret(n byte) events.SealedSecret {
+	return events.SealedSecret{DataKey: events.DataKeyID{0xab, 0xcd, 15: n}, Secret: "ciphertext", LastFour: "ciphertext of four"}
+}
+
 func TestWhatEachEventChanged(t *testing.T) {
+	provider := events.ProviderKeySubject(acme, events.ProviderAzureOpenAI)
+	connected := events.ProviderKeyAdded{
+		Provider: events.ProviderAzureOpenAI, Version: 1, Name: events.ClearText("Research"), BaseURL: "https://a.example", Sealed: providerSecret(1),
+	}
 	key, revoked := events.KeySubject(acme, keyID(1)), events.RevokedSubject(acme, keyID(1))
 	id2 := `"` + keyID(2).String() + `"`
 	for name, tt := range map[string]struct {
@@ -130,6 +139,72 @@ func TestWhatEachEventChanged(t *testing.T) {
 			events.QuotaChanged{Limit: 6, Holders: []events.KeyID{keyID(3), keyID(2)}},
 			[]string{`limit 5 → 6`, `holders.added null → [` + id2 + `]`, `holders.released ["` + keyID(1).String() + `"] → null`},
 		},
+		"a provider": {
+			nil, provider,
+			events.ProviderKeyAdded{
+				Provider: events.ProviderAzureOpenAI, Version: 1, Name: events.ClearText("Research"), BaseURL: "https://a.example", Sealed: providerSecret(1),
+			},
+			[]string{
+				`provider null → "azure-openai"`, `version null → 1`, `name null → "Research"`, `base_url null → "https://a.example"`,
+				`secret null → "(sealed)"`,
+			},
+		},
+		"a provider's other secret": {
+			[]events.Event{connected},
+			provider,
+			events.ProviderKeyReplaced{Version: 2, BaseURL: "https://b.example", Sealed: providerSecret(2), Replaces: providerSecret(1).DataKey},
+			[]string{`version 1 → 2`, `base_url "https://a.example" → "https://b.example"`, `secret "(sealed)" → "(sealed)"`},
+		},
+		"a provider key's name": {
+			[]events.Event{connected},
+			provider,
+			events.ProviderKeyRenamed{Name: sealedName},
+			[]string{`name "Research" → {"sealed":{"subject":"s-1","key":"k-1","box":"Ym94"}}`},
+		},
+		"a test that fails": {
+			[]events.Event{connected, events.ProviderKeyTested{Version: 1, At: t0, Result: events.ProviderWorks, Status: 200}},
+			provider,
+			events.ProviderKeyTested{Version: 1, At: t0 + 1, Result: events.ProviderMissingModels, MissingModels: []string{"gpt-5"}, Status: 200},
+			[]string{
+				`last_test.result "works" → "missing_models"`, `last_test.at "2026-11-21T05:46:40.000000Z" → "2026-11-21T05:46:40.000001Z"`,
+				`last_test.missing_models null → ["gpt-5"]`,
+			},
+		},
+		"a provider that goes": {
+			[]events.Event{connected},
+			provider,
+			events.ProviderKeyRemoved{DataKey: providerSecret(1).DataKey},
+			[]string{`secret "(sealed)" → null`, `deleted null → true`},
+		},
+		"a provider that comes again": {
+			[]events.Event{connected, events.ProviderKeyTested{Version: 1, At: t0, Result: events.ProviderWorks, Status: 200}, events.ProviderKeyRemoved{DataKey: providerSecret(1).DataKey}},
+			provider,
+			events.ProviderKeyAdded{Provider: events.ProviderAzureOpenAI, Version: 2, Sealed: providerSecret(2)},
+			[]string{
+				`version 1 → 2`, `name "Research" → null`, `base_url "https://a.example" → null`, `secret null → "(sealed)"`, `deleted true → null`,
+				`last_test.at "2026-11-21T05:46:40.000000Z" → null`, `last_test.result "works" → null`, `last_test.status 200 → null`, `last_test.version 1 → null`,
+			},
+		},
+		"a provider key's source": {
+			[]events.Event{connected},
+			provider,
+			events.ProviderKeyNewSource{At: t0, By: keyID(2), Source: "0123456789abcdef0123456789abcdef", First: true},
+			[]string{
+				`resolved_at null → "2026-11-21T05:46:40.000000Z"`, `by null → ` + id2, `source null → "0123456789abcdef0123456789abcdef"`, `first null → true`,
+			},
+		},
+		"a burst of resolves": {
+			[]events.Event{connected},
+			provider,
+			events.ProviderKeyResolvesSpike{From: t0, Resolves: 612, Threshold: 600},
+			[]string{`from null → "2026-11-21T05:46:40.000000Z"`, `resolves null → 612`, `threshold null → 600`},
+		},
+		"failures in a row": {
+			[]events.Event{connected},
+			provider,
+			events.ProviderKeyFailing{Of: events.FailingTests, Since: t0, Failures: 3, Code: "invalid"},
+			[]string{`of null → "tests"`, `since null → "2026-11-21T05:46:40.000000Z"`, `failures null → 3`, `code null → "invalid"`},
+		},
 		"an erasure": {nil, events.ErasureSubject(acme, "user-1"), events.SubjectErased{Keys: []string{"ab"}}, []string{`keys null → ["ab"]`}},
 		"what retention dropped": {
 			nil, events.RetentionSubject(acme),
@@ -170,7 +245,8 @@ func TestWhatEachEventChanged(t *testing.T) {
 			}
 			// As whoever opens the file sees it, too.
 			b, err := json.Marshal(got[0].Changes)
-			if err != nil || strings.Contains(string(b), fmt.Sprintf("%x", events.DigestValue{1, 1})) {
+			if err != nil || strings.Contains(string(b), fmt.Sprintf("%x", events.DigestValue{1, 1})) ||
+				strings.Contains(string(b), "ciphertext") || strings.Contains(string(b), providerSecret(1).DataKey.String()) {
 				t.Errorf("%s: %v", b, err)
 			}
 		})

@@ -17,7 +17,7 @@ import (
 var (
 	_ projections.View = (*catalog.Catalog)(nil)
 
-	ignoreHidden = cmpopts.IgnoreUnexported(catalog.Key{}, catalog.Organization{}, catalog.Workspace{}, catalog.Profile{})
+	ignoreHidden = cmpopts.IgnoreUnexported(catalog.Key{}, catalog.ProviderKey{}, catalog.Organization{}, catalog.Workspace{}, catalog.Profile{})
 	sealedText   = events.Text{Sealed: events.Sealed{Subject: "s-1", Key: "k-1", Box: "Ym94"}}
 	system       = events.Actor{Type: events.ActorSystem, Name: "test"}
 )

@@ -3,7 +3,9 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/keyledger/keyledger/events"
@@ -37,6 +39,7 @@ CREATE TABLE provider_key (
 	test_result      TEXT NOT NULL DEFAULT '',
 	test_missing     TEXT NOT NULL DEFAULT '[]', -- JSON, names of models
 	test_status      INTEGER NOT NULL DEFAULT 0,
+	created_position INTEGER NOT NULL,
 	revision         INTEGER NOT NULL,
 	position         INTEGER NOT NULL,
 	PRIMARY KEY (org, id)
@@ -95,7 +98,13 @@ type ProviderKey struct {
 	Revision events.Revision
 	// Position is that of the last fact on it.
 	Position events.Position
+
+	created events.Position
 }
+
+// Place is where it stands among an organization's provider keys, by when they were
+// connected.
+func (k ProviderKey) Place() events.Position { return k.created }
 
 // SecretSince is how old the secret is.
 func (k ProviderKey) SecretSince() events.Time { return max(k.CreatedAt, k.ReplacedAt) }
@@ -110,7 +119,7 @@ type ProviderKeyTest struct {
 }
 
 const providerKeyColumns = `SELECT p.org, p.id, p.version, p.name, p.name_sealed, p.base_url, p.data_key, p.last_four_sealed, p.state, coalesce(o.plan, ''),
-	p.created_at, p.created_by, p.replaced_at, p.removed_at, p.test_version, p.test_at, p.test_result, p.test_missing, p.test_status, p.revision, p.position
+	p.created_at, p.created_by, p.replaced_at, p.removed_at, p.test_version, p.test_at, p.test_result, p.test_missing, p.test_status, p.revision, p.position, p.created_position
 	FROM main.provider_key p LEFT JOIN main.organization o ON o.org = p.org `
 
 func scanProviderKey(row sqlview.Scanner) (ProviderKey, error) {
@@ -120,7 +129,7 @@ func scanProviderKey(row sqlview.Scanner) (ProviderKey, error) {
 	var dataKey, createdBy, missing string
 	err := row.Scan(&k.Org, &k.Provider, &k.Version, &name.Clear, &name.Sealed, &k.BaseURL, &dataKey, &k.Sealed.LastFour, &k.State, &plan,
 		&k.CreatedAt, &createdBy, &k.ReplacedAt, &k.RemovedAt, &k.LastTest.Version, &k.LastTest.At, &k.LastTest.Result, &missing, &k.LastTest.Status,
-		&k.Revision, &k.Position)
+		&k.Revision, &k.Position, &k.created)
 	if err != nil {
 		return k, err
 	}
@@ -145,17 +154,35 @@ func (c *Catalog) ProviderKey(ctx context.Context, org events.OrgID, provider ev
 // ProviderKeys lists an organization's provider keys that were not removed, in the
 // order of [events.Providers].
 func (c *Catalog) ProviderKeys(ctx context.Context, org events.OrgID) ([]ProviderKey, error) {
-	found, err := sqlview.All(ctx, c.db, scanProviderKey, providerKeyColumns+`WHERE p.org = ? AND p.removed_at = 0`, string(org))
-	inOrder(found)
+	found, err := sqlview.All(ctx, c.db, scanProviderKey, providerKeyColumns+connectedKeys, string(org))
+	all := events.Providers()
+	slices.SortStableFunc(found, func(a, b ProviderKey) int {
+		return cmp.Compare(slices.Index(all, a.Provider), slices.Index(all, b.Provider))
+	})
 	return found, err
 }
 
-// inOrder brings provider keys into the order in which people are shown providers.
-func inOrder(list []ProviderKey) {
-	all := events.Providers()
-	slices.SortFunc(list, func(a, b ProviderKey) int {
-		return cmp.Compare(slices.Index(all, a.Provider), slices.Index(all, b.Provider))
-	})
+// connectedKeys are the provider keys of an organization that were not removed, in
+// the order of their places.
+const connectedKeys = `WHERE p.org = ? AND p.removed_at = 0 ORDER BY p.created_position`
+
+// ConnectedProviders reads an organization's provider keys that were not removed, in
+// the order of their places, in a transaction over the catalog's file (see [Living]).
+func ConnectedProviders(ctx context.Context, tx *sql.Tx, org events.OrgID) ([]ProviderKey, error) {
+	rows, err := tx.QueryContext(ctx, providerKeyColumns+connectedKeys, string(org))
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	defer rows.Close()
+	var out []ProviderKey
+	for rows.Next() {
+		k, err := scanProviderKey(rows)
+		if err != nil {
+			return nil, fmt.Errorf("catalog: %w", err)
+		}
+		out = append(out, k)
+	}
+	return out, rows.Err()
 }
 
 // DataKey is what the ledger says of the key that a secret is encrypted with.
@@ -239,15 +266,15 @@ func (a *applier) providerKeyAdded(e events.ProviderKeyAdded) error {
 	actor := a.fact.Meta.Actor.String()
 	var err error
 	if a.fact.Meta.Revision == 1 {
-		err = a.insert(`INSERT INTO provider_key (org, id, version, name, name_sealed, base_url, data_key, last_four_sealed, state, created_by, created_at, revision, position)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12)`,
+		err = a.insert(`INSERT INTO provider_key (org, id, version, name, name_sealed, base_url, data_key, last_four_sealed, state, created_by, created_at, created_position, revision, position)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 1, ?12)`,
 			a.org, a.id, int64(e.Version), e.Name.Clear, sqlview.Sealed(e.Name), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour,
 			string(ProviderKeyUntested), actor)
 	} else {
 		err = a.update("provider_key", `version = ?, name = ?, name_sealed = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?,
-			created_by = ?, created_at = ?, replaced_at = 0, removed_at = 0, test_version = 0, test_at = 0, test_result = '', test_missing = '[]', test_status = 0,`,
+			created_by = ?, created_at = ?, created_position = ?, replaced_at = 0, removed_at = 0, test_version = 0, test_at = 0, test_result = '', test_missing = '[]', test_status = 0,`,
 			int64(e.Version), e.Name.Clear, sqlview.Sealed(e.Name), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour,
-			string(ProviderKeyUntested), actor, a.time)
+			string(ProviderKeyUntested), actor, a.time, int64(a.fact.Position))
 	}
 	return errors.Join(err, a.endDataKeys(), a.nameDataKey(e.Version, e.Sealed.DataKey))
 }

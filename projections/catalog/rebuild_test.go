@@ -374,6 +374,11 @@ func long(t *testing.T) *history {
 			h.add(events.RevokedSubject(acme, id), events.KeyRevoked{})
 		case n%7 == 0:
 			h.add(events.QuotaSubject(acme), events.QuotaChanged{Limit: n})
+		case n == 1:
+			h.add(events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyAdded{Provider: events.ProviderOpenAI, Version: 1, Sealed: sealedSecret(n)})
+		case n%11 == 0:
+			h.add(events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyReplaced{Version: uint64(n), Sealed: sealedSecret(n)})
+			h.add(events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyTested{Version: uint64(n), At: h.time(), Result: events.ProviderWorks})
 		}
 	}
 	return h

@@ -15,6 +15,7 @@ const (
 	Changes             Name = "changes"
 	FailedVerifications Name = "failed-verifications"
 	ManagementChanges   Name = "management-changes"
+	ProviderKeys        Name = "provider-keys"
 )
 
 // DefaultDays is how long a key is unused, or a permission, before a report shows
@@ -40,6 +41,9 @@ type Definition struct {
 	// those are unless given; with 0 it then shows all.
 	TakesDays bool
 	Days      int
+	// Whole says that it is about the organization as a whole, and for nobody who
+	// only looks: for owners, admins and auditors of all workspaces.
+	Whole bool
 	// TakesPeriod says that it is asked with a beginning and an end. Without a
 	// beginning, the days up to the end are.
 	TakesPeriod bool
@@ -61,11 +65,11 @@ func Find(name Name) (Definition, bool) {
 var definitions = [...]Definition{
 	{
 		Name: AccessReview, Title: "Access review",
-		About: "Every key that is ACTIVE or INACTIVE: whose it is, what it may do and where, when it was last used, how old it is and when it ends. The owner is what the member \"owner\" of the key's metadata says.",
-		Not:   "It does not show who holds a key's secret, nor what the services do that a key is good for. Keys that are EXPIRED or REVOKED are left out.",
+		About: "Every key that is ACTIVE or INACTIVE: whose it is, what it may do and where, when it was last used, how old it is and when it ends. The owner is what the member \"owner\" of the key's metadata says. may_resolve tells the management keys to which provider keys are handed out.",
+		Not:   "It does not show who holds a key's secret, nor what the services do that a key is good for. Keys of the installation that may resolve stand in the review of _system. Keys that are EXPIRED or REVOKED are left out.",
 		Columns: []string{
 			"key_id", "name", "kind", "role", "masked", "owner", "created_by", "created_by_name", "status", "level", "grants", "workspaces", "profile",
-			"created_at", "age_days", "expires_at", "last_used_at", "last_permission", "rotation_due_at", "external_id",
+			"created_at", "age_days", "expires_at", "last_used_at", "last_permission", "rotation_due_at", "external_id", "may_resolve",
 		},
 	},
 	{
@@ -128,6 +132,15 @@ var definitions = [...]Definition{
 		Columns: []string{
 			"position", "stored_at", "claimed_at", "type", "id", "name", "key_role", "revision", "actor", "actor_name", "role", "scope", "reason", "ticket",
 			"request_id", "changes",
+		},
+	},
+	{
+		Name: ProviderKeys, Title: "Provider keys", Whole: true,
+		About: "Every connected AI provider: how old the secret is that serves, what the last test of it came to, and when it was handed out last. state is connected, untested, failing, or suspended where the plan has no provider keys.",
+		Not:   "It shows nothing of a secret. What was spent with a key, and by whom besides the platform, only the provider knows. When it was handed out is known as long as access records are kept.",
+		Columns: []string{
+			"provider", "name", "state", "version", "base_url", "created_at", "created_by", "created_by_name", "replaced_at", "secret_age_days",
+			"last_test_at", "last_test_result", "last_test_version", "missing_models", "last_resolved_at",
 		},
 	},
 }

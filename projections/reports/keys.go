@@ -134,7 +134,7 @@ func (v *reading) keyRow(ctx context.Context, k *catalog.Key, seen lastSeen, gra
 	switch v.q.Report {
 	case AccessReview:
 		return append(common, string(k.Permissions.Level), k.Permissions.Grants, workspacesOf(k.Scope), string(k.Profile),
-			k.CreatedAt, age, k.EndsAt(), k.LastUsedAt, seen.permission, k.RotationDueAt, k.ExternalID), nil
+			k.CreatedAt, age, k.EndsAt(), k.LastUsedAt, seen.permission, k.RotationDueAt, k.ExternalID, mayResolve(k)), nil
 	case Dormant:
 		return append(common, string(k.Permissions.Level), workspacesOf(k.Scope), k.CreatedAt, k.LastUsedAt,
 			daysBetween(max(k.LastUsedAt, k.CreatedAt), now), seen.at, lastCode, k.EndsAt()), nil
@@ -158,6 +158,11 @@ func (v *reading) keyRow(ctx context.Context, k *catalog.Key, seen lastSeen, gra
 			k.Permissions.Grants, workspacesOf(k.Scope), k.CreatedAt, k.LastUsedAt, int64(all), used, unused,
 		}, nil
 	}
+}
+
+// mayResolve reports whether provider keys are handed out to a key.
+func mayResolve(k *catalog.Key) bool {
+	return k.Kind == events.KindManagement && (k.Role == events.RoleResolver || k.Role == events.RoleOwner) && k.Scope.AllWorkspaces
 }
 
 // allWorkspaces stands for all of them, as in the scope of an actor.

@@ -80,15 +80,15 @@ func TestAccessReview(t *testing.T) {
 	var none []string
 	w.equal(w.ask(reports.Question{Report: reports.AccessReview}),
 		row(who(1, events.ClearText("ops"), "management", "owner", "", byTest, "ACTIVE"), "", none, []string{"*"}, "",
-			ago(400), int64(400), events.Time(0), events.Time(0), "", due(400), events.Text{}),
+			ago(400), int64(400), events.Time(0), events.Time(0), "", due(400), events.Text{}, true),
 		row(who(2, events.ClearText("key 2"), "api", "", "team-a", byOps, "ACTIVE"), "restricted", []string{"interview:read", "report:*"},
-			[]string{"hiring", "sales"}, "gold", ago(100), int64(100), now+10*day, ago(1), "interview:read", due(100), events.ClearText("crm-7")),
+			[]string{"hiring", "sales"}, "gold", ago(100), int64(100), now+10*day, ago(1), "interview:read", due(100), events.ClearText("crm-7"), false),
 		row(who(3, sealed, "api", "", "", byOps, "INACTIVE"), "all", none, []string{"hiring"}, "",
-			ago(91), int64(91), events.Time(0), events.Time(0), "", due(91), events.Text{}),
+			ago(91), int64(91), events.Time(0), events.Time(0), "", due(91), events.Text{}, false),
 		row(who(8, events.ClearText("key 8"), "api", "", "", byTest, "ACTIVE"), "all", none, []string{"*"}, "",
-			ago(200), int64(200), now+2*day, ago(95), "report:read", events.Time(0), events.Text{}),
+			ago(200), int64(200), now+2*day, ago(95), "report:read", events.Time(0), events.Text{}, false),
 		row(who(7, events.ClearText("key 7"), "api", "", "", byTest, "ACTIVE"), "all", none, []string{"*"}, "",
-			ago(5), int64(5), events.Time(0), events.Time(0), "", due(5), events.Text{}),
+			ago(5), int64(5), events.Time(0), events.Time(0), "", due(5), events.Text{}, false),
 	)
 }
 

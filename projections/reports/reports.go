@@ -37,7 +37,7 @@ type Config struct {
 	// CatalogPath, UsagePath and AuditPath are the files of those views. Required.
 	CatalogPath, UsagePath, AuditPath string
 	// AccessPath is the file of the access records. Without one nothing is known of
-	// secrets that match no key.
+	// secrets that match no key, nor of when provider keys were handed out.
 	AccessPath string
 	// Audit is the audit log of AuditPath, which reads its own rows. Required.
 	Audit *audit.Log
@@ -273,6 +273,8 @@ func (v *reading) stand(ctx context.Context) error {
 		v.head.Position, v.head.UsesPosition = log, 0
 	case ManagementChanges:
 		v.head.Position, v.head.UsesPosition = min(log, catalog), 0
+	case ProviderKeys:
+		v.head.Position, v.head.UsesPosition = catalog, 0
 	default:
 		v.head.Position = catalog
 	}
@@ -287,6 +289,8 @@ func (v *reading) read(ctx context.Context, after events.Position) error {
 		return v.failures(ctx, after)
 	case Changes, ManagementChanges:
 		return v.changes(ctx, after)
+	case ProviderKeys:
+		return v.providerKeys(ctx, after)
 	default:
 		return ErrUnknown
 	}

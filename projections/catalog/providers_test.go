@@ -1,0 +1,314 @@
+package catalog_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/projections/catalog"
+)
+
+func dataKey(n int) events.DataKeyID { return events.DataKeyID{1, 15: byte(n)} }
+
+func sealedSecret(n int) events.SealedSecret {
+	return events.SealedSecret{DataKey: dataKey(n), Secret: fmt.Sprint("ciphertext ", n), LastFour: fmt.Sprint("four ", n)}
+}
+
+// shown is a sealed secret as the catalog has it.
+func shown(n int) events.SealedSecret {
+	s := sealedSecret(n)
+	s.Secret = ""
+	return s
+}
+
+func TestProviderKeyThroughItsLife(t *testing.T) {
+	ctx := t.Context()
+	h := newHistory()
+	h.add(events.OrganizationSubject(acme), events.OrganizationCreated{ID: acme, Plan: events.PlanGrowth})
+	s := events.ProviderKeySubject(acme, events.ProviderAzureOpenAI)
+	c := open(t, dbPath(t))
+	at := func(pos int) events.Time { return h.facts[pos-1].Meta.Time }
+	want := catalog.ProviderKey{}
+	step := func(e events.Event, change func(k *catalog.ProviderKey)) {
+		t.Helper()
+		h.add(s, e)
+		applied, err := c.Position(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Apply(ctx, h.facts[applied:]); err != nil {
+			t.Fatal(err)
+		}
+		change(&want)
+		want.Revision, want.Position = h.revisions[s], events.Position(len(h.facts))
+		got, err := c.ProviderKey(ctx, acme, events.ProviderAzureOpenAI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, got, want)
+	}
+	step(events.ProviderKeyAdded{Provider: events.ProviderAzureOpenAI, Version: 1, Name: sealedText, BaseURL: "https://a.example", Sealed: sealedSecret(1)},
+		func(k *catalog.ProviderKey) {
+			*k = catalog.ProviderKey{
+				Org: acme, Provider: events.ProviderAzureOpenAI, Version: 1, Name: sealedText, BaseURL: "https://a.example", Sealed: shown(1),
+				State: catalog.ProviderKeyUntested, CreatedAt: at(2), CreatedBy: system,
+			}
+		})
+	first := catalog.ProviderKeyTest{Version: 1, At: t0, Result: events.ProviderMissingModels, MissingModels: []string{"gpt-5", "o4-mini"}, Status: 200}
+	step(events.ProviderKeyTested{Version: 1, At: t0, Result: first.Result, MissingModels: first.MissingModels, Status: 200},
+		func(k *catalog.ProviderKey) { k.LastTest, k.State = first, catalog.ProviderKeyFailing })
+	step(events.ProviderKeyRenamed{Name: events.ClearText("Research")}, func(k *catalog.ProviderKey) { k.Name = events.ClearText("Research") })
+	step(events.ProviderKeyReplaced{Version: 2, BaseURL: "https://b.example", Sealed: sealedSecret(2), Replaces: dataKey(1)},
+		func(k *catalog.ProviderKey) {
+			k.Version, k.BaseURL, k.Sealed, k.State, k.ReplacedAt = 2, "https://b.example", shown(2), catalog.ProviderKeyUntested, at(5)
+		})
+	// A test that ran while the secret was replaced is of the one before.
+	step(events.ProviderKeyTested{Version: 1, At: t0 + day, Result: events.ProviderWorks}, func(*catalog.ProviderKey) {})
+	step(events.ProviderKeyTested{Version: 2, At: t0 + 2*day, Result: events.ProviderWorks, Status: 200}, func(k *catalog.ProviderKey) {
+		k.LastTest = catalog.ProviderKeyTest{Version: 2, At: t0 + 2*day, Result: events.ProviderWorks, Status: 200}
+		k.State = catalog.ProviderKeyConnected
+	})
+	for _, e := range []events.Event{
+		events.ProviderKeyNewSource{At: t0, Source: "00"}, events.ProviderKeyResolvesSpike{From: t0}, events.ProviderKeyFailing{Since: t0},
+	} {
+		step(e, func(*catalog.ProviderKey) {})
+	}
+	step(events.ProviderKeyRemoved{DataKey: dataKey(2)}, func(k *catalog.ProviderKey) {
+		k.Sealed, k.RemovedAt = events.SealedSecret{}, at(11)
+	})
+	if list, err := c.ProviderKeys(ctx, acme); err != nil || len(list) != 0 {
+		t.Errorf("after its removal it is listed: %v, %v", list, err)
+	}
+	// Versions go on; whatever was known of the others is not of this one.
+	step(events.ProviderKeyAdded{Provider: events.ProviderAzureOpenAI, Version: 3, BaseURL: "https://c.example", Sealed: sealedSecret(3)},
+		func(k *catalog.ProviderKey) {
+			*k = catalog.ProviderKey{
+				Org: acme, Provider: events.ProviderAzureOpenAI, Version: 3, BaseURL: "https://c.example", Sealed: shown(3),
+				State: catalog.ProviderKeyUntested, CreatedAt: at(12), CreatedBy: system,
+			}
+		})
+	for _, missing := range []struct {
+		org events.OrgID
+		id  events.ProviderID
+	}{{acme, events.ProviderOpenAI}, {"other", events.ProviderAzureOpenAI}} {
+		if _, err := c.ProviderKey(ctx, missing.org, missing.id); !errors.Is(err, catalog.ErrNotFound) {
+			t.Errorf("%s of %s: %v", missing.id, missing.org, err)
+		}
+	}
+}
+
+// What tests come to, one after the other, and the state that they leave.
+func TestProviderKeyState(t *testing.T) {
+	works, limited, unreachable, invalid := events.ProviderWorks, events.ProviderRateLimited, events.ProviderUnreachable, events.ProviderInvalid
+	for _, tt := range []struct {
+		results []events.ProviderResult
+		want    catalog.ProviderKeyState
+	}{
+		{nil, catalog.ProviderKeyUntested},
+		{[]events.ProviderResult{works}, catalog.ProviderKeyConnected},
+		{[]events.ProviderResult{works, limited, unreachable}, catalog.ProviderKeyConnected},
+		{[]events.ProviderResult{limited}, catalog.ProviderKeyFailing},
+		{[]events.ProviderResult{unreachable}, catalog.ProviderKeyFailing},
+		{[]events.ProviderResult{works, invalid}, catalog.ProviderKeyFailing},
+		{[]events.ProviderResult{works, invalid, limited}, catalog.ProviderKeyFailing},
+		{[]events.ProviderResult{invalid, works}, catalog.ProviderKeyConnected},
+	} {
+		h := newHistory()
+		h.add(events.OrganizationSubject(acme), events.OrganizationCreated{ID: acme, Plan: events.PlanEnterprise})
+		s := events.ProviderKeySubject(acme, events.ProviderOpenAI)
+		h.add(s, events.ProviderKeyAdded{Provider: events.ProviderOpenAI, Version: 1, Sealed: sealedSecret(1)})
+		for _, r := range tt.results {
+			h.add(s, events.ProviderKeyTested{Version: 1, At: t0, Result: r})
+		}
+		k, err := h.opened(t).ProviderKey(t.Context(), acme, events.ProviderOpenAI)
+		if err != nil || k.State != tt.want {
+			t.Errorf("%v: %s, want %s (%v)", tt.results, k.State, tt.want, err)
+		}
+	}
+}
+
+// A plan that takes no provider keys suspends them, and one that does brings back
+// what they were.
+func TestProviderKeysSuspended(t *testing.T) {
+	h := newHistory()
+	org := events.OrganizationSubject(acme)
+	h.add(org, events.OrganizationCreated{ID: acme, Plan: events.PlanGrowth})
+	for n, p := range []events.ProviderID{events.ProviderCohere, events.ProviderOpenAI, events.ProviderGoogle} {
+		h.add(events.ProviderKeySubject(acme, p), events.ProviderKeyAdded{Provider: p, Version: 1, Sealed: sealedSecret(n)})
+	}
+	h.add(events.ProviderKeySubject(acme, events.ProviderOpenAI), events.ProviderKeyTested{Version: 1, At: t0, Result: events.ProviderWorks})
+	h.add(events.ProviderKeySubject("other", events.ProviderOpenAI), events.ProviderKeyAdded{Provider: events.ProviderOpenAI, Version: 1, Sealed: sealedSecret(9)})
+	states := func() string {
+		t.Helper()
+		list, err := h.opened(t).ProviderKeys(t.Context(), acme)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, k := range list {
+			out = append(out, fmt.Sprintf("%s %s %s", k.Provider, k.State, k.Sealed.LastFour))
+		}
+		return strings.Join(out, ", ")
+	}
+	for _, tt := range []struct {
+		plan events.Plan
+		want string
+	}{
+		{events.PlanEnterprise, "openai connected four 1, google untested four 2, cohere untested four 0"},
+		{events.PlanStarter, "openai suspended four 1, google suspended four 2, cohere suspended four 0"},
+		{events.PlanGrowth, "openai connected four 1, google untested four 2, cohere untested four 0"},
+	} {
+		h.add(org, events.OrganizationPlanChanged{Plan: tt.plan})
+		if got := states(); got != tt.want {
+			t.Errorf("plan %s: %s, want %s", tt.plan, got, tt.want)
+		}
+	}
+}
+
+// naiveProviders is the fold that nobody could get wrong, of data keys.
+func (h *history) naiveProviders() (live, named map[events.DataKeyID]bool) {
+	live, named = map[events.DataKeyID]bool{}, map[events.DataKeyID]bool{}
+	current := map[events.Subject]events.DataKeyID{}
+	for _, f := range h.facts {
+		switch e := f.Event.(type) {
+		case events.ProviderKeyAdded:
+			current[f.Subject], named[e.Sealed.DataKey] = e.Sealed.DataKey, true
+		case events.ProviderKeyReplaced:
+			current[f.Subject], named[e.Sealed.DataKey] = e.Sealed.DataKey, true
+		case events.ProviderKeyRemoved:
+			delete(current, f.Subject)
+		case events.OrganizationDeleted:
+			maps.DeleteFunc(current, func(s events.Subject, _ events.DataKeyID) bool { return s.Org == f.Subject.Org })
+		}
+	}
+	for _, id := range current {
+		live[id] = true
+	}
+	return live, named
+}
+
+// drawProviders draws facts on provider keys as commands append them: what is
+// connected can be replaced, tested and removed, until the organization ends.
+func drawProviders(t *rapid.T) *history {
+	h := newHistory()
+	connected, versions, ended := map[events.Subject]bool{}, map[events.Subject]uint64{}, map[events.OrgID]bool{}
+	for n := range rapid.IntRange(1, 60).Draw(t, "facts") {
+		org := rapid.SampledFrom([]events.OrgID{acme, "other"}).Draw(t, "org")
+		provider := rapid.SampledFrom([]events.ProviderID{events.ProviderOpenAI, events.ProviderGoogle, events.ProviderOpenAICompatible}).Draw(t, "provider")
+		s := events.ProviderKeySubject(org, provider)
+		what := rapid.IntRange(0, 15).Draw(t, "what")
+		switch {
+		case ended[org]:
+		case what == 15:
+			h.add(events.EndSubject(org), events.OrganizationDeleted{})
+			ended[org] = true
+		case !connected[s]:
+			versions[s]++
+			h.add(s, events.ProviderKeyAdded{Provider: provider, Version: versions[s], Sealed: sealedSecret(n)})
+			connected[s] = true
+		case what < 4:
+			versions[s]++
+			h.add(s, events.ProviderKeyReplaced{Version: versions[s], Sealed: sealedSecret(n)})
+		case what < 8:
+			h.add(s, events.ProviderKeyRemoved{})
+			connected[s] = false
+		case what < 12:
+			version := max(1, versions[s]-uint64(what%2))
+			h.add(s, events.ProviderKeyTested{Version: version, At: t0, Result: rapid.SampledFrom(events.ProviderResults()).Draw(t, "result")})
+		case what < 14:
+			h.add(s, events.Unknown{Name: "provider_key.later.v1"})
+		default:
+			h.add(s, events.ProviderKeyNewSource{At: t0, Source: "00"})
+		}
+	}
+	return h
+}
+
+func TestDataKeysOfAnyHistory(t *testing.T) {
+	dir := t.TempDir()
+	run := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		run++
+		ctx := context.Background()
+		h := drawProviders(rt)
+		c, err := catalog.Open(ctx, catalog.Config{Path: filepath.Join(dir, fmt.Sprint(run, ".db"))})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer c.Close()
+		for _, s := range h.slices(rapid.IntRange(1, 20).Draw(rt, "slice")) {
+			if err := c.Apply(ctx, s); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		live, named := h.naiveProviders()
+		list, err := c.LiveDataKeys(ctx)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		got := map[events.DataKeyID]bool{}
+		for _, k := range list {
+			got[k.ID] = true
+		}
+		if !maps.Equal(got, live) || len(list) != len(live) {
+			rt.Fatalf("live are %v, want %v", got, live)
+		}
+		all := []events.DataKeyID{dataKey(200)}
+		all = slices.AppendSeq(all, maps.Keys(named))
+		told, err := c.DataKeys(ctx, all)
+		if err != nil || len(told) != len(named) {
+			rt.Fatalf("%d of %d are known: %v", len(told), len(named), err)
+		}
+		for id, k := range told {
+			if k.ID != id || !named[id] || (k.EndedAt == 0) != live[id] || k.NamedAt == 0 || k.Org == "" || k.Provider == "" || k.Version == 0 {
+				rt.Fatalf("%+v, live: %t", k, live[id])
+			}
+		}
+		for _, org := range []events.OrgID{acme, "other"} {
+			keys, err := c.ProviderKeys(ctx, org)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			for _, k := range keys {
+				if told[k.Sealed.DataKey].Version != k.Version || k.Sealed.Secret != "" || k.Revision != h.revisions[events.ProviderKeySubject(org, k.Provider)] {
+					rt.Fatalf("%+v", k)
+				}
+			}
+		}
+	})
+}
+
+// What nobody is shown is not in the file: the ciphertext of secrets.
+func TestNoCiphertextInTheCatalog(t *testing.T) {
+	h := newHistory()
+	s := events.ProviderKeySubject(acme, events.ProviderOpenAI)
+	h.add(s, events.ProviderKeyAdded{Provider: events.ProviderOpenAI, Version: 1, Sealed: sealedSecret(1)})
+	h.add(s, events.ProviderKeyReplaced{Version: 2, Sealed: sealedSecret(2)})
+	path := dbPath(t)
+	c := open(t, path)
+	h.applyTo(t, c, 10)
+	var all []byte
+	for _, suffix := range []string{"", "-wal"} {
+		b, err := os.ReadFile(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	if !bytes.Contains(all, []byte("four 2")) {
+		t.Error("nothing was found that must be there")
+	}
+	if bytes.Contains(all, []byte(sealedSecret(1).Secret)) || bytes.Contains(all, []byte(sealedSecret(2).Secret)) {
+		t.Error("a secret's ciphertext was found")
+	}
+}
