@@ -10,9 +10,13 @@
 // relay/signals records that a key was used from somewhere new, or denied again and
 // again.
 //
-// relay/access gathers who looked and who was refused, and stores it by the minute.
+// relay/access gathers who looked and who was refused, and stores it by the minute,
+// and records one by one what must be recorded before it is done.
 //
 // relay/erasure destroys the keys of data subjects that were erased.
+//
+// relay/datakeys destroys the data keys of provider keys that are dead, and wraps the
+// others with the key-encryption key of today.
 //
 // relay/retention drops recorded uses that are older than they are to be kept.
 //
