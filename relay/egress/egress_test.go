@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -19,6 +20,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,7 +33,17 @@ import (
 	"github.com/keyledger/keyledger/relay/egress"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// A proxy would resolve names and connect in our place. There is none at the one that
+// the environment names, so that whatever asked it would fail.
+func TestMain(m *testing.M) {
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
+		if err := os.Setenv(name, "http://127.0.0.1:9"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is for what must not end by itself.
 const patience = time.Minute
@@ -430,17 +442,6 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		if _, _, err := get(t.Context(), w.client(t), w.url("/")); !errors.Is(err, egress.ErrRedirect) {
 			t.Errorf("%d: got %v", status, err)
 		}
-	}
-}
-
-func TestProxiesAreNotAsked(t *testing.T) {
-	w := newWorld(t, fine)
-	proxy := serve(t, "127.0.0.1:0", nil, fine)
-	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "ALL_PROXY"} {
-		t.Setenv(name, proxy.URL)
-	}
-	if _, body, err := get(t.Context(), w.client(t), w.url("/")); err != nil || body != "fine" || proxy.connections.Load() != 0 {
-		t.Errorf("got %q, %v", body, err)
 	}
 }
 
