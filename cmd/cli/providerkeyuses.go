@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -90,25 +91,30 @@ func (a *app) verdictOf(t wire.ProviderTest) error {
 
 // tested prints what a test came to.
 func (a *app) tested(t wire.ProviderTest, saved string) error {
+	again := ""
+	if t.RetryAfter > 0 {
+		again = "in " + plural(t.RetryAfter, "second") + ", says the provider"
+	}
 	return a.out.record(t, t.Provider, []field{
 		{"provider", t.Provider},
 		{"result", t.Result},
-		{"because", problemText(t)},
+		{"because", becauseText(t)},
 		{"models", missingText(t.MissingModels)},
 		{"means", t.Message},
 		{"answered", statusText(t.Status)},
+		{"again", again},
 		{"tested", at(t.TestedAt)},
 		{"key", saved},
 	})
 }
 
-// problemText says what is wrong with a key that was not sent.
-func problemText(t wire.ProviderTest) string {
-	text := t.Problem
+// becauseText says what is behind a result: what is wrong with a key that was not
+// sent, or what the answer of the provider tells.
+func becauseText(t wire.ProviderTest) string {
 	if t.LooksLike != "" {
-		text += ": it looks like one of " + t.LooksLike
+		return t.Problem + ", it looks like one of " + t.LooksLike
 	}
-	return text
+	return cmp.Or(t.Problem, t.Reason)
 }
 
 func missingText(models []string) string {
