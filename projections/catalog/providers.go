@@ -15,10 +15,6 @@ import (
 // providerSchema holds what customers brought of AI providers. A provider's row
 // stays when its key is removed, since versions go on; the secret's ciphertext is
 // not in it, which nobody is shown, and that of the last four goes with the key.
-//
-// data_key has every data key that a fact ever named: of a secret that is in use, or
-// was. That of one in use has ended_at 0; when its organization ends stands in
-// revocation.
 const providerSchema = `
 CREATE TABLE provider_key (
 	org              TEXT NOT NULL,
@@ -44,16 +40,6 @@ CREATE TABLE provider_key (
 	position         INTEGER NOT NULL,
 	PRIMARY KEY (org, id)
 ) STRICT, WITHOUT ROWID;
-
-CREATE TABLE data_key (
-	id       TEXT NOT NULL PRIMARY KEY,
-	org      TEXT NOT NULL,
-	provider TEXT NOT NULL,
-	version  INTEGER NOT NULL,
-	named_at INTEGER NOT NULL,
-	ended_at INTEGER NOT NULL DEFAULT 0
-) STRICT, WITHOUT ROWID;
-CREATE INDEX data_key_live ON data_key (org, provider) WHERE ended_at = 0;
 `
 
 // ProviderKeyState is what is known of whether a provider key is good.
@@ -185,59 +171,6 @@ func ConnectedProviders(ctx context.Context, tx *sql.Tx, org events.OrgID) ([]Pr
 	return out, rows.Err()
 }
 
-// DataKey is what the ledger says of the key that a secret is encrypted with.
-type DataKey struct {
-	ID       events.DataKeyID
-	Org      events.OrgID
-	Provider events.ProviderID
-	Version  uint64
-	// NamedAt is when a fact named it.
-	NamedAt events.Time
-	// EndedAt is since when it should be destroyed: its secret was replaced or
-	// removed, or the organization ended. 0 is one that is in use.
-	EndedAt events.Time
-}
-
-const dataKeyColumns = `SELECT d.id, d.org, d.provider, d.version, d.named_at,
-	CASE WHEN d.ended_at <> 0 THEN d.ended_at ELSE coalesce(e.revoked_at, 0) END
-	FROM data_key d LEFT JOIN revocation e ON e.org = d.org AND e.id = '` + events.RevokedAll + `' `
-
-func scanDataKey(row sqlview.Scanner) (DataKey, error) {
-	var k DataKey
-	var id string
-	if err := row.Scan(&id, &k.Org, &k.Provider, &k.Version, &k.NamedAt, &k.EndedAt); err != nil {
-		return k, err
-	}
-	return k, k.ID.UnmarshalText([]byte(id))
-}
-
-// LiveDataKeys lists the data keys of all organizations that are in use.
-func (c *Catalog) LiveDataKeys(ctx context.Context) ([]DataKey, error) {
-	return sqlview.All(ctx, c.db, scanDataKey, dataKeyColumns+`WHERE d.ended_at = 0 AND e.org IS NULL ORDER BY d.org, d.provider`)
-}
-
-// DataKeys tells of some data keys what the ledger says. Those that are not in the
-// answer were never named, as far as the catalog has got.
-func (c *Catalog) DataKeys(ctx context.Context, ids []events.DataKeyID) (map[events.DataKeyID]DataKey, error) {
-	texts := make([]string, len(ids))
-	for i, id := range ids {
-		texts[i] = id.String()
-	}
-	list, err := encodeList(texts)
-	if err != nil {
-		return nil, err
-	}
-	found, err := sqlview.All(ctx, c.db, scanDataKey, dataKeyColumns+`WHERE d.id IN (SELECT value FROM json_each(?))`, list)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[events.DataKeyID]DataKey, len(found))
-	for _, k := range found {
-		out[k.ID] = k
-	}
-	return out, nil
-}
-
 // providerKey applies a fact on a provider key.
 func (a *applier) providerKey() error {
 	const table = "provider_key"
@@ -245,16 +178,14 @@ func (a *applier) providerKey() error {
 	case events.ProviderKeyAdded:
 		return a.providerKeyAdded(e)
 	case events.ProviderKeyReplaced:
-		return errors.Join(
-			a.update(table, "version = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?, replaced_at = ?,",
-				int64(e.Version), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour, string(ProviderKeyUntested), a.time),
-			a.endDataKeys(), a.nameDataKey(e.Version, e.Sealed.DataKey))
+		return a.update(table, "version = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?, replaced_at = ?,",
+			int64(e.Version), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour, string(ProviderKeyUntested), a.time)
 	case events.ProviderKeyRenamed:
 		return a.update(table, "name = ?, name_sealed = ?,", e.Name.Clear, sqlview.Sealed(e.Name))
 	case events.ProviderKeyTested:
 		return a.providerKeyTested(e)
 	case events.ProviderKeyRemoved:
-		return errors.Join(a.update(table, "data_key = '', last_four_sealed = '', removed_at = ?,", a.time), a.endDataKeys())
+		return a.update(table, "data_key = '', last_four_sealed = '', removed_at = ?,", a.time)
 	case events.ProviderKeyNewSource, events.ProviderKeyResolvesSpike, events.ProviderKeyFailing:
 		return a.update(table, "")
 	default:
@@ -264,19 +195,17 @@ func (a *applier) providerKey() error {
 
 func (a *applier) providerKeyAdded(e events.ProviderKeyAdded) error {
 	actor := a.fact.Meta.Actor.String()
-	var err error
 	if a.fact.Meta.Revision == 1 {
-		err = a.insert(`INSERT INTO provider_key (org, id, version, name, name_sealed, base_url, data_key, last_four_sealed, state, created_by, created_at, created_position, revision, position)
+		return a.insert(`INSERT INTO provider_key (org, id, version, name, name_sealed, base_url, data_key, last_four_sealed, state, created_by,
+				created_at, created_position, revision, position)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 1, ?12)`,
 			a.org, a.id, int64(e.Version), e.Name.Clear, sqlview.Sealed(e.Name), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour,
 			string(ProviderKeyUntested), actor)
-	} else {
-		err = a.update("provider_key", `version = ?, name = ?, name_sealed = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?,
-			created_by = ?, created_at = ?, created_position = ?, replaced_at = 0, removed_at = 0, test_version = 0, test_at = 0, test_result = '', test_missing = '[]', test_status = 0,`,
-			int64(e.Version), e.Name.Clear, sqlview.Sealed(e.Name), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour,
-			string(ProviderKeyUntested), actor, a.time, int64(a.fact.Position))
 	}
-	return errors.Join(err, a.endDataKeys(), a.nameDataKey(e.Version, e.Sealed.DataKey))
+	return a.update("provider_key", `version = ?, name = ?, name_sealed = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?, created_by = ?,
+		created_at = ?, created_position = ?, replaced_at = 0, removed_at = 0, test_version = 0, test_at = 0, test_result = '', test_missing = '[]', test_status = 0,`,
+		int64(e.Version), e.Name.Clear, sqlview.Sealed(e.Name), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour, string(ProviderKeyUntested), actor,
+		a.time, int64(a.fact.Position))
 }
 
 // providerKeyTested keeps the last test. One of an earlier version, which was
@@ -311,16 +240,4 @@ func (s ProviderKeyState) after(r events.ProviderResult) ProviderKeyState {
 		events.ProviderMalformed:
 	}
 	return ProviderKeyFailing
-}
-
-// endDataKeys ends the data keys of the fact's provider key.
-func (a *applier) endDataKeys() error {
-	_, err := a.tx.Exec(`UPDATE data_key SET ended_at = ? WHERE org = ? AND provider = ? AND ended_at = 0`, a.time, a.org, a.id)
-	return err
-}
-
-func (a *applier) nameDataKey(version uint64, id events.DataKeyID) error {
-	_, err := a.tx.Exec(`INSERT INTO data_key (id, org, provider, version, named_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		id.String(), a.org, a.id, int64(version), a.time)
-	return err
 }

@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/keyledger/keyledger/events"
@@ -175,26 +176,32 @@ func TestProviderKeysSuspended(t *testing.T) {
 	}
 }
 
-// naiveProviders is the fold that nobody could get wrong, of data keys.
-func (h *history) naiveProviders() (live, named map[events.DataKeyID]bool) {
-	live, named = map[events.DataKeyID]bool{}, map[events.DataKeyID]bool{}
-	current := map[events.Subject]events.DataKeyID{}
+// naiveProvider is the fold that nobody could get wrong.
+func (h *history) naiveProvider(s events.Subject) (k catalog.ProviderKey) {
+	k.State = catalog.ProviderKeySuspended // there is no such organization, and so no plan
 	for _, f := range h.facts {
+		if f.Subject != s {
+			continue
+		}
+		k.Revision, k.Position = f.Meta.Revision, f.Position
 		switch e := f.Event.(type) {
 		case events.ProviderKeyAdded:
-			current[f.Subject], named[e.Sealed.DataKey] = e.Sealed.DataKey, true
+			k = catalog.ProviderKey{
+				Org: s.Org, Provider: e.Provider, State: k.State, Revision: k.Revision, Position: k.Position, Version: e.Version, Sealed: e.Sealed,
+				CreatedAt: f.Meta.Time, CreatedBy: f.Meta.Actor,
+			}
 		case events.ProviderKeyReplaced:
-			current[f.Subject], named[e.Sealed.DataKey] = e.Sealed.DataKey, true
+			k.Version, k.Sealed, k.ReplacedAt = e.Version, e.Sealed, f.Meta.Time
 		case events.ProviderKeyRemoved:
-			delete(current, f.Subject)
-		case events.OrganizationDeleted:
-			maps.DeleteFunc(current, func(s events.Subject, _ events.DataKeyID) bool { return s.Org == f.Subject.Org })
+			k.Sealed, k.RemovedAt = events.SealedSecret{}, f.Meta.Time
+		case events.ProviderKeyTested:
+			if e.Version == k.Version {
+				k.LastTest = catalog.ProviderKeyTest{Version: e.Version, At: e.At, Result: e.Result, MissingModels: e.MissingModels, Status: e.Status}
+			}
 		}
+		k.Sealed.Secret = ""
 	}
-	for _, id := range current {
-		live[id] = true
-	}
-	return live, named
+	return k
 }
 
 // drawProviders draws facts on provider keys as commands append them: what is
@@ -234,7 +241,7 @@ func drawProviders(t *rapid.T) *history {
 	return h
 }
 
-func TestDataKeysOfAnyHistory(t *testing.T) {
+func TestAnyHistoryOfProviderKeys(t *testing.T) {
 	dir := t.TempDir()
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -251,38 +258,37 @@ func TestDataKeysOfAnyHistory(t *testing.T) {
 				rt.Fatal(err)
 			}
 		}
-		live, named := h.naiveProviders()
-		list, err := c.LiveDataKeys(ctx)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		got := map[events.DataKeyID]bool{}
-		for _, k := range list {
-			got[k.ID] = true
-		}
-		if !maps.Equal(got, live) || len(list) != len(live) {
-			rt.Fatalf("live are %v, want %v", got, live)
-		}
-		all := []events.DataKeyID{dataKey(200)}
-		all = slices.AppendSeq(all, maps.Keys(named))
-		told, err := c.DataKeys(ctx, all)
-		if err != nil || len(told) != len(named) {
-			rt.Fatalf("%d of %d are known: %v", len(told), len(named), err)
-		}
-		for id, k := range told {
-			if k.ID != id || !named[id] || (k.EndedAt == 0) != live[id] || k.NamedAt == 0 || k.Org == "" || k.Provider == "" || k.Version == 0 {
-				rt.Fatalf("%+v, live: %t", k, live[id])
-			}
-		}
 		for _, org := range []events.OrgID{acme, "other"} {
-			keys, err := c.ProviderKeys(ctx, org)
+			var connected []events.ProviderID
+			for _, p := range events.Providers() {
+				want := h.naiveProvider(events.ProviderKeySubject(org, p))
+				got, err := c.ProviderKey(ctx, org, p)
+				switch {
+				case want.Revision == 0:
+					if !errors.Is(err, catalog.ErrNotFound) {
+						rt.Fatalf("%s was never connected: %v", p, err)
+					}
+					continue
+				case err != nil:
+					rt.Fatal(err)
+				}
+				if d := cmp.Diff(want, got, ignoreHidden, cmpopts.EquateEmpty()); d != "" {
+					rt.Fatalf("want (-), got (+):\n%s", d)
+				}
+				if want.RemovedAt == 0 {
+					connected = append(connected, p)
+				}
+			}
+			list, err := c.ProviderKeys(ctx, org)
 			if err != nil {
 				rt.Fatal(err)
 			}
-			for _, k := range keys {
-				if told[k.Sealed.DataKey].Version != k.Version || k.Sealed.Secret != "" || k.Revision != h.revisions[events.ProviderKeySubject(org, k.Provider)] {
-					rt.Fatalf("%+v", k)
-				}
+			var listed []events.ProviderID
+			for _, k := range list {
+				listed = append(listed, k.Provider)
+			}
+			if !slices.Equal(listed, connected) {
+				rt.Fatalf("listed are %v, want %v", listed, connected)
 			}
 		}
 	})

@@ -156,7 +156,6 @@ var digestQueries = []string{
 	`SELECT * FROM notice ORDER BY org, before`,
 	`SELECT * FROM revocation ORDER BY org, id`,
 	`SELECT * FROM provider_key ORDER BY org, id`,
-	`SELECT * FROM data_key ORDER BY id`,
 	`SELECT * FROM subject ORDER BY org, aggregate, id`,
 }
 
