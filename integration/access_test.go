@@ -33,7 +33,7 @@ func (s *server) accesses(owner, kind string) []accessRow {
 			NextCursor string      `json:"next_cursor"`
 		}
 		a := s.must(200, owner, "GET", "/v1/organizations/_system/audit/access?all=true&limit=200&kind="+kind+cursor, "")
-		if err := json.Unmarshal(a.body, &page); err != nil {
+		if err := json.Unmarshal(a.Body, &page); err != nil {
 			s.t.Fatal(err)
 		}
 		all = append(all, page.Items...)
@@ -65,7 +65,7 @@ func (s *server) strangers(tries int) (slowest time.Duration) {
 			for i := n; i < tries; i += at {
 				began := time.Now()
 				a, err := s.ask("", "GET", "/v1/authorize", "", "X-Api-Key", fmt.Sprint("nobodys-", i), "X-Forwarded-For", fmt.Sprintf("2001:db8::%x", i))
-				if err != nil || a.status != 401 {
+				if err != nil || a.Status != 401 {
 					s.t.Errorf("a stranger got %v (%v)", a, err)
 				}
 				mu.Lock()
@@ -88,7 +88,7 @@ func TestAccessRecordsOfAFlood(t *testing.T) {
 	for range 20 {
 		s.must(401, "nobodys", "GET", "/v1/organizations", "")
 	}
-	s.stop()
+	s.Stop()
 	s = start(t, s.data)
 	s.until("what was tried is counted", func() bool {
 		return sumOf(s.accesses(owner, "secret.unknown")) >= tries && sumOf(s.accesses(owner, "login.failed")) >= 20
@@ -112,7 +112,7 @@ func TestAccessRecordsOfAFlood(t *testing.T) {
 	if others == 0 {
 		t.Error("nothing is among others")
 	}
-	s.stop()
+	s.Stop()
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := os.Remove(filepath.Join(s.data, "access.db"+suffix)); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
@@ -154,7 +154,7 @@ func TestAccessRecordsOfACluster(t *testing.T) {
 	for _, s := range []*server{a, b} {
 		s.until("what was tried meanwhile", func() bool { return sumOf(s.accesses(owner, "secret.unknown")) >= 130 })
 	}
-	a.stop()
+	a.Stop()
 	if n := sumOf(b.accesses(owner, "secret.unknown")); n != 130 {
 		t.Errorf("%d", n)
 	}

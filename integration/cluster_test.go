@@ -99,7 +99,7 @@ func (s *server) until(what string, done func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not within 90 s\n%s", what, s.logged())
+			s.t.Fatalf("%s: not within 90 s\n%s", what, s.Logged())
 		}
 	}
 }
@@ -111,7 +111,7 @@ func (s *server) verdictAt(owner, secret, position string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return s.must(200, owner, "POST", "/v1/verify", string(body)).text("code")
+	return s.must(200, owner, "POST", "/v1/verify", string(body)).Text("code")
 }
 
 // hearsAtOnce tells one server what the next wish needs, which goes to another
@@ -135,11 +135,11 @@ func (s *server) hearsAtOnce(owner string, other *server) {
 					a, err := wish.at.ask(owner, wish.method, "/v1/organizations"+wish.path, wish.body)
 					// A server that is too busy to hear of it in time says so, and
 					// never that it is not there.
-					for n := 0; err == nil && a.status == 503 && n < 20; n++ {
+					for n := 0; err == nil && a.Status == 503 && n < 20; n++ {
 						time.Sleep(time.Second)
 						a, err = wish.at.ask(owner, wish.method, "/v1/organizations"+wish.path, wish.body)
 					}
-					if err != nil || a.status/100 != 2 {
+					if err != nil || a.Status/100 != 2 {
 						s.t.Errorf("%s %s: %s, %v", wish.method, wish.path, a, err)
 						return
 					}
@@ -162,13 +162,13 @@ func TestServersSideBySide(t *testing.T) {
 	two.hearsAtOnce(owner, one)
 	created := two.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
 	for _, s := range servers {
-		if code := s.verdictAt(owner, created.text("secret"), created.text("position")); code != "VALID" {
+		if code := s.verdictAt(owner, created.Text("secret"), created.Text("position")); code != "VALID" {
 			t.Errorf("%s says %s", s.url, code)
 		}
 	}
-	revoked := three.must(200, owner, "POST", "/v1/organizations/acme/keys/"+created.text("key.id")+"/revoke", `{"reason":"leaked"}`)
+	revoked := three.must(200, owner, "POST", "/v1/organizations/acme/keys/"+created.Text("key.id")+"/revoke", `{"reason":"leaked"}`)
 	for _, s := range servers {
-		if code := s.verdictAt(owner, created.text("secret"), revoked.text("position")); code != "REVOKED" {
+		if code := s.verdictAt(owner, created.Text("secret"), revoked.Text("position")); code != "REVOKED" {
 			t.Errorf("%s says %s", s.url, code)
 		}
 	}
@@ -222,7 +222,7 @@ func (c *cluster) refusals(t *testing.T, begun, running string) {
 
 	// The key of an installation of one's own.
 	other := start(t, t.TempDir())
-	other.stop()
+	other.Stop()
 	with(without, []string{"is another installation's"}, "--installation-key", filepath.Join(other.data, "installation.key"))
 	write(without, "installation.key", "no key\n")
 	with(without, []string{"this is no installation key"})
@@ -261,7 +261,7 @@ func (c *cluster) ownerReset(t *testing.T, begun string, servers []*server) {
 		for key, want := range map[string]int{owner: 200, old: 401} {
 			s.until("the new owner alone", func() bool {
 				a, err := s.ask(key, "GET", "/v1/whoami", "")
-				return err == nil && a.status == want
+				return err == nil && a.Status == want
 			})
 		}
 	}
@@ -273,7 +273,7 @@ func (c *cluster) ownerReset(t *testing.T, begun string, servers []*server) {
 			Reason    string `json:"revocation_reason"`
 		} `json:"items"`
 	}
-	if err := json.Unmarshal(keys.body, &list); err != nil || len(list.Items) != 2 {
+	if err := json.Unmarshal(keys.Body, &list); err != nil || len(list.Items) != 2 {
 		t.Fatalf("%v: %s", err, keys)
 	}
 	for _, k := range list.Items {
@@ -287,7 +287,7 @@ func (c *cluster) ownerReset(t *testing.T, begun string, servers []*server) {
 // that was there before takes that for an alarm, and nobody makes it again.
 func (c *cluster) missingStream(t *testing.T, begun string, servers []*server) {
 	for _, s := range servers {
-		s.stop()
+		s.Stop()
 	}
 	if _, err := c.Operator().Request("$JS.API.STREAM.DELETE."+jetstream.StreamUses, nil, 10*time.Second); err != nil {
 		t.Fatal(err)
@@ -386,21 +386,21 @@ func TestClusterGoneAndBack(t *testing.T) {
 	data := c.begin()
 	s, owner := c.serve(data), ownerIn(t, data)
 	s.organization(owner, "acme", "")
-	secret := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody).text("secret")
-	ready := func() bool { a, err := s.ask("", "GET", "/readyz", ""); return err == nil && a.status == 200 }
+	secret := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody).Text("secret")
+	ready := func() bool { a, err := s.ask("", "GET", "/readyz", ""); return err == nil && a.Status == 200 }
 	s.until("ready", ready)
 	for i := range clustertest.Nodes {
 		c.Stop(i)
 	}
 	s.until("not ready", func() bool { return !ready() })
-	if a, err := s.ask(owner, "POST", "/v1/organizations", `{"id":"later","name":"Later"}`); err != nil || a.status != 503 {
+	if a, err := s.ask(owner, "POST", "/v1/organizations", `{"id":"later","name":"Later"}`); err != nil || a.Status != 503 {
 		t.Errorf("a change without a broker: %s, %v", a, err)
 	}
 	// Without the broker no use can be stored either: whichever bound is met
 	// first, nothing is VALID for ever.
 	s.until("denied", func() bool {
 		a, err := s.ask(owner, "POST", "/v1/authorize?permission=interview:read", "", "X-Api-Key", secret)
-		return err == nil && a.status == 503
+		return err == nil && a.Status == 503
 	})
 	for i := range clustertest.Nodes {
 		c.Restart(i)
@@ -408,7 +408,7 @@ func TestClusterGoneAndBack(t *testing.T) {
 	s.until("ready again", ready)
 	s.until("valid again", func() bool { return s.verdict(owner, secret, "interview:read") == "VALID" })
 	s.must(201, owner, "POST", "/v1/organizations", `{"id":"later","name":"Later"}`)
-	s.stop()
+	s.Stop()
 }
 
 // A cluster that is not there, or does not take the credentials, is told as that.

@@ -17,6 +17,7 @@ import (
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/integration/natstest"
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // project is docker-compose.yml as the loader of `docker compose` reads it.
@@ -283,7 +284,8 @@ func (p *project) up() (*natstest.Cluster, []*server) {
 
 func (p *project) server(name string) *server {
 	p.t.Helper()
-	return runCommand(p.t, p.volume(name), p.command(name, "--listen", "127.0.0.1:0")).awaitReady()
+	s := &server{Process: program.StartCommand(p.t, p.command(name, "--listen", "127.0.0.1:0")), t: p.t, data: p.volume(name)}
+	return s.awaitReady()
 }
 
 // The project comes up from its files, and its servers are one: what is made through
@@ -301,15 +303,15 @@ func TestCompose(t *testing.T) {
 	created := servers[1].must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
 	judged := func(s *server, since answer, want string) {
 		t.Helper()
-		body := fmt.Sprintf(`{"secret":%q,"permission":"interview:read","at_least":%q}`, created.text("secret"), since.text("position"))
-		if got := s.must(200, owner, "POST", "/v1/verify", body).text("code"); got != want {
+		body := fmt.Sprintf(`{"secret":%q,"permission":"interview:read","at_least":%q}`, created.Text("secret"), since.Text("position"))
+		if got := s.must(200, owner, "POST", "/v1/verify", body).Text("code"); got != want {
 			t.Errorf("%s says %s, want %s", s.url, got, want)
 		}
 	}
 	for _, s := range servers {
 		judged(s, created, "VALID")
 	}
-	revoked := servers[0].must(200, owner, "POST", "/v1/organizations/acme/keys/"+created.text("key.id")+"/revoke", "{}")
+	revoked := servers[0].must(200, owner, "POST", "/v1/organizations/acme/keys/"+created.Text("key.id")+"/revoke", "{}")
 	for _, s := range servers {
 		judged(s, revoked, "REVOKED")
 	}
@@ -339,7 +341,7 @@ func TestCompose(t *testing.T) {
 	if !bytes.Equal(before, made()) {
 		t.Error("brought up again, it begins anew")
 	}
-	servers[1].stop()
+	servers[1].Stop()
 	judged(p.server("server-2"), revoked, "REVOKED")
 }
 
@@ -349,7 +351,7 @@ func awaitCatalog(t *testing.T, s *server, owner string) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		a, err := s.ask(owner, "GET", "/v1/organizations/acme/permissions", "")
-		if items, _ := a.get("permissions").([]any); err == nil && len(items) > 0 {
+		if items, _ := a.Get("permissions").([]any); err == nil && len(items) > 0 {
 			return
 		}
 		if time.Now().After(deadline) {

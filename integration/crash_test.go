@@ -100,10 +100,10 @@ func (w *writer) next() wish {
 
 // about is the key that an answer shows: a patch shows nothing but the key.
 func about(a answer) string {
-	if id := a.text("key.id"); id != "" {
+	if id := a.Text("key.id"); id != "" {
 		return id
 	}
-	return a.text("id")
+	return a.Text("id")
 }
 
 // settled takes in what a wish did.
@@ -112,7 +112,7 @@ func (w *writer) settled(done wish) {
 	if id := about(done.answer); id != "" {
 		w.id = id
 	}
-	if secret := done.answer.text("secret"); secret != "" {
+	if secret := done.answer.Text("secret"); secret != "" {
 		w.secrets[w.id] = secret
 	}
 	if w.look.Status == "REVOKED" {
@@ -129,9 +129,9 @@ func (w *writer) run(t *testing.T, s *server, owner string) {
 			return
 		}
 		w.last.answered, w.last.answer = true, a
-		if a.status != 200 && a.status != 201 {
+		if a.Status != 200 && a.Status != 201 {
 			// A program that is being killed may still say that it does not know.
-			if w.last.answered = a.status < 500; w.last.answered {
+			if w.last.answered = a.Status < 500; w.last.answered {
 				t.Errorf("%s %s: %s", w.last.method, w.last.path, a)
 			}
 			return
@@ -147,8 +147,8 @@ func (w *writer) run(t *testing.T, s *server, owner string) {
 func (w *writer) lookAt(s *server, owner, id string) (look, answer) {
 	s.t.Helper()
 	a := s.must(200, owner, "GET", w.org+"/keys/"+id, "")
-	grants, _ := a.get("permissions.grants").([]any)
-	return look{a.text("name"), a.text("metadata.number"), fmt.Sprint(grants...), a.text("status")}, a
+	grants, _ := a.Get("permissions.grants").([]any)
+	return look{a.Text("name"), a.Text("metadata.number"), fmt.Sprint(grants...), a.Text("status")}, a
 }
 
 // check looks for what the client was answered, and for its last wish, which must
@@ -162,11 +162,11 @@ func (w *writer) check(t *testing.T, s *server, owner string) {
 		default:
 			t.Errorf("key %s is %v, want %v or, by %s, %v", w.id, got, w.look, w.last.body, w.last.after)
 		}
-		if successor := key.text("rotated_to"); successor != "" {
+		if successor := key.Text("rotated_to"); successor != "" {
 			if w.last.answered || !strings.HasSuffix(w.last.path, "/rotate") {
 				t.Errorf("key %s was rotated by nobody", w.id)
 			}
-			if _, next := w.lookAt(s, owner, successor); next.text("rotated_from") != w.id {
+			if _, next := w.lookAt(s, owner, successor); next.Text("rotated_from") != w.id {
 				t.Errorf("key %s was rotated to one that knows nothing of it", w.id)
 			}
 		}
@@ -175,22 +175,22 @@ func (w *writer) check(t *testing.T, s *server, owner string) {
 		return
 	}
 	created := func() int {
-		items, _ := s.must(200, owner, "GET", w.org+"/keys?status=all&external_id="+w.last.after.Number, "").get("items").([]any)
+		items, _ := s.must(200, owner, "GET", w.org+"/keys?status=all&external_id="+w.last.after.Number, "").Get("items").([]any)
 		return len(items)
 	}
 	creates := w.last.method == "POST" && strings.HasSuffix(w.last.path, "/keys")
 	there := creates && created() == 1
 	again, err := s.ask(owner, w.last.method, w.last.path, w.last.body, "Idempotency-Key", w.last.repeat)
-	if err != nil || again.status != 200 && again.status != 201 {
+	if err != nil || again.Status != 200 && again.Status != 201 {
 		t.Fatalf("told again, %s %s: %s, %v", w.last.method, w.last.path, again, err)
 	}
 	w.last.answer = again
-	replayed := again.header.Get("Idempotency-Replayed") == "true"
+	replayed := again.Header.Get("Idempotency-Replayed") == "true"
 	if creates && (replayed != there || created() != 1) {
 		t.Errorf("told again, a create was replayed: %t, was there: %t, and is there %d times", replayed, there, created())
 	}
-	once := s.must(again.status, owner, w.last.method, w.last.path, w.last.body, "Idempotency-Key", w.last.repeat)
-	if once.header.Get("Idempotency-Replayed") != "true" || about(once) != about(again) || once.get("secret") != nil {
+	once := s.must(again.Status, owner, w.last.method, w.last.path, w.last.body, "Idempotency-Key", w.last.repeat)
+	if once.Header.Get("Idempotency-Replayed") != "true" || about(once) != about(again) || once.Get("secret") != nil {
 		t.Errorf("told a third time: %s", once)
 	}
 	if got, _ := w.lookAt(s, owner, about(again)); got != w.last.after {
@@ -224,7 +224,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		var running sync.WaitGroup
 		clients.run(t, s, owner, &running)
 		time.Sleep(time.Duration(100+dice.IntN(900)) * time.Millisecond)
-		s.kill()
+		s.Kill()
 		running.Wait()
 		clients.verifiers.killed(began)
 		if dice.IntN(3) == 0 {
@@ -232,7 +232,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			early++
 			starting := run(t, s.data, "127.0.0.1:0")
 			time.Sleep(time.Duration(dice.IntN(200)) * time.Millisecond)
-			starting.kill()
+			starting.Kill()
 		}
 		s = start(t, s.data)
 		cut += clients.check(t, s, owner)
@@ -315,7 +315,7 @@ func (c *clients) wishes() int {
 // or given twice, whatever became of who took it.
 func full(t *testing.T, s *server, owner string) {
 	t.Helper()
-	active, _ := s.must(200, owner, "GET", crowdOrg+"/keys?status=ACTIVE&limit=200", "").get("items").([]any)
+	active, _ := s.must(200, owner, "GET", crowdOrg+"/keys?status=ACTIVE&limit=200", "").Get("items").([]any)
 	if len(active) > crowdLimit {
 		t.Fatalf("%d keys are active, at most %d may be", len(active), crowdLimit)
 	}
@@ -333,7 +333,7 @@ func rebuild(t *testing.T, s *server, writers []*writer) {
 		told := map[string]string{}
 		for cursor, n := "", 0; n == 0 || cursor != ""; n++ {
 			page := s.must(200, s.owner(), "GET", acmeOrg+"/keys?status=all&limit=200&cursor="+cursor, "")
-			items, _ := page.get("items").([]any)
+			items, _ := page.Get("items").([]any)
 			for _, item := range items {
 				key, _ := item.(map[string]any)
 				delete(key, "last_used_at") // the questions below are uses
@@ -343,7 +343,7 @@ func rebuild(t *testing.T, s *server, writers []*writer) {
 				}
 				told[fmt.Sprint(key["id"])] = string(text)
 			}
-			cursor = page.text("next_cursor")
+			cursor = page.Text("next_cursor")
 		}
 		for _, w := range writers {
 			for id, secret := range w.secrets {
@@ -353,7 +353,7 @@ func rebuild(t *testing.T, s *server, writers []*writer) {
 		return told
 	}
 	before := tell(s)
-	s.stop()
+	s.Stop()
 	views := digests(t, s.data)
 	files, err := filepath.Glob(filepath.Join(s.data, "*.db*"))
 	if err != nil || len(files) < 3 {
@@ -366,7 +366,7 @@ func rebuild(t *testing.T, s *server, writers []*writer) {
 	}
 	again := start(t, s.data)
 	after := tell(again)
-	again.stop()
+	again.Stop()
 	if !maps.Equal(before, after) {
 		for id, text := range before {
 			if after[id] != text {

@@ -41,14 +41,14 @@ func (e *ender) next(t *testing.T, s *server, owner string) bool {
 	fill := strings.NewReplacer("ORG", e.org()).Replace
 	a, err := s.ask(owner, step.method, fill(step.path), fill(step.body), "Idempotency-Key", fmt.Sprintf("%s-%d", e.org(), e.step))
 	e.wishes++
-	if e.cut = err != nil || a.status >= 500; e.cut {
+	if e.cut = err != nil || a.Status >= 500; e.cut {
 		return false
 	}
-	if a.status != 200 && a.status != 201 {
+	if a.Status != 200 && a.Status != 201 {
 		t.Errorf("%s %s: %s", step.method, fill(step.path), a)
 		return false
 	}
-	if secret := a.text("secret"); secret != "" {
+	if secret := a.Text("secret"); secret != "" {
 		e.secret = secret
 	}
 	if e.step++; e.step == len(life) {
@@ -69,10 +69,10 @@ func (e *ender) check(t *testing.T, s *server, owner string) {
 	t.Helper()
 	there := func(org string) bool {
 		a, err := s.ask(owner, "GET", "/v1/organizations/"+org, "")
-		if err != nil || a.status != 200 && a.status != 404 {
+		if err != nil || a.Status != 200 && a.Status != 404 {
 			t.Fatalf("organization %s: %s, %v", org, a, err)
 		}
-		return a.status == 200
+		return a.Status == 200
 	}
 	if e.cycle > 0 {
 		if last := (&ender{number: e.number, cycle: e.cycle - 1}).org(); there(last) {
@@ -123,11 +123,11 @@ func newVerifiers(s *server, owner string) *verifiers {
 	v := &verifiers{keys: map[events.KeyID]bool{}}
 	for range 4 {
 		created := s.must(201, owner, "POST", acmeOrg+"/keys", keyBody)
-		id, err := events.ParseKeyID(created.text("key.id"))
+		id, err := events.ParseKeyID(created.Text("key.id"))
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		v.secrets, v.keys[id] = append(v.secrets, created.text("secret")), true
+		v.secrets, v.keys[id] = append(v.secrets, created.Text("secret")), true
 	}
 	return v
 }
@@ -141,7 +141,7 @@ func (v *verifiers) run(t *testing.T, s *server, owner string, running *sync.Wai
 				if err != nil {
 					return
 				}
-				if a.text("code") != "VALID" {
+				if a.Text("code") != "VALID" {
 					t.Errorf("verdict on a key that nobody changes: %s", a)
 					return
 				}

@@ -51,7 +51,7 @@ func TestRevocationsAfterAnEnd(t *testing.T) {
 	ledger := c.ledger()
 	one.organization(owner, "acme", "")
 	one.create(owner, "acme", 64, time.Minute, "", keys-1)
-	last := one.must(201, owner, "POST", "/v1/organizations/acme/keys", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`).text("key.id")
+	last := one.must(201, owner, "POST", "/v1/organizations/acme/keys", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`).Text("key.id")
 	one.must(200, owner, "DELETE", "/v1/organizations/acme", "")
 
 	for deadline := time.Now().Add(time.Minute); one.recorded("revoked")+two.recorded("revoked") < keys/10; time.Sleep(time.Millisecond) {
@@ -59,8 +59,8 @@ func TestRevocationsAfterAnEnd(t *testing.T) {
 			t.Fatal("nothing is recorded")
 		}
 	}
-	one.kill()
-	two.kill()
+	one.Kill()
+	two.Kill()
 	times, _ := revocations(t, ledger)
 	if len(times) < keys/10 || len(times) >= keys {
 		t.Fatalf("%d of %d were recorded when the servers were killed", len(times), keys)

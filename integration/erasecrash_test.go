@@ -34,7 +34,7 @@ func TestErasureIsFinishedByWhoeverStarts(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", `,"policy":{"sealing":"on"}`)
 	erased, kept := s.person(owner, "person-one"), s.person(owner, "person-two")
-	s.stop()
+	s.Stop()
 	before := sealingKeys(t, data)
 
 	named := eraseAndDie(t, data, "acme", "person-one")
@@ -46,7 +46,7 @@ func TestErasureIsFinishedByWhoeverStarts(t *testing.T) {
 	s.called(owner, erased, "(erased)")
 	s.called(owner, kept, "Person of person-two")
 	s.finished(1)
-	s.stop()
+	s.Stop()
 	if after := sealingKeys(t, data); len(after) != len(before)-1 || after[named] {
 		t.Errorf("%d of %d keys are left, and %s is there: %t", len(after), len(before), named, after[named])
 	}
@@ -69,11 +69,11 @@ func TestErasuresSurviveKills(t *testing.T) {
 		asked := make(chan bool, 1)
 		go func() {
 			a, err := s.ask(owner, "POST", "/v1/organizations/acme/audit/erase", fmt.Sprintf(`{"subject":%q}`, subject))
-			asked <- err == nil && a.status == 200
+			asked <- err == nil && a.Status == 200
 		}()
 		// An erasure takes a few milliseconds.
 		time.Sleep(time.Duration(rand.N(8000)) * time.Microsecond)
-		s.kill()
+		s.Kill()
 		answered[subject] = <-asked
 		s = start(t, data)
 	}
@@ -92,7 +92,7 @@ func TestErasuresSurviveKills(t *testing.T) {
 		}
 		s.called(owner, key, want)
 	}
-	s.stop()
+	s.Stop()
 	left := sealingKeys(t, data)
 	for subject, erased := range recorded {
 		for _, id := range erased {
@@ -111,13 +111,13 @@ func TestErasuresSurviveKills(t *testing.T) {
 func (s *server) person(owner, subject string) string {
 	s.t.Helper()
 	body := fmt.Sprintf(`{"name":"Person of %s","data_subject":%q,"permissions":["interview:read"],"scope":{"all_workspaces":true}}`, subject, subject)
-	return s.must(201, owner, "POST", "/v1/organizations/acme/keys", body).text("key.id")
+	return s.must(201, owner, "POST", "/v1/organizations/acme/keys", body).Text("key.id")
 }
 
 // called expects the name that a key is shown with.
 func (s *server) called(owner, key, want string) {
 	s.t.Helper()
-	if got := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+key, "").text("name"); got != want {
+	if got := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+key, "").Text("name"); got != want {
 		s.t.Errorf("the key is called %q, want %q", got, want)
 	}
 }
@@ -126,7 +126,7 @@ func (s *server) called(owner, key, want string) {
 func (s *server) finished(least int) {
 	s.t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		text := string(s.must(200, "", "GET", "/metrics", "").body)
+		text := string(s.must(200, "", "GET", "/metrics", "").Body)
 		var pending, done int
 		for line := range strings.Lines(text) {
 			_, _ = fmt.Sscanf(line, "keyledger_erasures_pending %d", &pending)
@@ -157,7 +157,7 @@ func (s *server) erasures(owner string) map[string][]string {
 			} `json:"event"`
 		} `json:"items"`
 	}
-	if err := json.Unmarshal(a.body, &list); err != nil {
+	if err := json.Unmarshal(a.Body, &list); err != nil {
 		s.t.Fatal(err)
 	}
 	for _, e := range list.Items {
@@ -265,7 +265,7 @@ func TestRestoredSealsAreClearedAgain(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", `,"policy":{"sealing":"on"}`)
 	erased, kept := s.person(owner, "person-one"), s.person(owner, "person-two")
-	s.stop()
+	s.Stop()
 	before := sealingKeys(t, data)
 	stream, backup := sealsFolder(t, data), t.TempDir()
 	if err := os.CopyFS(backup, os.DirFS(stream)); err != nil {
@@ -274,7 +274,7 @@ func TestRestoredSealsAreClearedAgain(t *testing.T) {
 
 	s = start(t, data)
 	s.must(200, owner, "POST", "/v1/organizations/acme/audit/erase", `{"subject":"person-one"}`)
-	s.stop()
+	s.Stop()
 	after := sealingKeys(t, data)
 	if len(after) != len(before)-1 {
 		t.Fatalf("%d of %d keys are left", len(after), len(before))
@@ -290,7 +290,7 @@ func TestRestoredSealsAreClearedAgain(t *testing.T) {
 	s.called(owner, erased, "(erased)")
 	s.called(owner, kept, "Person of person-two")
 	s.finished(1)
-	s.stop()
+	s.Stop()
 	if again := sealingKeys(t, data); !maps.Equal(again, after) {
 		t.Errorf("%d of %d keys are left", len(again), len(before))
 	}

@@ -74,7 +74,7 @@ func TestErasureLeavesNothingInClear(t *testing.T) {
 	if strings.Contains(before, "(erased)") || strings.Contains(before, "(left out)") || strings.Contains(before, "(sealed)") {
 		t.Errorf("before the erasure something is not shown:\n%s", around(before, "(erased)", "(left out)", "(sealed)"))
 	}
-	p.stop()
+	p.Stop()
 	stored := contents(t, p.data)
 	// What is sealed is nowhere in clear at any time. What is not shows that the
 	// search finds what is there.
@@ -90,15 +90,15 @@ func TestErasureLeavesNothingInClear(t *testing.T) {
 	p.start()
 	for _, subject := range []string{"person-ada", p.actor} {
 		a := p.must(200, p.owner, "POST", "/v1/organizations/acme/audit/erase", fmt.Sprintf(`{"subject":%q,"reason":"asked to be forgotten"}`, subject))
-		if a.get("keys_destroyed") != 1.0 {
+		if a.Get("keys_destroyed") != 1.0 {
 			t.Errorf("erased: %s", a)
 		}
 	}
 	p.gone("after the erasure", erased)
-	p.stop()
+	p.Stop()
 	p.start()
 	p.gone("after a restart", erased)
-	p.stop()
+	p.Stop()
 	for _, view := range views(t, p.data) {
 		if err := os.Remove(view); err != nil {
 			t.Fatal(err)
@@ -106,7 +106,7 @@ func TestErasureLeavesNothingInClear(t *testing.T) {
 	}
 	p.start()
 	p.gone("after the views were made anew", erased)
-	p.stop()
+	p.Stop()
 
 	left := contents(t, p.data)
 	if found := p.search(left, append(erased, textsOfAnother...)); len(found) > 0 {
@@ -143,14 +143,14 @@ func newErasure(t *testing.T) *erasure {
 	p := &erasure{server: &server{t: t, data: t.TempDir()}}
 	p.start()
 	p.owner = p.server.owner()
-	p.actor = p.must(200, p.owner, "GET", "/v1/whoami", "").text("key_id")
+	p.actor = p.must(200, p.owner, "GET", "/v1/whoami", "").Text("key_id")
 	p.organization(p.owner, "acme", `,"policy":{"sealing":"on"}`)
 	p.organization(p.owner, "open", "")
 	p.must(201, p.owner, "POST", "/v1/organizations/acme/workspaces", `{"id":"sales","name":"Sales"}`, "Keyledger-Reason", textsOfActor[0])
 
 	create := func(org, body string) (id, secret string) {
 		a := p.must(201, p.owner, "POST", "/v1/organizations/"+org+"/keys", body)
-		return a.text("key.id"), a.text("secret")
+		return a.Text("key.id"), a.Text("secret")
 	}
 	ada, secret := create("acme", `{"name":"Ada Lovelace of Ockham","external_id":"ada.lovelace@example.com","metadata":{"address":"4711 St James Square"},
 		"data_subject":"person-ada","permissions":["interview:read"],"scope":{"all_workspaces":true},"reason":"Ada asked for a key of her own"}`)
@@ -160,7 +160,7 @@ func newErasure(t *testing.T) *erasure {
 	// Where a key is used from is told by its sealed texts; of a key that has ended
 	// it is not told any more.
 	p.until("a new source is told of", func() bool {
-		return bytes.Contains(p.must(200, p.owner, "GET", key+"/history", "").body, []byte("key.new_source"))
+		return bytes.Contains(p.must(200, p.owner, "GET", key+"/history", "").Body, []byte("key.new_source"))
 	})
 	p.must(200, p.owner, "PATCH", key, `{"name":"Augusta Ada Byron","metadata":{"phone":"+44 20 7946 0815"},"reason":"Ada goes by another name now"}`)
 	p.must(200, p.owner, "PATCH", key, `{"status":"INACTIVE"}`, "Keyledger-Reason", "Ada is on leave until spring")
@@ -182,7 +182,7 @@ func (p *erasure) use(secret string, texts []string) {
 	p.verify(secret, texts[6], texts[4], texts[0], texts[2])
 	a, err := p.ask(secret, "GET", "/v1/authorize", "", "X-Forwarded-Method", "GET", "X-Forwarded-Uri", texts[5], "X-Keyledger-Permission", "interview:read",
 		"X-Forwarded-For", texts[1], "User-Agent", texts[3], "X-Request-Id", texts[7])
-	if err != nil || a.status != 200 {
+	if err != nil || a.Status != 200 {
 		p.t.Fatal(a, err)
 	}
 }
@@ -191,7 +191,7 @@ func (p *erasure) verify(secret, request, path, ip, agent string) {
 	p.t.Helper()
 	a := p.must(200, p.owner, "POST", "/v1/verify", fmt.Sprintf(
 		`{"secret":%q,"permission":"interview:read","context":{"request_id":%q,"method":"GET","path":%q,"client_ip":%q,"user_agent":%q}}`, secret, request, path, ip, agent))
-	if code := a.text("code"); code != "VALID" {
+	if code := a.Text("code"); code != "VALID" {
 		p.t.Fatal(code)
 	}
 }
@@ -202,7 +202,7 @@ func (p *erasure) used() {
 	p.until("all uses are shown", func() bool {
 		n := 0
 		for key, org := range map[string]string{p.ada: "acme", p.mary: "acme", p.grace: "open"} {
-			items, _ := p.must(200, p.owner, "GET", "/v1/organizations/"+org+"/keys/"+key+"/uses", "").get("items").([]any)
+			items, _ := p.must(200, p.owner, "GET", "/v1/organizations/"+org+"/keys/"+key+"/uses", "").Get("items").([]any)
 			n += len(items)
 		}
 		return n == 4
@@ -227,8 +227,8 @@ func (p *erasure) start() {
 
 func (p *erasure) stop() {
 	p.t.Helper()
-	p.server.stop()
-	p.said += p.logged()
+	p.server.Stop()
+	p.said += p.Logged()
 }
 
 // sections are everything that the owner is shown of the organization that seals, by
@@ -243,7 +243,7 @@ func (p *erasure) sections() map[string]string {
 		"/keys/" + p.ada + "/uses", "/keys/" + p.mary + "/uses", "/keys/" + p.ada + "/sources", "/audit/uses",
 		"/audit/reports/access-review", "/audit/reports/changes", "/audit/reports/failed-verifications", "/audit/reports/access-review?format=html",
 	} {
-		out[path] = string(p.must(200, p.owner, "GET", "/v1/organizations/acme"+path, "").body)
+		out[path] = string(p.must(200, p.owner, "GET", "/v1/organizations/acme"+path, "").Body)
 	}
 	for _, command := range []string{
 		"keys list --status all", "keys get " + p.ada, "keys history " + p.ada, "keys history -o json " + p.ada, "audit log", "audit log -o csv",
@@ -281,7 +281,7 @@ func (p *erasure) cli(command string) []byte {
 func (p *erasure) streamed() string {
 	p.t.Helper()
 	last := p.must(200, p.owner, "GET", "/v1/organizations/acme/audit/events?limit=1", "")
-	items, _ := last.get("items").([]any)
+	items, _ := last.Get("items").([]any)
 	end, _ := items[0].(map[string]any)["position"].(string)
 	ctx, cancel := context.WithTimeout(p.t.Context(), 60*time.Second)
 	defer cancel()
@@ -312,7 +312,7 @@ func (p *erasure) exported() string {
 	p.t.Helper()
 	out := ""
 	for _, format := range []string{"jsonl", "csv"} {
-		out += string(p.must(200, p.owner, "GET", "/v1/organizations/acme/audit/export?format="+format, "").body)
+		out += string(p.must(200, p.owner, "GET", "/v1/organizations/acme/audit/export?format="+format, "").Body)
 	}
 	return out
 }

@@ -48,7 +48,7 @@ func BenchmarkCreatesWhileKeysEnd(b *testing.B) {
 		b.ReportMetric(float64(slowest(during).Milliseconds()), "p99-during-ms")
 		b.ReportMetric(float64(recorded)/window.Seconds(), "ends-during/s")
 		b.ReportMetric(float64(alone)/window.Seconds(), "ends-after/s")
-		s.stop()
+		s.Stop()
 	}
 }
 
@@ -83,7 +83,7 @@ func BenchmarkCreatesWhileAnOrganizationEnds(b *testing.B) {
 		b.ReportMetric(float64(slowest(during).Milliseconds()), "p99-during-ms")
 		b.ReportMetric(float64(revoked)/window.Seconds(), "revocations-during/s")
 		b.ReportMetric(float64(alone)/window.Seconds(), "revocations-after/s")
-		s.stop()
+		s.Stop()
 	}
 }
 
@@ -103,7 +103,7 @@ func (s *server) create(owner, org string, callers int, during time.Duration, mo
 			var own []time.Duration
 			for time.Now().Before(until) && (len(most) == 0 || n.Add(1) <= int64(most[0])) {
 				began := time.Now()
-				if a, err := s.ask(owner, "POST", "/v1/organizations/"+org+"/keys", body); err != nil || a.status != 201 {
+				if a, err := s.ask(owner, "POST", "/v1/organizations/"+org+"/keys", body); err != nil || a.Status != 201 {
 					s.t.Errorf("%v %v", a, err)
 					return
 				}
@@ -130,7 +130,7 @@ func (s *server) expired() int { return s.recorded("expired") }
 // recorded is how much of something that is due a server has recorded.
 func (s *server) recorded(what string) int {
 	n := 0
-	for line := range strings.Lines(string(s.must(200, "", "GET", "/metrics", "").body)) {
+	for line := range strings.Lines(string(s.must(200, "", "GET", "/metrics", "").Body)) {
 		_, _ = fmt.Sscanf(line, `keyledger_expiry_tries_total{outcome="`+what+`"} %d`, &n)
 	}
 	return n

@@ -133,7 +133,7 @@ func (c *cluster) ledger() *jetstream.Ledger {
 func (s *server) endsAt(owner string, at time.Time) string {
 	s.t.Helper()
 	body := fmt.Sprintf(`{"permissions":{"level":"all"},"scope":{"all_workspaces":true},"expires_at":%q}`, at.UTC().Format(time.RFC3339Nano))
-	return s.must(201, owner, "POST", "/v1/organizations/acme/keys", body).text("key.id")
+	return s.must(201, owner, "POST", "/v1/organizations/acme/keys", body).Text("key.id")
 }
 
 // Several servers on one ledger tell of each end, and give each notice, exactly
@@ -163,10 +163,10 @@ func TestEndsOfKeys(t *testing.T) {
 	one.must(200, owner, "PATCH", path+off, `{"status":"INACTIVE"}`)
 	one.must(200, owner, "POST", path+gone+"/revoke", `{}`)
 	one.must(200, owner, "PATCH", path+moved, fmt.Sprintf(`{"expires_at":%q}`, soon.Add(time.Second).UTC().Format(time.RFC3339)))
-	successor := one.must(201, owner, "POST", path+rotated+"/rotate", `{"grace":"0"}`).text("key.id")
+	successor := one.must(201, owner, "POST", path+rotated+"/rotate", `{"grace":"0"}`).Text("key.id")
 	want[off], want[gone], want[moved], want[rotated], want[successor] = "end", "", "end", "end", ""
 	manager := one.must(201, owner, "POST", "/v1/organizations/acme/keys",
-		fmt.Sprintf(`{"kind":"management","role":"member","scope":{"all_workspaces":true},"expires_at":%q}`, soon.UTC().Format(time.RFC3339))).text("key.id")
+		fmt.Sprintf(`{"kind":"management","role":"member","scope":{"all_workspaces":true},"expires_at":%q}`, soon.UTC().Format(time.RFC3339))).Text("key.id")
 	want[manager] = "end"
 
 	// Keys of two days ago, of which notice is due by now.
@@ -195,7 +195,7 @@ func TestEndsOfKeys(t *testing.T) {
 		want[two.endsAt(owner, soon)] = "end"
 	}
 	time.Sleep(time.Until(soon) - 100*time.Millisecond)
-	one.kill()
+	one.Kill()
 	awaitTold(t, ledger, want)
 
 	// The other is, too, and the time comes without a server.
@@ -203,12 +203,12 @@ func TestEndsOfKeys(t *testing.T) {
 	for range 20 {
 		want[two.endsAt(owner, soon)] = "end"
 	}
-	two.kill()
+	two.Kill()
 	time.Sleep(time.Until(soon) + time.Second)
 	one, two = c.serve(begun), c.serve(two.data, "--installation-key", filepath.Join(begun, "installation.key"))
 	awaitTold(t, ledger, want)
 	for _, s := range []*server{one, two} {
-		if text := string(s.must(200, "", "GET", "/metrics", "").body); !strings.Contains(text, "\nkeyledger_expiry_overdue 0\n") {
+		if text := string(s.must(200, "", "GET", "/metrics", "").Body); !strings.Contains(text, "\nkeyledger_expiry_overdue 0\n") {
 			t.Errorf("%s: something is overdue", s.url)
 		}
 	}
@@ -266,7 +266,7 @@ func (s *server) toldOf(owner, id string, want ...string) {
 	var got []string
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline) && !slices.Equal(got, want); time.Sleep(50 * time.Millisecond) {
 		got = nil
-		items, _ := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+id+"/history", "").get("items").([]any)
+		items, _ := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+id+"/history", "").Get("items").([]any)
 		for _, item := range items {
 			kind, _ := item.(map[string]any)["type"].(string)
 			got = append([]string{kind}, got...)

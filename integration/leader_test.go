@@ -75,9 +75,9 @@ const leaderOrg = "/v1/organizations/acme/keys"
 func (c *customer) tell(s *server, w wish) (answer, bool) {
 	a, err := s.ask(c.owner, w.method, w.path, w.body, "Idempotency-Key", w.repeat)
 	switch {
-	case err != nil || a.status == 503 || a.status == 504:
+	case err != nil || a.Status == 503 || a.Status == 504:
 		return a, false
-	case a.status != 200 && a.status != 201:
+	case a.Status != 200 && a.Status != 201:
 		c.t.Errorf("%s %s: %s", w.method, w.path, a)
 		return a, false
 	}
@@ -107,7 +107,7 @@ func (c *customer) run(stop <-chan struct{}) {
 			c.unanswered(w)
 			continue
 		}
-		k := &owned{id: a.text("key.id"), secret: a.text("secret"), position: a.text("position")}
+		k := &owned{id: a.Text("key.id"), secret: a.Text("secret"), position: a.Text("position")}
 		c.keys = append(c.keys, k)
 		c.judge(other, k)
 		// Every third key stays.
@@ -121,7 +121,7 @@ func (c *customer) run(stop <-chan struct{}) {
 			c.keys = c.keys[:len(c.keys)-1]
 			continue
 		}
-		k.revoked, k.position, k.at = true, a.text("position"), time.Now()
+		k.revoked, k.position, k.at = true, a.Text("position"), time.Now()
 		c.judge(one, k)
 		c.judge(other, k)
 		c.look(one)
@@ -167,15 +167,15 @@ func (c *customer) look(s *server) {
 // verdict returns a verdict, unless the server cannot tell.
 func (c *customer) verdict(s *server, k *owned, more string) (string, bool) {
 	a, err := s.ask(c.owner, "POST", "/v1/verify", fmt.Sprintf(`{"secret":%q,"permission":"interview:read"%s}`, k.secret, more))
-	if err != nil || a.status == 503 || a.status == 504 {
+	if err != nil || a.Status == 503 || a.Status == 504 {
 		return "", false
 	}
 	// Whoever asks for a verdict has a key as well, which is judged first.
-	if a.status != 200 {
+	if a.Status != 200 {
 		c.t.Errorf("verify: %s", a)
 		return "", false
 	}
-	code := a.text("code")
+	code := a.Text("code")
 	return code, code != "STALE" && code != "UNAVAILABLE"
 }
 
@@ -186,7 +186,7 @@ func (c *customer) settle() {
 	for _, s := range c.servers {
 		for _, k := range c.keys {
 			want := map[bool]string{false: "ACTIVE", true: "REVOKED"}[k.revoked]
-			if got := s.must(200, c.owner, "GET", leaderOrg+"/"+k.id, "").text("status"); got != want {
+			if got := s.must(200, c.owner, "GET", leaderOrg+"/"+k.id, "").Text("status"); got != want {
 				c.t.Errorf("%s shows key %s as %s, which was answered as %s", s.url, k.id, got, want)
 			}
 			c.judge(s, k)
@@ -201,10 +201,10 @@ func (c *customer) settle() {
 		a := s.must(map[bool]int{true: 201, false: 200}[w.after.Number != ""], c.owner, w.method, w.path, w.body, "Idempotency-Key", w.repeat)
 		switch {
 		case w.after.Number == "":
-			if got := a.text("key.status"); got != "REVOKED" {
+			if got := a.Text("key.status"); got != "REVOKED" {
 				c.t.Errorf("told again, %s left it %s", w.path, got)
 			}
-		case (a.header.Get("Idempotency-Replayed") == "true") != (there == 1) || c.named(w.after.Number) != 1:
+		case (a.Header.Get("Idempotency-Replayed") == "true") != (there == 1) || c.named(w.after.Number) != 1:
 			c.t.Errorf("%q was there %d times; told again: %s", w.after.Number, there, a)
 		}
 	}
@@ -212,7 +212,7 @@ func (c *customer) settle() {
 
 // named counts the keys with an external id.
 func (c *customer) named(id string) int {
-	items, _ := c.servers[0].must(200, c.owner, "GET", leaderOrg+"?status=all&external_id="+id, "").get("items").([]any)
+	items, _ := c.servers[0].must(200, c.owner, "GET", leaderOrg+"?status=all&external_id="+id, "").Get("items").([]any)
 	return len(items)
 }
 
@@ -291,12 +291,12 @@ func awaitHealth(t *testing.T, s *server) {
 	var last answer
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		a, err := s.ask("", "GET", "/readyz", "")
-		if err == nil && a.status == 200 {
+		if err == nil && a.Status == 200 {
 			return
 		}
 		last = a
 	}
 	var checks any
-	_ = json.Unmarshal(last.body, &checks)
-	t.Fatalf("%s is not ready: %v\n%s", s.url, checks, s.logged())
+	_ = json.Unmarshal(last.Body, &checks)
+	t.Fatalf("%s is not ready: %v\n%s", s.url, checks, s.Logged())
 }

@@ -121,7 +121,7 @@ func conditionOf(s *server, owner string, secrets map[string]string, want condit
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		checks, _ := ready.get("checks").(map[string]any)
+		checks, _ := ready.Get("checks").(map[string]any)
 		got = condition{
 			first: s.verdict(owner, secrets["first"], "interview:read"), second: s.verdict(owner, secrets["second"], "interview:read"),
 			other:    s.verdict(owner, secrets["other"], "interview:read"),
@@ -139,7 +139,7 @@ func conditionOf(s *server, owner string, secrets map[string]string, want condit
 func (s *server) metric(name, label string) []string {
 	s.t.Helper()
 	var found []string
-	for line := range strings.Lines(string(s.must(200, "", "GET", "/metrics", "").body)) {
+	for line := range strings.Lines(string(s.must(200, "", "GET", "/metrics", "").Body)) {
 		rest, ok := strings.CutPrefix(line, name+"{"+label+`="`)
 		if value, count, _ := strings.Cut(rest, `"} `); ok && strings.TrimSpace(count) != "0" {
 			found = append(found, value)
@@ -165,13 +165,13 @@ func TestPoison(t *testing.T) {
 			template.organization(owner, k.org, "")
 		}
 		created := template.must(201, owner, "POST", "/v1/organizations/"+k.org+"/keys", keyBody)
-		id, err := events.ParseKeyID(created.text("key.id"))
+		id, err := events.ParseKeyID(created.Text("key.id"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.ids[k.name], secrets[k.name] = id, created.text("secret")
+		p.ids[k.name], secrets[k.name] = id, created.Text("secret")
 	}
-	template.stop()
+	template.Stop()
 	p.ledger = positions(t, template.data).Ledger
 	for name, c := range poisons(p) {
 		t.Run(name, func(t *testing.T) {
@@ -183,9 +183,9 @@ func TestPoison(t *testing.T) {
 			for round := range 2 {
 				s := start(t, data)
 				if got := conditionOf(s, owner, secrets, c.want); got != c.want {
-					t.Errorf("the server is in\n%+v, want\n%+v\n%s", got, c.want, s.logged())
+					t.Errorf("the server is in\n%+v, want\n%+v\n%s", got, c.want, s.Logged())
 				}
-				said(t, s.logged(), c.says...)
+				said(t, s.Logged(), c.says...)
 				if c.more != nil {
 					c.more(t, s, owner)
 				}
@@ -196,7 +196,7 @@ func TestPoison(t *testing.T) {
 						t.Errorf("revoked, the closed key is %s", got)
 					}
 				}
-				s.stop()
+				s.Stop()
 			}
 			if c.after != nil {
 				c.after(t, data)
@@ -318,7 +318,7 @@ func (p *poisoner) goesOn(t *testing.T, s *server, owner string) {
 	second := "/v1/organizations/acme/keys/" + p.ids["second"].String()
 	name := fmt.Sprintf("renamed by %s", t.Name())
 	s.must(200, owner, "PATCH", second, fmt.Sprintf(`{"name":%q}`, name))
-	if got := s.must(200, owner, "GET", second, "").text("name"); got == name {
+	if got := s.must(200, owner, "GET", second, "").Text("name"); got == name {
 		t.Error("a view that has stopped shows what came after")
 	}
 	if lag := s.metric("keyledger_projection_lag_events", "view"); !slices.Contains(lag, "catalog") {
@@ -332,7 +332,7 @@ func (p *poisoner) shownRaw(kind string) func(t *testing.T, s *server, owner str
 	return func(t *testing.T, s *server, owner string) {
 		t.Helper()
 		key := "/v1/organizations/acme/keys/" + p.ids["first"].String()
-		history := string(s.must(200, owner, "GET", key+"/history?raw=true", "").body)
+		history := string(s.must(200, owner, "GET", key+"/history?raw=true", "").Body)
 		if strings.Count(history, `"keyledger.`+kind+`"`) != 1 || !strings.Contains(history, `system/intruder`) {
 			t.Errorf("the history is %s", history)
 		}
@@ -347,18 +347,18 @@ func TestPoisonedInstallation(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", "")
 	created := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
-	admin := s.must(201, owner, "POST", "/v1/organizations/acme/keys", `{"kind":"management","role":"admin","scope":{"all_workspaces":true}}`).text("secret")
-	s.stop()
+	admin := s.must(201, owner, "POST", "/v1/organizations/acme/keys", `{"kind":"management","role":"admin","scope":{"all_workspaces":true}}`).Text("secret")
+	s.Stop()
 	p := &poisoner{t: t, ledger: positions(t, s.data).Ledger, ids: map[string]events.KeyID{}}
 	plant(t, s.data, p.unknown(events.Subject{Org: events.System, Aggregate: "lockdown", ID: "all"}, 1, "lockdown.begun.v1", true))
 	for range 2 {
 		s = start(t, s.data)
 		s.must(503, owner, "GET", "/v1/whoami", "")
-		if got := s.verdict(admin, created.text("secret"), "interview:read"); got != valid {
+		if got := s.verdict(admin, created.Text("secret"), "interview:read"); got != valid {
 			t.Errorf("a key of an organization is %s", got)
 		}
 		s.must(201, admin, "POST", "/v1/organizations/acme/keys", keyBody)
-		s.stop()
+		s.Stop()
 	}
 }
 
@@ -370,8 +370,8 @@ func TestTornBatch(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", "")
 	created := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
-	s.stop()
-	id, err := events.ParseKeyID(created.text("key.id"))
+	s.Stop()
+	id, err := events.ParseKeyID(created.Text("key.id"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,16 +390,16 @@ func TestTornBatch(t *testing.T) {
 			if stopped := strings.Join(s.metric("keyledger_view_stopped", "view"), " "); stopped == "audit catalog index" {
 				break
 			} else if time.Now().After(deadline) {
-				t.Fatalf("stopped views: %q\n%s", stopped, s.logged())
+				t.Fatalf("stopped views: %q\n%s", stopped, s.Logged())
 			}
 		}
 		s.must(503, "", "GET", "/readyz", "")
 		s.must(200, "", "GET", "/livez", "")
 		s.must(503, owner, "GET", "/v1/organizations/acme", "")
-		if strings.Contains(s.logged(), "ready http") {
-			t.Errorf("a server without verdicts says that it is ready:\n%s", s.logged())
+		if strings.Contains(s.Logged(), "ready http") {
+			t.Errorf("a server without verdicts says that it is ready:\n%s", s.Logged())
 		}
-		said(t, s.logged(), "corrupt", "the batch of 2 ends after part 1")
-		s.stop()
+		said(t, s.Logged(), "corrupt", "the batch of 2 ends after part 1")
+		s.Stop()
 	}
 }

@@ -131,7 +131,7 @@ func (s *server) dropped(owner, org string) (list []map[string]any) {
 			} `json:"event"`
 		} `json:"items"`
 	}
-	if err := json.Unmarshal(a.body, &page); err != nil {
+	if err := json.Unmarshal(a.Body, &page); err != nil {
 		s.t.Fatal(err)
 	}
 	for _, item := range page.Items {
@@ -150,13 +150,13 @@ func (s *server) awaitDropped(owner, org, id string, n int) []map[string]any {
 			return list
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%d events of %s tell of what was dropped\n%s", len(list), org, s.logged())
+			s.t.Fatalf("%d events of %s tell of what was dropped\n%s", len(list), org, s.Logged())
 		}
 	}
 }
 
 func counts(a answer) (n int) {
-	items, _ := a.get("items").([]any)
+	items, _ := a.Get("items").([]any)
 	for _, item := range items {
 		count, _ := item.(map[string]any)["count"].(float64)
 		n += int(count)
@@ -177,12 +177,12 @@ func TestUsesAreKeptAsLongAsWanted(t *testing.T) {
 	ids := map[string]string{}
 	for org, policy := range map[string]string{"acme": `,"policy":{"uses_retention":"3d"}`, "beta": `,"policy":{"uses_retention":"20d"}`} {
 		s.organization(owner, org, policy)
-		ids[org] = s.must(201, owner, "POST", "/v1/organizations/"+org+"/keys", keyBody).text("key.id")
+		ids[org] = s.must(201, owner, "POST", "/v1/organizations/"+org+"/keys", keyBody).Text("key.id")
 	}
 	for _, bad := range []string{"0d", "12h", "soon"} {
 		s.must(422, owner, "PATCH", "/v1/organizations/acme", fmt.Sprintf(`{"policy":{"uses_retention":%q}}`, bad))
 	}
-	s.stop()
+	s.Stop()
 	p := newPast(t, data)
 	p.use("acme", ids["acme"], 10, 5, events.CodeValid)
 	p.use("acme", ids["acme"], 9, 2, events.CodeExpired)
@@ -208,14 +208,14 @@ func TestUsesAreKeptAsLongAsWanted(t *testing.T) {
 		var list answer
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			list = s.must(200, owner, "GET", "/v1/organizations/acme/audit/uses", "")
-			if items, _ := list.get("items").([]any); len(items) == 6 && list.text("dropped_before") != "" {
+			if items, _ := list.Get("items").([]any); len(items) == 6 && list.Text("dropped_before") != "" {
 				break
 			}
 			if time.Now().After(deadline) {
 				t.Fatalf("told are %s", list)
 			}
 		}
-		if list := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+ids["acme"]+"/uses?to="+list.text("dropped_before"), ""); list.String() == "" || strings.Contains(list.String(), "key_id") {
+		if list := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+ids["acme"]+"/uses?to="+list.Text("dropped_before"), ""); list.String() == "" || strings.Contains(list.String(), "key_id") {
 			t.Errorf("told of what was dropped: %s", list)
 		}
 		if n := counts(s.must(200, owner, "GET", "/v1/organizations/acme/audit/uses/counts?unit=day", "")); n != 16 {
@@ -226,7 +226,7 @@ func TestUsesAreKeptAsLongAsWanted(t *testing.T) {
 		}
 	}
 	looks(s)
-	s.stop()
+	s.Stop()
 	if now := beginning(t, data); now != first+3 {
 		t.Errorf("the stream began with %d and begins with %d", first, now)
 	}
@@ -234,7 +234,7 @@ func TestUsesAreKeptAsLongAsWanted(t *testing.T) {
 	s = start(t, data)
 	looks(s)
 	s.must(200, owner, "PATCH", "/v1/organizations/beta", `{"policy":{"uses_retention":"4d"}}`)
-	s.stop()
+	s.Stop()
 
 	// Whoever recorded that all blocks of beta go, too, died behind it.
 	subject := events.StreamRetentionSubject()
@@ -246,10 +246,10 @@ func TestUsesAreKeptAsLongAsWanted(t *testing.T) {
 	s = start(t, data)
 	for deadline := time.Now().Add(time.Minute); !slices.ContainsFunc(s.metric("keyledger_uses_drops_total", "outcome"), func(o string) bool { return o == "purged" }); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("nothing was removed\n%s", s.logged())
+			t.Fatalf("nothing was removed\n%s", s.Logged())
 		}
 	}
-	s.stop()
+	s.Stop()
 	if now := beginning(t, data); now != first+4 && now != first+5 {
 		t.Errorf("the stream began with %d and begins with %d", first, now)
 	}
@@ -267,7 +267,7 @@ func TestNoUsesBeyondTheInstallations(t *testing.T) {
 		}
 	}
 	s.must(200, owner, "PATCH", "/v1/organizations/acme", `{"policy":{"uses_retention":"90d"}}`)
-	if got := s.must(200, owner, "GET", "/v1/organizations/acme", "").text("policy.uses_retention"); got != "90d" {
+	if got := s.must(200, owner, "GET", "/v1/organizations/acme", "").Text("policy.uses_retention"); got != "90d" {
 		t.Error(got)
 	}
 }

@@ -23,22 +23,22 @@ func TestNoSecretAnywhere(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", "")
 	created := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
-	secret, id := created.text("secret"), created.text("key.id")
+	secret, id := created.Text("secret"), created.Text("key.id")
 	rotated := s.must(201, owner, "POST", "/v1/organizations/acme/keys/"+id+"/rotate", `{"grace":"1h"}`)
-	secrets := []string{secret, rotated.text("secret"), owner}
+	secrets := []string{secret, rotated.Text("secret"), owner}
 
 	var shown bytes.Buffer
 	look := func(a answer, err error) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shown.Write(a.body)
-		for name, values := range a.header {
+		shown.Write(a.Body)
+		for name, values := range a.Header {
 			shown.WriteString(name + ": " + strings.Join(values, ",") + "\n")
 		}
 	}
 	s.verdict(owner, secret, "interview:read")
-	for _, wrong := range []string{secret, rotated.text("secret")} {
+	for _, wrong := range []string{secret, rotated.Text("secret")} {
 		org := "/v1/organizations/acme"
 		for _, try := range [][3]string{
 			{"POST", org + "/keys", `{"name":"` + wrong + `","permissions":["interview:read"],"scope":{"all_workspaces":true}}`},
@@ -72,18 +72,18 @@ func TestNoSecretAnywhere(t *testing.T) {
 	look(s.ask("", "GET", "/metrics", ""))
 	look(s.ask("", "GET", "/openapi.json", ""))
 	look(s.ask(owner, "GET", "/v1/organizations/acme/keys/"+id+"/history", ""))
-	s.stop()
+	s.Stop()
 
 	for _, secret := range secrets {
 		if strings.Contains(shown.String(), secret) {
 			i := strings.Index(shown.String(), secret)
 			t.Errorf("an answer shows a secret after %q", shown.String()[max(0, i-80):i])
 		}
-		if strings.Contains(s.logged(), secret) {
+		if strings.Contains(s.Logged(), secret) {
 			t.Error("the log shows a secret")
 		}
 		// The last 12 characters are enough to know a key by.
-		if tail := secret[len(secret)-12:]; strings.Contains(s.logged(), tail) {
+		if tail := secret[len(secret)-12:]; strings.Contains(s.Logged(), tail) {
 			t.Error("the log shows the end of a secret")
 		}
 	}

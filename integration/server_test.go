@@ -1,19 +1,14 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -44,16 +39,10 @@ func build(m *testing.M) int {
 
 // server is a running `keyledger serve` on a data folder of its own.
 type server struct {
+	*program.Process
 	t    testing.TB
 	data string
 	url  string
-	cmd  *exec.Cmd
-	// ready holds the address of the ready line, done how the program ended.
-	ready chan string
-	done  chan error
-
-	mu  sync.Mutex
-	log bytes.Buffer
 }
 
 // start runs the program on a data folder and waits for its `ready` line.
@@ -74,15 +63,8 @@ var alone = []string{"--nats-listen", ""}
 
 // awaitReady waits for the `ready` line.
 func (s *server) awaitReady() *server {
-	t := s.t
-	t.Helper()
-	select {
-	case s.url = <-s.ready:
-	case err := <-s.done:
-		t.Fatalf("serve ended: %v\n%s", err, s.logged())
-	case <-time.After(60 * time.Second):
-		t.Fatalf("serve is not ready\n%s", s.logged())
-	}
+	s.t.Helper()
+	s.url = s.Address("http://")
 	return s
 }
 
@@ -93,11 +75,11 @@ func launch(t *testing.T, data string) *server {
 	s := run(t, data, address, alone...)
 	s.url = "http://" + address
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if a, err := s.ask("", "GET", "/livez", ""); err == nil && a.status == 200 {
+		if a, err := s.ask("", "GET", "/livez", ""); err == nil && a.Status == 200 {
 			return s
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("serve does not answer\n%s", s.logged())
+			t.Fatalf("serve does not answer\n%s", s.Logged())
 		}
 	}
 }
@@ -116,83 +98,7 @@ func freeAddress(t *testing.T) string {
 // run starts the program on a data folder.
 func run(t testing.TB, data, listen string, more ...string) *server {
 	t.Helper()
-	cmd := exec.Command(binary, append([]string{"serve", "--data", data, "--listen", listen}, more...)...)
-	cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
-	return runCommand(t, data, cmd)
-}
-
-// runCommand starts a command that serves from a data folder.
-func runCommand(t testing.TB, data string, cmd *exec.Cmd) *server {
-	t.Helper()
-	s := &server{t: t, data: data, cmd: cmd, done: make(chan error, 1), ready: make(chan string, 1)}
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.cmd.Stderr = s.writer()
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		lines := bufio.NewScanner(io.TeeReader(out, s.writer()))
-		for lines.Scan() {
-			if i := strings.Index(lines.Text(), "http://"); i >= 0 && strings.HasPrefix(lines.Text(), "ready") {
-				s.ready <- strings.Fields(lines.Text()[i:])[0]
-			}
-		}
-		s.done <- s.cmd.Wait()
-	}()
-	t.Cleanup(func() { s.kill() })
-	return s
-}
-
-func (s *server) writer() io.Writer {
-	return writerFunc(func(p []byte) (int, error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.log.Write(p)
-	})
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-func (s *server) logged() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.String()
-}
-
-// stop ends the program as an operator does and expects exit code 0.
-func (s *server) stop() {
-	s.t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		s.t.Fatal(err)
-	}
-	select {
-	case err := <-s.done:
-		s.done <- err
-		if err != nil {
-			s.t.Fatalf("serve after SIGTERM: %v\n%s", err, s.logged())
-		}
-	case <-time.After(60 * time.Second):
-		s.t.Fatalf("serve does not end after SIGTERM\n%s", s.logged())
-	}
-}
-
-// kill ends the program as a power cut does.
-func (s *server) kill() {
-	select {
-	case err := <-s.done:
-		s.done <- err
-		return
-	default:
-	}
-	if err := s.cmd.Process.Kill(); err == nil {
-		err := <-s.done
-		s.done <- err
-	}
+	return &server{Process: program.Start(t, append([]string{binary, "serve", "--data", data, "--listen", listen}, more...)...), t: t, data: data}
 }
 
 // owner is the installation owner's key.
@@ -206,31 +112,7 @@ func (s *server) owner() string {
 }
 
 // answer is what a request came back with.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-// get returns a member of the answer by its path, such as `key.id`.
-func (a answer) get(path string) any {
-	var v any
-	if err := json.Unmarshal(a.body, &v); err != nil {
-		return nil
-	}
-	for _, name := range strings.Split(path, ".") {
-		m, ok := v.(map[string]any)
-		if !ok {
-			return nil
-		}
-		v = m[name]
-	}
-	return v
-}
-
-func (a answer) text(path string) string { s, _ := a.get(path).(string); return s }
-
-func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) }
+type answer = program.Answer
 
 // ask sends a request; headers are name, value, name, value.
 func (s *server) ask(key, method, path, body string, headers ...string) (answer, error) {
@@ -253,7 +135,7 @@ func (s *server) ask(key, method, path, body string, headers ...string) (answer,
 	}
 	defer res.Body.Close()
 	out, err := io.ReadAll(res.Body)
-	return answer{status: res.StatusCode, header: res.Header, body: out}, err
+	return answer{Status: res.StatusCode, Header: res.Header, Body: out}, err
 }
 
 // must asks and expects a status.
@@ -263,7 +145,7 @@ func (s *server) must(want int, key, method, path, body string, headers ...strin
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", method, path, err)
 	}
-	if a.status != want {
+	if a.Status != want {
 		s.t.Fatalf("%s %s: got %s, want %d", method, path, a, want)
 	}
 	return a
@@ -279,7 +161,7 @@ func (s *server) verdict(key, secret, permission string) string {
 	if permission == "" {
 		body = []byte(fmt.Sprintf(`{"secret":%q}`, secret))
 	}
-	return s.must(200, key, "POST", "/v1/verify", string(body)).text("code")
+	return s.must(200, key, "POST", "/v1/verify", string(body)).Text("code")
 }
 
 const catalogBody = `{"permissions":[

@@ -40,7 +40,7 @@ func TestSignalsAreToldOnce(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", "")
 	made := s.must(201, owner, "POST", "/v1/organizations/acme/keys", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`)
-	id, secret := made.text("key.id"), made.text("secret")
+	id, secret := made.Text("key.id"), made.Text("secret")
 	from := func(ip string) {
 		t.Helper()
 		s.must(200, owner, "POST", "/v1/verify", fmt.Sprintf(`{"secret":%q,"context":{"client_ip":%q}}`, secret, ip))
@@ -62,7 +62,7 @@ func TestSignalsAreToldOnce(t *testing.T) {
 	from("192.0.2.2")
 	from("192.0.2.1")
 	for n, rebuild := range []bool{false, true} {
-		s.kill()
+		s.Kill()
 		if rebuild {
 			for _, suffix := range []string{"", "-wal", "-shm"} {
 				if err := os.Remove(filepath.Join(data, "usage.db"+suffix)); err != nil && !os.IsNotExist(err) {
@@ -88,14 +88,14 @@ func TestNoAddressUnlessAsked(t *testing.T) {
 	s.organization(owner, "acme", "")
 	made := s.must(201, owner, "POST", "/v1/organizations/acme/keys", `{"permissions":{"level":"all"},"scope":{"all_workspaces":true}}`)
 	for _, context := range []string{`"client_ip":"192.0.2.1"`, `"client_ip":"192.0.2.2"`, `"client_ip":"192.0.2.3","user_agent":"one"`, `"user_agent":"two"`} {
-		s.must(200, owner, "POST", "/v1/verify", fmt.Sprintf(`{"secret":%q,"context":{%s}}`, made.text("secret"), context))
+		s.must(200, owner, "POST", "/v1/verify", fmt.Sprintf(`{"secret":%q,"context":{%s}}`, made.Text("secret"), context))
 	}
-	s.awaitSignals(owner, made.text("key.id"), 1, 0)
-	history := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+made.text("key.id")+"/history", "")
+	s.awaitSignals(owner, made.Text("key.id"), 1, 0)
+	history := s.must(200, owner, "GET", "/v1/organizations/acme/keys/"+made.Text("key.id")+"/history", "")
 	if !strings.Contains(history.String(), `"after":"user_agent"`) || strings.Contains(history.String(), "two") {
 		t.Errorf("told as %s", history)
 	}
-	s.stop()
+	s.Stop()
 	for _, name := range []string{"usage.db", "usage.db-wal"} {
 		if text, err := os.ReadFile(filepath.Join(data, name)); err == nil && strings.Contains(string(text), "192.0.2") {
 			t.Errorf("%s holds an address", name)

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -67,7 +66,7 @@ func TestSecondServerOnOneFolder(t *testing.T) {
 	owner := s.owner()
 	said(t, refused(t, s.data), "data folder is in use", s.data)
 	s.organization(owner, "acme", "")
-	s.stop()
+	s.Stop()
 	// The folder is free again, and as it was left.
 	again := start(t, s.data)
 	again.must(200, owner, "GET", "/v1/organizations/acme", "")
@@ -78,7 +77,7 @@ func TestSecondServerOnOneFolder(t *testing.T) {
 func TestMissingStreamIsNeverMadeAgain(t *testing.T) {
 	s := start(t, t.TempDir())
 	owner := s.owner()
-	s.stop()
+	s.Stop()
 	// The broker's folder of an account is named after the account's key.
 	streams := "broker/jetstream/*/streams/"
 	for name, lost := range map[string]string{
@@ -119,7 +118,7 @@ func TestMissingStreamIsNeverMadeAgain(t *testing.T) {
 
 func TestFolderOfAnotherLedger(t *testing.T) {
 	s := start(t, t.TempDir())
-	s.stop()
+	s.Stop()
 	const id = "01980000-0000-7000-8000-000000000000"
 	if err := os.WriteFile(filepath.Join(s.data, "ledger.id"), []byte(id+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -153,9 +152,7 @@ func TestSIGTERMAnswersOpenRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	s.Terminate()
 	// The stream ends by itself, while the request is open.
 	if _, err := io.Copy(io.Discard, stream); err != nil {
 		t.Errorf("the stream broke off: %v", err)
@@ -165,25 +162,19 @@ func TestSIGTERMAnswersOpenRequests(t *testing.T) {
 	fmt.Fprint(c, body)
 	res, err := http.ReadResponse(answers, nil)
 	if err != nil {
-		t.Fatalf("the open request: %v\n%s", err, s.logged())
+		t.Fatalf("the open request: %v\n%s", err, s.Logged())
 	}
 	defer res.Body.Close()
 	out, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != 201 {
 		t.Fatalf("the open request: %d %s %v", res.StatusCode, out, err)
 	}
-	select {
-	case err := <-s.done:
-		s.done <- err
-		if err != nil {
-			t.Fatalf("serve after SIGTERM: %v\n%s", err, s.logged())
-		}
-	case <-time.After(60 * time.Second):
-		t.Fatalf("serve does not end after SIGTERM\n%s", s.logged())
+	if err := s.Ended(); err != nil {
+		t.Fatal(err)
 	}
 	// What was answered is there.
 	again := start(t, s.data)
-	if code := again.verdict(owner, answer{body: out}.text("secret"), "interview:read"); code != "VALID" {
+	if code := again.verdict(owner, answer{Body: out}.Text("secret"), "interview:read"); code != "VALID" {
 		t.Errorf("the key that was created last is %s", code)
 	}
 }

@@ -52,7 +52,7 @@ func TestTailOutlivesItsServer(t *testing.T) {
 		for range 5 {
 			n++
 			a := s.must(200, owner, "PATCH", "/v1/organizations/acme/workspaces/hiring", fmt.Sprintf(`{"name":"Hiring %d"}`, n))
-			want = append(want, a.text("position"))
+			want = append(want, a.Text("position"))
 		}
 		for _, position := range want {
 			select {
@@ -67,11 +67,11 @@ func TestTailOutlivesItsServer(t *testing.T) {
 		}
 	}
 	rename()
-	s.stop()
+	s.Stop()
 	said.await(t, "Interrupted, trying again: unavailable: the server stops")
 	s = startAt(t, s.data, address)
 	rename()
-	s.kill()
+	s.Kill()
 	said.await(t, "Interrupted, trying again: no answer")
 	s = startAt(t, s.data, address)
 	rename()

@@ -15,7 +15,7 @@ func TestMainJob(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", "")
 	created := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
-	secret, id := created.text("secret"), created.text("key.id")
+	secret, id := created.Text("secret"), created.Text("key.id")
 	path := "/v1/organizations/acme/keys/" + id
 
 	for _, want := range [][2]string{{"interview:read", "VALID"}, {"interview:start", "INSUFFICIENT_PERMISSIONS"}, {"interview:nothing", "INSUFFICIENT_PERMISSIONS"}} {
@@ -62,14 +62,14 @@ func TestMainJob(t *testing.T) {
 		t.Fatalf("after tries to bring it back: got %s", got)
 	}
 
-	history := string(s.must(200, owner, "GET", path+"/history?limit=200", "").body)
+	history := string(s.must(200, owner, "GET", path+"/history?limit=200", "").Body)
 	for _, want := range []string{"key.created", "key.permissions_changed", "key.disabled", "key.enabled", "key.revoked", "leaked in a log"} {
 		if !strings.Contains(history, want) {
 			t.Errorf("history does not tell of %q", want)
 		}
 	}
 
-	s.stop()
+	s.Stop()
 	s = start(t, s.data)
 	if got := s.verdict(owner, secret, ""); got != "REVOKED" {
 		t.Fatalf("after a restart: got %s", got)
@@ -82,13 +82,13 @@ func TestLastUsed(t *testing.T) {
 	owner := s.owner()
 	s.organization(owner, "acme", "")
 	created := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody)
-	path := "/v1/organizations/acme/keys/" + created.text("key.id")
-	if got := s.must(200, owner, "GET", path, "").get("last_used_at"); got != nil {
+	path := "/v1/organizations/acme/keys/" + created.Text("key.id")
+	if got := s.must(200, owner, "GET", path, "").Get("last_used_at"); got != nil {
 		t.Fatalf("before any use: %v", got)
 	}
-	s.verdict(owner, created.text("secret"), "interview:read")
+	s.verdict(owner, created.Text("secret"), "interview:read")
 	deadline := time.Now().Add(20 * time.Second)
-	for s.must(200, owner, "GET", path, "").get("last_used_at") == nil {
+	for s.must(200, owner, "GET", path, "").Get("last_used_at") == nil {
 		if time.Now().After(deadline) {
 			t.Fatal("last_used_at never came")
 		}
@@ -108,23 +108,23 @@ func TestIdempotentCreate(t *testing.T) {
 	repeat := func(when string) {
 		t.Helper()
 		again := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody, "Idempotency-Key", wish)
-		if again.text("key.id") != first.text("key.id") || again.get("secret") != nil || again.header.Get("Idempotency-Replayed") != "true" {
-			t.Errorf("%s: got %s with Idempotency-Replayed %q", when, again, again.header.Get("Idempotency-Replayed"))
+		if again.Text("key.id") != first.Text("key.id") || again.Get("secret") != nil || again.Header.Get("Idempotency-Replayed") != "true" {
+			t.Errorf("%s: got %s with Idempotency-Replayed %q", when, again, again.Header.Get("Idempotency-Replayed"))
 		}
 	}
 	repeat("at once")
 	s.must(422, owner, "POST", "/v1/organizations/acme/keys", strings.Replace(keyBody, "interview service", "another", 1), "Idempotency-Key", wish)
 	other := s.must(201, owner, "POST", "/v1/organizations/other/keys", keyBody, "Idempotency-Key", wish)
-	if other.text("key.id") == first.text("key.id") || other.text("secret") == "" {
+	if other.Text("key.id") == first.Text("key.id") || other.Text("secret") == "" {
 		t.Errorf("another organization got %s", other)
 	}
-	s.stop()
+	s.Stop()
 	s = start(t, s.data)
 	repeat("after a restart")
-	s.kill()
+	s.Kill()
 	s = start(t, s.data)
 	repeat("after kill -9")
-	items, _ := s.must(200, owner, "GET", "/v1/organizations/acme/keys?status=all", "").get("items").([]any)
+	items, _ := s.must(200, owner, "GET", "/v1/organizations/acme/keys?status=all", "").Get("items").([]any)
 	if len(items) != 1 {
 		t.Errorf("got %d keys, want 1", len(items))
 	}
@@ -146,9 +146,9 @@ func TestLimitIsExact(t *testing.T) {
 				switch {
 				case err != nil:
 					t.Errorf("create: %v", err)
-				case a.status == 201:
+				case a.Status == 201:
 					created = append(created, a)
-				case a.status == 409 && a.text("code") == "key_limit_reached":
+				case a.Status == 409 && a.Text("code") == "key_limit_reached":
 					refused = append(refused, a)
 				default:
 					t.Errorf("create: %s", a)
@@ -163,7 +163,7 @@ func TestLimitIsExact(t *testing.T) {
 		t.Fatalf("got %d keys and %d refusals, want 10 and 54", len(created), len(refused))
 	}
 	for _, a := range created[:3] {
-		s.must(200, owner, "POST", "/v1/organizations/acme/keys/"+a.text("key.id")+"/revoke", `{}`)
+		s.must(200, owner, "POST", "/v1/organizations/acme/keys/"+a.Text("key.id")+"/revoke", `{}`)
 	}
 	if created, _ = race(); len(created) != 3 {
 		t.Errorf("after three ended: got %d more keys, want 3", len(created))
@@ -184,16 +184,16 @@ func TestKillDuringCreates(t *testing.T) {
 			wg.Go(func() {
 				for i := 0; ; i++ {
 					a, err := s.ask(owner, "POST", "/v1/organizations/acme/keys", fmt.Sprintf(`{"name":"key %d-%d-%d","permissions":["interview:read"],"scope":{"all_workspaces":true}}`, round, n, i))
-					if err != nil || a.status != 201 {
+					if err != nil || a.Status != 201 {
 						return
 					}
-					k := issued{a.text("key.id"), a.text("secret"), "VALID"}
+					k := issued{a.Text("key.id"), a.Text("secret"), "VALID"}
 					if i%3 == 0 {
 						r, err := s.ask(owner, "POST", "/v1/organizations/acme/keys/"+k.id+"/revoke", `{"reason":"test"}`)
 						switch {
 						case err != nil:
 							k.want = "" // unanswered: either outcome is right
-						case r.status == 200:
+						case r.Status == 200:
 							k.want = "REVOKED"
 						}
 					}
@@ -204,7 +204,7 @@ func TestKillDuringCreates(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Duration(300+200*round) * time.Millisecond)
-		s.kill()
+		s.Kill()
 		wg.Wait()
 		s = start(t, s.data)
 		for _, k := range answered {
@@ -216,7 +216,7 @@ func TestKillDuringCreates(t *testing.T) {
 		t.Logf("round %d: %d answered keys hold", round, len(answered))
 	}
 	// What the crashes may have taken along is said, with its bound.
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.logged(), "ended without its mark"); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.Logged(), "ended without its mark"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Error("the log does not tell of the boots that were killed")
 			break

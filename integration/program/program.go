@@ -66,8 +66,15 @@ type Process struct {
 // arguments, perhaps behind another that puts it somewhere. It ends with the test.
 func Start(t testing.TB, command ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, cmd: exec.Command(command[0], command[1:]...), ready: make(chan []string, 1), done: make(chan error, 1)}
-	p.cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), "KEYLEDGER_KEY=", "KEYLEDGER_URL=")
+	return StartCommand(t, cmd)
+}
+
+// StartCommand is Start of a command with an environment of its own.
+func StartCommand(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: cmd, ready: make(chan []string, 1), done: make(chan error, 1)}
 	p.cmd.Stderr = p
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {
@@ -88,7 +95,7 @@ func Start(t testing.TB, command ...string) *Process {
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", strings.Join(command, " "), p.wrong())
+			t.Logf("%s said:\n%s", strings.Join(cmd.Args, " "), p.wrong())
 		}
 	})
 	return p
@@ -169,15 +176,23 @@ func (p *Process) Stop() {
 // End is Stop for what outlives the test that started it.
 func (p *Process) End() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // one that has ended takes none
+	return p.Ended()
+}
+
+// Terminate has it end as an operator does, and does not wait for it.
+func (p *Process) Terminate() { p.t.Helper(); p.signal(syscall.SIGTERM) }
+
+// Ended waits until it has ended, and tells of any exit code but 0.
+func (p *Process) Ended() error {
 	select {
 	case err := <-p.done:
 		p.done <- err
 		if err != nil {
-			return fmt.Errorf("program: after SIGTERM: %w", err)
+			return fmt.Errorf("program: it ended: %w", err)
 		}
 		return nil
 	case <-time.After(Patience):
-		return errors.New("program: it does not end after SIGTERM")
+		return errors.New("program: it does not end")
 	}
 }
 
@@ -192,6 +207,15 @@ func (p *Process) Kill() {
 	if err := p.cmd.Process.Kill(); err == nil {
 		err := <-p.done
 		p.done <- err
+	}
+}
+
+// Dump ends it with a dump of what it was at, as who looks for a fault does.
+func (p *Process) Dump() {
+	p.t.Helper()
+	p.signal(syscall.SIGQUIT)
+	if err := p.Ended(); err == nil {
+		p.t.Fatal("program: it ended as if nothing were after SIGQUIT")
 	}
 }
 
