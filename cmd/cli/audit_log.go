@@ -154,7 +154,8 @@ func movedText(c wire.Change) string {
 	moves := strings.HasSuffix(c.Type, "_changed") || c.Type == "catalog.replaced" && c.Revision > 1
 	var moved []string
 	for _, f := range c.Changes {
-		if f.Before != nil || moves {
+		// When it was tested is when the change was made.
+		if f.Field != "last_test.at" && (f.Before != nil || moves) {
 			moved = append(moved, fieldText(f.Field)+" "+valueText(f.Field, f.Before)+" → "+valueText(f.Field, f.After))
 		}
 	}

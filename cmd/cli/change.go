@@ -46,6 +46,8 @@ func aboutChange(c wire.Change) string {
 		return "key limit"
 	case "installation":
 		return "installation"
+	case "provider_key":
+		return "provider key " + c.ID
 	case "retention":
 		return "recorded uses"
 	case "subject":
@@ -152,6 +154,8 @@ func (v values) plain(field string) string {
 func (v values) plainHeadline(c wire.Change) string {
 	_, what, _ := strings.Cut(c.Type, ".")
 	switch {
+	case c.Aggregate == "provider_key":
+		return v.providerHeadline(what)
 	case what == "renamed":
 		return "renamed " + v.text("name")
 	case c.Type == "organization.created":
@@ -170,14 +174,14 @@ func (v values) plainHeadline(c wire.Change) string {
 		}
 		return "erased"
 	default:
-		return strings.ReplaceAll(cmp.Or(what, c.Type), "_", " ")
+		return words(cmp.Or(what, c.Type))
 	}
 }
 
 // eternal says that the field is a time, and none is for ever.
 func eternal(field string) bool { return field == "expires_at" }
 
-func fieldText(field string) string { return strings.ReplaceAll(field, "_", " ") }
+func fieldText(field string) string { return words(field) }
 
 // valueText shows a value as people write it.
 func valueText(field string, v any) string {
@@ -188,7 +192,7 @@ func valueText(field string, v any) string {
 		}
 		return "none"
 	case string:
-		if t, err := time.Parse(time.RFC3339, v); err == nil && (strings.HasSuffix(field, "_at") || field == "from" || field == "before") {
+		if t, err := time.Parse(time.RFC3339, v); err == nil && (strings.HasSuffix(field, "_at") || strings.HasSuffix(field, ".at") || field == "from" || field == "before" || field == "since") {
 			return at(t)
 		}
 		return v

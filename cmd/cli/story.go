@@ -122,47 +122,6 @@ func happened(e events.Event) string {
 	}
 }
 
-func happenedToProviderKey(e events.Event) string {
-	switch e := e.(type) {
-	case events.ProviderKeyAdded:
-		return fmt.Sprintf("connected, version %d%s", e.Version, atBase(e.BaseURL))
-	case events.ProviderKeyReplaced:
-		return fmt.Sprintf("secret replaced, version %d%s", e.Version, atBase(e.BaseURL))
-	case events.ProviderKeyRenamed:
-		if e.Name.IsZero() {
-			return "name removed"
-		}
-		return "renamed " + e.Name.String()
-	case events.ProviderKeyTested:
-		text := "tested, " + words(string(e.Result))
-		if len(e.MissingModels) > 0 {
-			text += " " + strings.Join(e.MissingModels, ", ")
-		}
-		return text
-	case events.ProviderKeyRemoved:
-		return "removed"
-	case events.ProviderKeyNewSource:
-		return "resolved from a new address"
-	case events.ProviderKeyResolvesSpike:
-		return fmt.Sprintf("resolved %d times within a minute from %s on", e.Resolves, at(e.From.Std()))
-	case events.ProviderKeyFailing:
-		return fmt.Sprintf("%s failed %d times since %s, the last by %s", e.Of, e.Failures, at(e.Since.Std()), words(e.Code))
-	default:
-		return string(e.Kind())
-	}
-}
-
-// atBase says where an address of its own is.
-func atBase(url string) string {
-	if url == "" {
-		return ""
-	}
-	return " at " + url
-}
-
-// words writes a code as words.
-func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
-
 func happenedToKey(e events.Event) string {
 	switch e := e.(type) {
 	case events.KeyCreated:
