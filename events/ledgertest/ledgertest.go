@@ -49,6 +49,7 @@ type Seals interface {
 	Sealed(ctx context.Context, name string) ([]byte, bool, error)
 	Seal(ctx context.Context, name string, body []byte) error
 	Destroy(ctx context.Context, name string, meant func(body []byte) bool) (bool, error)
+	EachSeal(ctx context.Context, prefix string, take func(name string, body []byte, stored events.Time) error) error
 }
 
 // Ledger is what the suite holds to the contract.
@@ -117,6 +118,8 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"the oldest uses are dropped", usesDropped},
 		{"a seal is stored once and destroyed", sealsDestroyed},
 		{"of many who destroy a seal and store the next", sealsRacing},
+		{"seals are listed in their order", sealsListed},
+		{"a seal that is moved is listed", sealsMoved},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := open(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -91,4 +92,95 @@ func sealsRacing(t *testing.T, b *bench) {
 			t.Fatal(done, err)
 		}
 	}
+}
+
+// listed is what lies under the names that begin with a prefix, as name=body.
+func listed(t *testing.T, b *bench, prefix string) []string {
+	t.Helper()
+	var out []string
+	err := b.Ledger.EachSeal(b.ctx, prefix, func(name string, body []byte, stored events.Time) error {
+		if stored.IsZero() {
+			t.Errorf("%s was stored at no time", name)
+		}
+		out = append(out, name+"="+string(body))
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return out
+}
+
+func sealsListed(t *testing.T, b *bench) {
+	lists := func(prefix string, want ...string) {
+		t.Helper()
+		if got := listed(t, b, prefix); !slices.Equal(got, want) {
+			t.Errorf("under %s lie %q; want %q", prefix, got, want)
+		}
+	}
+	lists("x.provider")
+	for _, name := range []string{"x.provider.two.a", "x.subject.one", "x.provider.one.b", "x.provider", "x.providers.one", "y.x.provider.one", "x.provider.one.a"} {
+		if err := b.Ledger.Seal(b.ctx, name, []byte("body of "+name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const two, oneB, oneA = "x.provider.two.a=body of x.provider.two.a", "x.provider.one.b=body of x.provider.one.b", "x.provider.one.a=body of x.provider.one.a"
+	lists("x.provider", two, oneB, oneA)
+	lists("x.provider.one", oneB, oneA)
+	lists("x.provider.three")
+	if _, err := b.Ledger.Destroy(b.ctx, "x.provider.two.a", func([]byte) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	lists("x.provider", oneB, oneA)
+	// Stored again it comes last.
+	if err := b.Ledger.Seal(b.ctx, "x.provider.two.a", []byte("again")); err != nil {
+		t.Fatal(err)
+	}
+	lists("x.provider", oneB, oneA, "x.provider.two.a=again")
+	enough, met := errors.New("enough"), 0
+	if err := b.Ledger.EachSeal(b.ctx, "x.provider", func(string, []byte, events.Time) error { met++; return enough }); !errors.Is(err, enough) || met != 1 {
+		t.Errorf("told to stop: %v, %d were handed over", err, met)
+	}
+	gone, cancel := context.WithCancel(b.ctx)
+	cancel()
+	if err := b.Ledger.EachSeal(gone, "x.provider", func(string, []byte, events.Time) error { return nil }); !errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("without patience: %v", err)
+	}
+}
+
+// What is stored under one name before it is destroyed under the other is met, whenever
+// somebody looks.
+func sealsMoved(t *testing.T, b *bench) {
+	if err := b.Ledger.Seal(b.ctx, "x.moved.a", []byte("0")); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	done := make(chan struct{})
+	for range 2 {
+		all.Go(func() {
+			for {
+				if len(listed(t, b, "x.moved")) == 0 {
+					t.Error("there was nothing")
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	names := [...]string{"x.moved.a", "x.moved.b"}
+	for n := range 50 {
+		if err := b.Ledger.Seal(b.ctx, names[(n+1)%2], []byte(fmt.Sprint(n+1))); err != nil {
+			t.Error(err)
+			break
+		}
+		if done, err := b.Ledger.Destroy(b.ctx, names[n%2], is(fmt.Sprint(n))); err != nil || !done {
+			t.Error(done, err)
+			break
+		}
+	}
+	close(done)
+	all.Wait()
 }
