@@ -33,7 +33,7 @@ var signs = []sign{
 			"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_balance_exhausted",
 			"billing_error", "billing_disabled", "resource_quota_exceeded",
 		},
-		words:  []string{"credit balance is too low", "insufficient balance"},
+		words:  []string{"credit balance is too low", "insufficient balance", "out of call volume quota", "reached your specified"},
 		result: events.ProviderRateLimited, reason: QuotaExhausted,
 	},
 	{
@@ -66,7 +66,7 @@ var signs = []sign{
 		result: events.ProviderExpiredOrRevoked,
 	},
 	{
-		codes:  []string{"missing_scope", "insufficient_permissions", "mismatched_organization", "access_token_scope_insufficient"},
+		codes:  []string{"missing_scope", "permissiondenied", "insufficient_permissions", "mismatched_organization", "access_token_scope_insufficient"},
 		words:  []string{"missing scopes", "insufficient permissions", "member of an organization"},
 		result: events.ProviderInsufficientPermissions, reason: Scopes,
 	},
