@@ -154,8 +154,8 @@ func movedText(c wire.Change) string {
 	moves := strings.HasSuffix(c.Type, "_changed") || c.Type == "catalog.replaced" && c.Revision > 1
 	var moved []string
 	for _, f := range c.Changes {
-		// When it was tested is when the change was made.
-		if f.Field != "last_test.at" && (f.Before != nil || moves) {
+		// Of a provider key's tests the one that is told now tells enough.
+		if !strings.HasPrefix(f.Field, "last_test.") && (f.Before != nil || moves) {
 			moved = append(moved, fieldText(f.Field)+" "+valueText(f.Field, f.Before)+" → "+valueText(f.Field, f.After))
 		}
 	}

@@ -29,8 +29,9 @@ func (s *saying) providerKey(e events.Event) bool {
 	case events.ProviderKeyReplaced:
 		s.number("version", int(e.Version))
 		s.text("base_url", e.BaseURL)
-		// Another one, that looks the same.
+		// Another one, that looks the same. Tests of the one before tell nothing of it.
 		s.notes = append(s.notes, Change{fieldSecret, sealedSecret, sealedSecret})
+		s.whole = append(s.whole, "last_test.")
 	case events.ProviderKeyRenamed:
 		s.personal("name", e.Name)
 	case events.ProviderKeyTested:

@@ -78,7 +78,7 @@ type ProviderKey struct {
 	// ReplacedAt is when the secret was replaced last, RemovedAt when the key was
 	// removed; 0 is never.
 	ReplacedAt, RemovedAt events.Time
-	// LastTest is the last test, be it of this version or of an earlier one.
+	// LastTest is the last test of this version: those of others tell nothing of it.
 	LastTest ProviderKeyTest
 	// Revision is the provider key's ETag.
 	Revision events.Revision
@@ -171,6 +171,9 @@ func ConnectedProviders(ctx context.Context, tx *sql.Tx, org events.OrgID) ([]Pr
 	return out, rows.Err()
 }
 
+// untested takes away what a test came to.
+const untested = ` test_version = 0, test_at = 0, test_result = '', test_missing = '[]', test_status = 0,`
+
 // providerKey applies a fact on a provider key.
 func (a *applier) providerKey() error {
 	const table = "provider_key"
@@ -178,7 +181,7 @@ func (a *applier) providerKey() error {
 	case events.ProviderKeyAdded:
 		return a.providerKeyAdded(e)
 	case events.ProviderKeyReplaced:
-		return a.update(table, "version = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?, replaced_at = ?,",
+		return a.update(table, "version = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?, replaced_at = ?,"+untested,
 			int64(e.Version), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour, string(ProviderKeyUntested), a.time)
 	case events.ProviderKeyRenamed:
 		return a.update(table, "name = ?, name_sealed = ?,", e.Name.Clear, sqlview.Sealed(e.Name))
@@ -203,7 +206,7 @@ func (a *applier) providerKeyAdded(e events.ProviderKeyAdded) error {
 			string(ProviderKeyUntested), actor)
 	}
 	return a.update("provider_key", `version = ?, name = ?, name_sealed = ?, base_url = ?, data_key = ?, last_four_sealed = ?, state = ?, created_by = ?,
-		created_at = ?, created_position = ?, replaced_at = 0, removed_at = 0, test_version = 0, test_at = 0, test_result = '', test_missing = '[]', test_status = 0,`,
+		created_at = ?, created_position = ?, replaced_at = 0, removed_at = 0,`+untested,
 		int64(e.Version), e.Name.Clear, sqlview.Sealed(e.Name), e.BaseURL, e.Sealed.DataKey.String(), e.Sealed.LastFour, string(ProviderKeyUntested), actor,
 		a.time, int64(a.fact.Position))
 }

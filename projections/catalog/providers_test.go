@@ -72,6 +72,7 @@ func TestProviderKeyThroughItsLife(t *testing.T) {
 	step(events.ProviderKeyReplaced{Version: 2, BaseURL: "https://b.example", Sealed: sealedSecret(2), Replaces: dataKey(1)},
 		func(k *catalog.ProviderKey) {
 			k.Version, k.BaseURL, k.Sealed, k.State, k.ReplacedAt = 2, "https://b.example", shown(2), catalog.ProviderKeyUntested, at(5)
+			k.LastTest = catalog.ProviderKeyTest{}
 		})
 	// A test that ran while the secret was replaced is of the one before.
 	step(events.ProviderKeyTested{Version: 1, At: t0 + day, Result: events.ProviderWorks}, func(*catalog.ProviderKey) {})
@@ -191,7 +192,7 @@ func (h *history) naiveProvider(s events.Subject) (k catalog.ProviderKey) {
 				CreatedAt: f.Meta.Time, CreatedBy: f.Meta.Actor,
 			}
 		case events.ProviderKeyReplaced:
-			k.Version, k.Sealed, k.ReplacedAt = e.Version, e.Sealed, f.Meta.Time
+			k.Version, k.Sealed, k.ReplacedAt, k.LastTest = e.Version, e.Sealed, f.Meta.Time, catalog.ProviderKeyTest{}
 		case events.ProviderKeyRemoved:
 			k.Sealed, k.RemovedAt = events.SealedSecret{}, f.Meta.Time
 		case events.ProviderKeyTested:
