@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 
@@ -93,6 +94,7 @@ func Check(id events.ProviderID, secret string) Finding {
 // checkForm checks what is otherwise some key for whose it is.
 func checkForm(p Info, secret string) Finding {
 	owner := ownerOf(secret)
+	begins := slices.ContainsFunc(p.Prefixes, func(prefix string) bool { return strings.HasPrefix(secret, prefix) })
 	switch {
 	// Gateways may take keys of any form, those of the providers behind them and
 	// those that another keyledger drew included.
@@ -102,7 +104,7 @@ func checkForm(p Info, secret string) Finding {
 		return Finding{Problem: OtherProvider, LooksLike: owner, Forcible: true}
 	case len(secret)%2 == 0 && secret[:len(secret)/2] == secret[len(secret)/2:]:
 		return Finding{Problem: TooLong, Forcible: true, trap: twice}
-	case len(p.Prefixes) > 0 && owner != string(p.ID):
+	case len(p.Prefixes) > 0 && !begins:
 		return Finding{Problem: MissingPrefix, Forcible: true}
 	case len(secret) < p.form.shortest:
 		return Finding{Problem: TooShort, Forcible: true}
