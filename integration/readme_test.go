@@ -66,11 +66,15 @@ func (s step) matches(got string) bool {
 }
 
 // The README's walk, as written, in an empty folder, with what it says comes.
-func TestREADME(t *testing.T) {
-	dir := t.TempDir()
+func TestREADME(t *testing.T) { walk(t, "../README.md", t.TempDir()) }
+
+// walk runs the commands of a document in a folder, one after the other in one shell,
+// and compares what they print with what the document shows.
+func walk(t *testing.T, path, dir string, env ...string) {
+	t.Helper()
 	shell := exec.Command("bash", "--norc")
 	shell.Dir = dir
-	shell.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "HOME="+dir,
+	shell.Env = append(append(os.Environ(), env...), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "HOME="+dir,
 		"KEYLEDGER_KEY=", "KEYLEDGER_URL=", "NO_COLOR=1", "TERM=dumb")
 	in, err := shell.StdinPipe()
 	if err != nil {
@@ -99,7 +103,7 @@ func TestREADME(t *testing.T) {
 		}
 		_ = shell.Wait()
 	}()
-	for i, s := range steps(t, "../README.md") {
+	for i, s := range steps(t, path) {
 		mark := fmt.Sprintf("--- end of step %d ---", i)
 		if _, err := fmt.Fprintf(in, "%s\n", s.command); err != nil {
 			t.Fatal(err)
@@ -127,14 +131,14 @@ func TestREADME(t *testing.T) {
 				got.WriteString(line + "\n")
 				awaited--
 			case <-deadline:
-				t.Fatalf("README.md:%d: %s: no end\n%s", s.line, s.command, got.String())
+				t.Fatalf("%s:%d: %s: no end\n%s", path, s.line, s.command, got.String())
 			}
 		}
 		if os.Getenv("KEYLEDGER_README_SHOW") != "" {
 			t.Logf("$ %s\n%s", s.command, got.String())
 		}
 		if !s.matches(got.String()) {
-			t.Errorf("README.md:%d: %s\ngot:\n%s\nwant:\n%s", s.line, s.command, got.String(), strings.Join(s.want, "\n"))
+			t.Errorf("%s:%d: %s\ngot:\n%s\nwant:\n%s", path, s.line, s.command, got.String(), strings.Join(s.want, "\n"))
 		}
 	}
 }
