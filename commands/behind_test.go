@@ -51,7 +51,7 @@ func (b *behind) feed() {
 	}
 }
 
-func (w *world) behind() *behind {
+func (w *world) behind(options ...func(*commands.Config)) *behind {
 	w.Helper()
 	b := &behind{Ledger: w.memory, w: w, configuration: commands.NewConfiguration()}
 	cfg := commands.Config{
@@ -60,6 +60,9 @@ func (w *world) behind() *behind {
 		Await:   func(context.Context, events.Position) error { return nil },
 	}
 	labels("an installation")(&cfg)
+	for _, o := range options {
+		o(&cfg)
+	}
 	var err error
 	if b.Service, err = commands.New(cfg); err != nil {
 		w.Fatal(err)

@@ -25,7 +25,7 @@ const person = events.DataSubject("user-4711")
 
 // vault is a ledger's seals, with failures.
 type vault struct {
-	seals.SubjectStore
+	seals.EnvelopeStore
 	mu   sync.Mutex
 	fail func(what string) error
 	lose func(what string) error // after it was done
@@ -44,21 +44,28 @@ func (v *vault) Sealed(ctx context.Context, name string) ([]byte, bool, error) {
 	if err := v.hook(&v.fail, "read"); err != nil {
 		return nil, false, err
 	}
-	return v.SubjectStore.Sealed(ctx, name)
+	return v.EnvelopeStore.Sealed(ctx, name)
+}
+
+func (v *vault) EachSeal(ctx context.Context, prefix string, take func(string, []byte, events.Time) error) error {
+	if err := v.hook(&v.fail, "list"); err != nil {
+		return err
+	}
+	return v.EnvelopeStore.EachSeal(ctx, prefix, take)
 }
 
 func (v *vault) Seal(ctx context.Context, name string, body []byte) error {
 	if err := v.hook(&v.fail, "store"); err != nil {
 		return err
 	}
-	return v.SubjectStore.Seal(ctx, name, body)
+	return v.EnvelopeStore.Seal(ctx, name, body)
 }
 
 func (v *vault) Destroy(ctx context.Context, name string, meant func([]byte) bool) (bool, error) {
 	if err := v.hook(&v.fail, "destroy"); err != nil {
 		return false, err
 	}
-	done, err := v.SubjectStore.Destroy(ctx, name, meant)
+	done, err := v.EnvelopeStore.Destroy(ctx, name, meant)
 	if err == nil {
 		err = v.hook(&v.lose, "destroy")
 	}
@@ -102,11 +109,11 @@ func newSealedWorld(t testing.TB) *sealedWorld {
 
 func newSealedWorldOn(t testing.TB, below *world) *sealedWorld {
 	t.Helper()
-	store, ok := below.log.(seals.SubjectStore)
+	store, ok := below.log.(seals.EnvelopeStore)
 	if !ok {
 		t.Fatal("the ledger has no seals")
 	}
-	w := &sealedWorld{world: below, vault: &vault{SubjectStore: store}}
+	w := &sealedWorld{world: below, vault: &vault{EnvelopeStore: store}}
 	text, err := seals.NewKey()
 	if err != nil {
 		t.Fatal(err)
