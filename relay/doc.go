@@ -8,7 +8,8 @@
 // relay/expiry records that keys have ended, and gives notice ahead of it.
 //
 // relay/signals records that a key was used from somewhere new, or denied again and
-// again.
+// again; relay/providersignals that a provider key was resolved in a burst, or in vain
+// again and again.
 //
 // relay/access gathers who looked and who was refused, and stores it by the minute,
 // and records one by one what must be recorded before it is done.
