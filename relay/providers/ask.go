@@ -30,33 +30,59 @@ type question struct {
 // ask sends the documented call, and the rest of the list when the models that are
 // needed were not on its first page.
 func (q question) ask(ctx context.Context) Outcome {
-	method, path := q.dialect.method, q.dialect.path
+	first := call{method: q.dialect.method, path: q.dialect.path}
 	if len(q.need) > 0 {
-		method, path = http.MethodGet, q.dialect.list
+		first = call{method: http.MethodGet, path: q.dialect.list}
 	}
 	missing := q.need
-	cursor := ""
+	next := first
 	for range maxPages {
-		a, err := q.send(ctx, method, path, cursor, true)
+		a, err := q.send(ctx, next)
 		if err != nil {
 			return unreached(ctx, err)
 		}
 		l, out := a.read()
+		if out.Reason == NotFound && q.dialect.probe != "" {
+			return q.askUnlisted(ctx, out)
+		}
 		if out.Result != "" {
 			return out
 		}
 		missing = slices.DeleteFunc(slices.Clone(missing), func(need string) bool { return q.reaches(l, need) })
-		if cursor = l.next; cursor == "" || len(missing) == 0 || q.dialect.cursor == "" {
+		if next.cursor = l.next; next.cursor == "" || len(missing) == 0 || q.dialect.cursor == "" {
 			break
 		}
 	}
-	switch {
-	case len(missing) > 0:
+	works := Outcome{Result: events.ProviderWorks, Status: http.StatusOK}
+	if q.dialect.probe != "" && q.listsToAnybody(ctx, first) {
+		refused, proven := q.prove(ctx)
+		switch {
+		case refused.Result != "":
+			return refused
+		case !proven:
+			works.Reason = Unproven
+		}
+	}
+	if len(missing) > 0 {
 		return Outcome{Result: events.ProviderMissingModels, Status: http.StatusOK, MissingModels: missing}
-	case q.dialect.public && q.listsToAnybody(ctx, method, path):
-		return Outcome{Result: events.ProviderWorks, Status: http.StatusOK, Reason: Unproven}
+	}
+	return works
+}
+
+// askUnlisted asks a server that has no list of models, as some who imitate OpenAI
+// have none. What it said of the list stands when it knows nothing else either: then
+// the base URL is wrong.
+func (q question) askUnlisted(ctx context.Context, said Outcome) Outcome {
+	refused, proven := q.prove(ctx)
+	switch {
+	case refused.Result != "":
+		return refused
+	case !proven:
+		return said
+	case len(q.need) > 0:
+		return Outcome{Result: events.ProviderWorks, Status: said.Status, Reason: Unlisted}
 	default:
-		return Outcome{Result: events.ProviderWorks, Status: http.StatusOK}
+		return Outcome{Result: events.ProviderWorks, Status: said.Status}
 	}
 }
 
@@ -68,13 +94,45 @@ func (q question) reaches(l listing, need string) bool {
 
 // listsToAnybody asks once more, without the key. What does not answer that is no
 // reason to doubt what it answered before.
-func (q question) listsToAnybody(ctx context.Context, method, path string) bool {
-	a, err := q.send(ctx, method, path, "", false)
+func (q question) listsToAnybody(ctx context.Context, c call) bool {
+	c.keyless = true
+	a, err := q.send(ctx, c)
 	if err != nil {
 		return false
 	}
 	_, out := a.read()
 	return out.Result == ""
+}
+
+// prove asks for a completion of nothing, which costs nothing: a server that wants a
+// key looks at it before it finds that the request says nothing. The key is refused,
+// or it is proven by the same request being refused without it.
+func (q question) prove(ctx context.Context) (refused Outcome, proven bool) {
+	c := call{method: http.MethodPost, path: q.dialect.probe, body: "{}"}
+	a, err := q.send(ctx, c)
+	if err != nil || a.status < 400 || a.status >= 500 {
+		return Outcome{}, false
+	}
+	if out := a.classify(); out.Result != events.ProviderUnreachable {
+		out.Status = a.status
+		return out, false
+	}
+	if a.status != http.StatusBadRequest && a.status != http.StatusUnprocessableEntity {
+		return Outcome{}, false
+	}
+	c.keyless = true
+	a, err = q.send(ctx, c)
+	return Outcome{}, err == nil && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
+}
+
+// call is one request.
+type call struct {
+	method, path string
+	// cursor is where a list goes on.
+	cursor string
+	body   string
+	// keyless leaves the key out, to see whether it is looked at.
+	keyless bool
 }
 
 // answer is what came back, as far as it is read.
@@ -87,33 +145,36 @@ type answer struct {
 
 // send sends one request and reads the answer whole. Its errors are never shown:
 // those of http.Client hold the address.
-func (q question) send(ctx context.Context, method, path, cursor string, withKey bool) (answer, error) {
+func (q question) send(ctx context.Context, c call) (answer, error) {
 	query := url.Values{}
 	for k, v := range q.dialect.query {
 		query[k] = v
 	}
-	if path == q.dialect.list && q.dialect.size != "" {
+	if c.path == q.dialect.list && q.dialect.size != "" {
 		// One is enough to see whether the key works.
 		size := 1
 		if len(q.need) > 0 {
 			size = 1000
 		}
 		query.Set(q.dialect.size, strconv.Itoa(size))
-		if cursor != "" {
-			query.Set(q.dialect.cursor, cursor)
+		if c.cursor != "" {
+			query.Set(q.dialect.cursor, c.cursor)
 		}
 	}
-	address := q.base + path
+	address := q.base + c.path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, address, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, c.method, address, strings.NewReader(c.body))
 	if err != nil {
 		return answer{}, err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "keyledger")
-	if withKey {
+	if c.body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if !c.keyless {
 		q.dialect.authorize(req.Header, q.secret)
 	}
 	resp, err := q.client.doer.Do(req)

@@ -25,8 +25,9 @@ type dialect struct {
 	// authorize puts the key where the provider wants it: a header in all cases,
 	// since addresses get into logs.
 	authorize func(h http.Header, secret string)
-	// public says that some servers list their models to anybody.
-	public bool
+	// probe is what is asked for without saying what, where a list of models proves
+	// nothing or may be missing: there are servers that list theirs to anybody.
+	probe string
 	// same reports whether the model that a key reaches is the one that is needed,
 	// when their names differ; nil when names are what they are.
 	same func(need, have string) bool
@@ -77,7 +78,7 @@ var dialects = map[events.ProviderID]dialect{
 		authorize: func(h http.Header, secret string) { h.Set("api-key", secret) },
 	},
 	events.ProviderOpenAICompatible: {
-		method: http.MethodGet, path: "/models", list: "/models", authorize: bearer, public: true,
+		method: http.MethodGet, path: "/models", list: "/models", authorize: bearer, probe: "/chat/completions",
 	},
 }
 

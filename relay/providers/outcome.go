@@ -37,9 +37,12 @@ type Reason string
 
 // Reasons, below the result that they go with.
 const (
-	// Unproven, with works: the server lists its models to anybody, without a key as
-	// well. Whether it takes this one is seen when it is used.
+	// Unproven, with works: the server answers without a key as well, as far as can
+	// be asked for nothing. It may need none.
 	Unproven Reason = "unproven"
+	// Unlisted, with works: the server has no list of models, so that those that are
+	// needed could not be looked for.
+	Unlisted Reason = "unlisted"
 
 	// QuotaExhausted, with rate_limited: the account's credit or quota is used up.
 	// Providers tell it like a rate, and it ends without another key.
@@ -85,10 +88,14 @@ func (o Outcome) Message() string {
 	name := provider.NameOf(string(o.Provider))
 	switch o.Result {
 	case events.ProviderWorks:
-		if o.Reason == Unproven {
-			return "The server answers, but lists its models to anybody: whether it takes this key is seen when the key is used."
+		switch o.Reason {
+		case Unproven:
+			return "The server answers, but it does so without a key as well: whether it takes this one is seen when the key is used."
+		case Unlisted:
+			return "The server takes the key, but has no list of models: whether it has those that are needed is seen when they are used."
+		default:
+			return fmt.Sprintf("%s takes the key.", name)
 		}
-		return fmt.Sprintf("%s takes the key.", name)
 	case events.ProviderInvalid:
 		if o.Provider == events.ProviderAzureOpenAI {
 			return "Azure OpenAI does not know this key at this address: key and base URL have to be of the same resource. Copy both again from its page \"Keys and Endpoint\"."
@@ -106,6 +113,9 @@ func (o Outcome) Message() string {
 		}
 		return fmt.Sprintf("%s wants to be asked less by this account: wait a moment and test again. The key may be good.", name)
 	case events.ProviderMalformed:
+		if o.finding.OK() {
+			return fmt.Sprintf("This cannot be a key of %s.", name)
+		}
 		return o.finding.Message()
 	case events.ProviderUnreachable:
 		return o.unreachableMessage(name)
@@ -115,7 +125,7 @@ func (o Outcome) Message() string {
 }
 
 func (o Outcome) permissionsMessage(name string) string {
-	switch o.Reason { //nolint:exhaustive // The other reasons go with other results.
+	switch o.Reason {
 	case Region:
 		return fmt.Sprintf("%s does not serve the place that this server asks from.", name)
 	case SourceAddress:
@@ -128,7 +138,7 @@ func (o Outcome) permissionsMessage(name string) string {
 }
 
 func (o Outcome) unreachableMessage(name string) string {
-	switch o.Reason { //nolint:exhaustive // The other reasons go with other results.
+	switch o.Reason {
 	case ForbiddenAddress:
 		return "Keys are not sent to this address: it is private, or not one on the open internet. Ask the operator of this platform to allow it."
 	case BadAddress:

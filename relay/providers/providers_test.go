@@ -253,18 +253,47 @@ func TestOneRequest(t *testing.T) {
 	}
 }
 
-// TestListsToAnybody: a server that asks for no key proves none.
-func TestListsToAnybody(t *testing.T) {
+// TestGateways: a list that anybody is shown proves no key, nor does one that is
+// missing refute any: those are asked for a completion of nothing.
+func TestGateways(t *testing.T) {
 	s := providertest.Start(t)
 	p := events.ProviderOpenAICompatible
-	c := newClient(t, s, providers.Config{})
-	w := wish(s, p, providertest.Unknown)
-	w.BaseURL = s.PublicURL()
-	if out := c.Test(t.Context(), w); !out.Works() || out.Reason != providers.Unproven {
-		t.Errorf("%s (%s)", out.Result, out.Reason)
+	models := map[events.ProviderID][]string{p: providertest.Models(p)}
+	missing := map[events.ProviderID][]string{p: {"model-of-tomorrow"}}
+	for _, c := range []struct {
+		name      string
+		base      string
+		condition providertest.Condition
+		models    map[events.ProviderID][]string
+		want      events.ProviderResult
+		reason    providers.Reason
+	}{
+		{"a list for those with a key", s.URL(p), providertest.Works, nil, events.ProviderWorks, ""},
+		{"a list for anybody", s.PublicURL(), providertest.Works, nil, events.ProviderWorks, ""},
+		{"a list for anybody, and models", s.PublicURL(), providertest.Works, models, events.ProviderWorks, ""},
+		{"a list for anybody, without a model", s.PublicURL(), providertest.Works, missing, events.ProviderMissingModels, ""},
+		{"a list for anybody, a key that nobody knows", s.PublicURL(), providertest.Unknown, nil, events.ProviderInvalid, ""},
+		{"a list for anybody, an unknown key and no model", s.PublicURL(), providertest.Unknown, missing, events.ProviderInvalid, ""},
+		{"a list for anybody, an expired key", s.PublicURL(), providertest.Expired, nil, events.ProviderExpiredOrRevoked, ""},
+		{"a list for anybody, no credit", s.PublicURL(), providertest.QuotaExhausted, nil, events.ProviderRateLimited, providers.QuotaExhausted},
+		{"a list for anybody, a failure", s.PublicURL(), providertest.Failing, nil, events.ProviderWorks, providers.Unproven},
+		{"everything for anybody", s.OpenURL(), providertest.Unknown, nil, events.ProviderWorks, providers.Unproven},
+		{"everything for anybody, without a model", s.OpenURL(), providertest.Unknown, missing, events.ProviderMissingModels, ""},
+		{"no list", s.UnlistedURL(), providertest.Works, nil, events.ProviderWorks, ""},
+		{"no list, but models", s.UnlistedURL(), providertest.Works, models, events.ProviderWorks, providers.Unlisted},
+		{"no list, a key that nobody knows", s.UnlistedURL(), providertest.Unknown, nil, events.ProviderInvalid, ""},
+		{"no list, a failure", s.UnlistedURL(), providertest.Failing, nil, events.ProviderUnreachable, providers.NotFound},
+		{"nothing", s.URL(p) + "/v2", providertest.Works, nil, events.ProviderUnreachable, providers.NotFound},
+	} {
+		w := wish(s, p, c.condition)
+		w.BaseURL = c.base
+		out := newClient(t, s, providers.Config{Models: c.models}).Test(t.Context(), w)
+		if out.Result != c.want || out.Reason != c.reason || out.Message() == "" {
+			t.Errorf("%s: %s (%s, status %d), want %s (%s)", c.name, out.Result, out.Reason, out.Status, c.want, c.reason)
+		}
 	}
-	if out := c.Test(t.Context(), wish(s, p, providertest.Works)); !out.Works() || out.Reason != "" {
-		t.Errorf("%s (%s)", out.Result, out.Reason)
+	if s.Strayed() {
+		t.Error("a key stood in an address, or in a header of another use")
 	}
 }
 

@@ -42,6 +42,7 @@ const (
 	Unknown         Condition = "unknown"
 	Expired         Condition = "expired"
 	Revoked         Condition = "revoked"
+	Suspended       Condition = "suspended" // the project is
 	Restricted      Condition = "restricted"
 	OtherAddress    Condition = "other_address" // takes requests from elsewhere only
 	OtherRegion     Condition = "other_region"
@@ -220,17 +221,26 @@ var bases = map[events.ProviderID]string{
 	events.ProviderOpenAICompatible: "/compatible/v1",
 }
 
-// publicBase is that of an OpenAI-compatible server that lists its models to
-// anybody.
-const publicBase = "/public/v1"
+// Bases of OpenAI-compatible servers of other habits.
+const (
+	publicBase   = "/public/v1"
+	openBase     = "/open/v1"
+	unlistedBase = "/unlisted/v1"
+)
 
 // URL returns a provider's address: an endpoint that takes the place of its own, or
 // the base URL that a customer gives.
 func (s *Server) URL(p events.ProviderID) string { return s.http.URL + bases[p] }
 
 // PublicURL returns the base URL of an OpenAI-compatible server that lists its
-// models to anybody, whatever key comes with the request.
+// models to anybody, and wants a key for everything else.
 func (s *Server) PublicURL() string { return s.http.URL + publicBase }
+
+// OpenURL returns that of one that never wants a key.
+func (s *Server) OpenURL() string { return s.http.URL + openBase }
+
+// UnlistedURL returns that of one that has no list of models.
+func (s *Server) UnlistedURL() string { return s.http.URL + unlistedBase }
 
 // Host returns the server's address and port.
 func (s *Server) Host() string { return s.http.Listener.Addr().String() }

@@ -34,6 +34,7 @@ var replies = map[events.ProviderID]map[Condition]reply{
 		Unknown:         {events.ProviderInvalid, 400, "", google("400", "INVALID_ARGUMENT", "API_KEY_INVALID", "API key not valid. Please pass a valid API key.")},
 		Expired:         {events.ProviderExpiredOrRevoked, 400, "", google("400", "INVALID_ARGUMENT", "API_KEY_INVALID", "API key expired. Please renew the API key.")},
 		Revoked:         {events.ProviderExpiredOrRevoked, 403, "", `{"error":{"code":403,"message":"Your API key was reported as leaked. Please use another API key.","status":"PERMISSION_DENIED"}}`},
+		Suspended:       {events.ProviderExpiredOrRevoked, 403, "", google("403", "PERMISSION_DENIED", "CONSUMER_SUSPENDED", "Permission denied: Consumer 'api_key:{key}' has been suspended.")},
 		Restricted:      {events.ProviderInsufficientPermissions, 403, "", `{"error":{"code":403,"message":"The caller does not have permission","status":"PERMISSION_DENIED"}}`},
 		OtherAddress:    {events.ProviderInsufficientPermissions, 403, "", google("403", "PERMISSION_DENIED", "API_KEY_IP_ADDRESS_BLOCKED", "The provided API key has an IP address restriction.")},
 		OtherRegion:     {events.ProviderInsufficientPermissions, 400, "", `{"error":{"code":400,"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}`},

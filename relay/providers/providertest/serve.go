@@ -25,14 +25,11 @@ var keyHeader = map[events.ProviderID]string{
 
 // ServeHTTP is the provider that a path stands for.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if path, ok := strings.CutPrefix(r.URL.Path, publicBase); ok {
-		s.note(events.ProviderOpenAICompatible, r, keyOf(events.ProviderOpenAICompatible, r))
-		if path != "/models" {
-			http.NotFound(w, r)
+	for _, base := range []string{publicBase, openBase, unlistedBase} {
+		if path, ok := strings.CutPrefix(r.URL.Path, base); ok {
+			s.serveGateway(base, path, w, r)
 			return
 		}
-		writeJSON(w, http.StatusOK, list(events.ProviderOpenAICompatible, Models(events.ProviderOpenAICompatible), r, 0))
-		return
 	}
 	for p, base := range bases {
 		if path, ok := strings.CutPrefix(r.URL.Path, base); ok {
@@ -41,6 +38,26 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	http.NotFound(w, r)
+}
+
+// serveGateway is an OpenAI-compatible server that is not like OpenAI in whom it
+// shows what.
+func (s *Server) serveGateway(base, path string, w http.ResponseWriter, r *http.Request) {
+	p := events.ProviderOpenAICompatible
+	key := keyOf(p, r)
+	c := s.note(p, r, key)
+	switch {
+	case r.Method == http.MethodGet && path == "/models" && base != unlistedBase:
+		writeJSON(w, http.StatusOK, list(p, Models(p), r, 0))
+	case r.Method != http.MethodPost || path != "/chat/completions":
+		writeJSON(w, http.StatusNotFound, map[string]any{"error": map[string]any{"message": "Not Found", "code": 404}})
+	case base == openBase || c == Works:
+		writeText(w, http.StatusBadRequest, `{"error":{"message":"Input required: specify messages","code":400}}`)
+	case key == "":
+		writeText(w, http.StatusUnauthorized, `{"error":{"message":"No auth credentials found","code":401}}`)
+	default:
+		s.answer(p, c, key, path, w, r)
+	}
 }
 
 func (s *Server) serve(p events.ProviderID, path string, w http.ResponseWriter, r *http.Request) {
