@@ -97,7 +97,7 @@ func (s *Service) ResolveProviderKey(ctx context.Context, p Principal, org event
 			return false, s.refuseOrg(org)
 		case !k.Connected:
 			return false, nil
-		case !providerkey.Entitled(own.Plan):
+		case !own.Plan.TakesProviderKeys():
 			out.Reason = ReasonPlan
 			return false, nil
 		}

@@ -67,7 +67,7 @@ const (
 // Condition returns how the key stands under a plan.
 func (s State) Condition(plan events.Plan) Condition {
 	switch {
-	case !Entitled(plan):
+	case !plan.TakesProviderKeys():
 		return ConditionSuspended
 	case s.Tested.Result == "":
 		return ConditionUntested
@@ -78,14 +78,9 @@ func (s State) Condition(plan events.Plan) Condition {
 	}
 }
 
-// Entitled reports whether a plan has provider keys. One that is not known has not.
-func Entitled(plan events.Plan) bool {
-	return plan == events.PlanGrowth || plan == events.PlanEnterprise
-}
-
 // RefusePlan refuses what a plan has not.
 func RefusePlan(plan events.Plan) error {
-	if Entitled(plan) {
+	if plan.TakesProviderKeys() {
 		return nil
 	}
 	return domain.Refuse(domain.ErrPlanRequired, "", "provider keys need plan %s or above; the organization has plan %s", events.PlanGrowth, plan)

@@ -86,7 +86,7 @@ func TestNoSecretComesBack(t *testing.T) {
 func TestPlans(t *testing.T) {
 	s := added(t)
 	for plan, entitled := range map[events.Plan]bool{events.PlanStarter: false, "": false, "gold": false, events.PlanGrowth: true, events.PlanEnterprise: true} {
-		if providerkey.Entitled(plan) != entitled {
+		if plan.TakesProviderKeys() != entitled {
 			t.Errorf("plan %q: entitled is %t", plan, !entitled)
 		}
 		for what, c := range map[string]struct {

@@ -139,3 +139,35 @@ func End() porcupine.Model {
 		}
 	})
 }
+
+// connection is what an organization has of a provider: a secret, or none.
+type connection struct {
+	secret string
+	// at is the position of the last fact.
+	at events.Position
+}
+
+// Connection is the model of a provider key that is added, replaced, removed and
+// resolved. A question that is answered with a secret finds just that one there; one
+// that is answered with nothing, none.
+func Connection() porcupine.Model {
+	return model(connection{}, func(c connection, w Wish, a Answer) (bool, connection) {
+		connected := c.secret != ""
+		switch {
+		case w.Act == ActRead:
+			return c.secret == a.Grant, c
+		case w.Act == ActCreate && a.Refused:
+			return connected, c
+		case w.Act == ActPatch && a.Refused, w.Act == ActRevoke && (a.Refused || a.Unchanged):
+			return !connected, c
+		case w.Act == ActCreate:
+			return !connected && c.at == a.After, connection{w.Grant, a.Position}
+		case w.Act == ActPatch:
+			return connected && c.at == a.After, connection{w.Grant, a.Position}
+		case w.Act == ActRevoke:
+			return connected && c.at == a.After, connection{"", a.Position}
+		default:
+			return false, c
+		}
+	})
+}

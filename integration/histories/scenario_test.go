@@ -94,7 +94,7 @@ func TestOneNode(t *testing.T) {
 				t.Error(err)
 			}
 		}
-	}, newKeys(w), newLimit(w), newRotations(w), newEnds(w))
+	}, newKeys(w), newLimit(w), newRotations(w), newEnds(w), newProviders(w))
 }
 
 // Two servers on three nodes, while the leader steps down, connections are cut,
@@ -140,5 +140,5 @@ func TestThreeNodes(t *testing.T) {
 		step("the killed one is back", 3*time.Second)
 		c.Restart(killed)
 		step("the end", 2*time.Second)
-	}, newKeys(w), newLimit(w), newRotations(w), newEnds(w))
+	}, newKeys(w), newLimit(w), newRotations(w), newEnds(w), newProviders(w))
 }

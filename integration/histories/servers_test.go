@@ -21,6 +21,8 @@ import (
 	"github.com/keyledger/keyledger/domain/organization"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/events/seals"
+	"github.com/keyledger/keyledger/events/wrapping"
 	"github.com/keyledger/keyledger/projections"
 	cataloging "github.com/keyledger/keyledger/projections/catalog"
 	"github.com/keyledger/keyledger/projections/index"
@@ -40,6 +42,8 @@ type world struct {
 	ctx     context.Context
 	servers []*server
 	owner   commands.Principal
+	// kek wraps what opens providers' secrets.
+	kek *wrapping.Keyset
 	// clients numbers them, each with dice of its own.
 	clients atomic.Uint64
 }
@@ -70,6 +74,9 @@ func newWorld(t *testing.T, replicas int, conns ...*nats.Conn) *world {
 		Actor: events.Actor{Type: events.ActorSystem, Name: "test"}, Org: events.System,
 		Role: events.RoleOwner, Scope: events.Scope{AllWorkspaces: true},
 	}}
+	var err error
+	w.kek, err = wrapping.NewKeyset()
+	w.must(err)
 	for i, conn := range conns {
 		ledger, err := jetstream.New(jetstream.Config{
 			Conn: conn, Ledger: ledgerID, Replicas: replicas, Heartbeat: 200 * time.Millisecond,
@@ -125,6 +132,7 @@ func (w *world) serve(number int, conn *nats.Conn, ledger *jetstream.Ledger) *se
 	})
 	s.Service, err = commands.New(commands.Config{
 		Log: s.log, Ledger: ledgerID, Configuration: configuration, Logger: slog.New(slog.DiscardHandler),
+		Envelopes: seals.NewEnvelopes(wrapping.Ring{Primary: w.kek}, ledger, ledgerID),
 		Holders: func(ctx context.Context, org events.OrgID) ([]events.KeyID, error) {
 			last, err := ledger.Last(ctx)
 			if err != nil {
