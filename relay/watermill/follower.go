@@ -92,6 +92,13 @@ func Revocations(orgs ...events.OrgID) []string {
 	return of(orgs, string(events.AggregateRevoked)+".>")
 }
 
+// ProviderKeys returns the subjects of all that happens to organizations' own keys of
+// AI providers, of all organizations when none is named: what is unusual about them,
+// too. No fact holds such a key but as ciphertext.
+func ProviderKeys(orgs ...events.OrgID) []string {
+	return of(orgs, string(events.AggregateProviderKey)+".>")
+}
+
 // Changes returns the subjects of all facts of organizations; of all of them,
 // and of the installation, when none is named. What was appended as one arrives
 // as one message after another.
