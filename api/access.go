@@ -156,14 +156,20 @@ func (s *Server) listAccess(ctx context.Context, c *call) (reply, error) {
 		out := wire.Access{
 			Minute: r.Minute.Std(), Kind: string(r.Kind), Organization: string(r.Org), Server: string(r.Server),
 			Actor: r.Actor.String(), ActorName: names.nameOf(r.Actor), Role: string(r.Role), What: r.What, Code: r.Code,
-			Source: r.Source, SourceKind: string(r.SourceKind), Count: r.Count,
+			Answer: r.Answer, Version: r.Version, Count: r.Count,
 			FirstAt: r.FirstAt.Std(), LastAt: r.LastAt.Std(), RequestID: r.RequestID,
 		}
-		if r.SourceKind == access.SourceSealed {
-			out.Source, out.SourceKind = s.source(ctx, c.principal, r.Source), string(access.SourceIP)
-		}
+		out.Source, out.SourceKind = s.whence(ctx, c.principal, r)
 		return out
 	})}, nil
+}
+
+// whence is where a record came from, and how that is told.
+func (s *Server) whence(ctx context.Context, p commands.Principal, r accessview.Row) (source, kind string) {
+	if r.SourceKind == access.SourceSealed {
+		return s.source(ctx, p, r.Source), string(access.SourceIP)
+	}
+	return r.Source, string(r.SourceKind)
 }
 
 // source opens a sealed source. It is sealed under the installation's key of its

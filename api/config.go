@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/seals"
 	"github.com/keyledger/keyledger/projections/access"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
@@ -19,6 +20,7 @@ import (
 	"github.com/keyledger/keyledger/projections/reports"
 	"github.com/keyledger/keyledger/projections/usage"
 	gather "github.com/keyledger/keyledger/relay/access"
+	"github.com/keyledger/keyledger/relay/providers"
 	"github.com/keyledger/keyledger/verify"
 )
 
@@ -73,6 +75,8 @@ type Config struct {
 	// Unseal opens a text of an organization that was sealed, by what it is (see
 	// package seals). Without it sealed texts are shown to nobody. Optional.
 	Unseal func(ctx context.Context, org events.OrgID, sealed events.Sealed, what string) (string, error)
+	// Providers is what provider keys take beside Commands.
+	Providers ProvidersConfig
 	// Metrics is where the server's own metrics are registered, and what
 	// GET /metrics shows.
 	Metrics *prometheus.Registry
@@ -85,6 +89,26 @@ type Config struct {
 	// RecordClientIP records the client_ip that verifications are asked with.
 	// It is personal data, and dropped unless this is set.
 	RecordClientIP bool
+}
+
+// ProvidersConfig is what provider keys take.
+type ProvidersConfig struct {
+	// Client asks providers about keys.
+	Client *providers.Client
+	// Models are those that the installation needs of each provider: what Client
+	// tests for.
+	Models map[events.ProviderID][]string
+	// Label returns what stands for some parts to everybody who has not the
+	// installation's key: seals.Keys.Label. It stands for secrets in what is hashed
+	// of requests.
+	Label func(parts ...string) ([32]byte, error)
+	// Reach reports why an address may not be called, if it may not, as far as that
+	// is known before: egress.Client.Check. Without it every address may be saved,
+	// and Client finds out. Optional.
+	Reach func(ctx context.Context, baseURL string) error
+	// LastFour opens the last four characters of a saved secret:
+	// seals.Envelopes.OpenLastFour. Without it nobody is shown them. Optional.
+	LastFour func(ctx context.Context, of seals.Binding, sealed events.SealedSecret) (string, error)
 }
 
 // StreamConfig bounds the streams of events.
@@ -129,6 +153,8 @@ func (c Config) Validate() error {
 		{"Last", c.Last == nil},
 		{"Verifier", c.Verifier == nil},
 		{"Positions", c.Positions.Ledger.IsZero()},
+		{"Providers.Client", c.Providers.Client == nil},
+		{"Providers.Label", c.Providers.Label == nil},
 		{"Metrics", c.Metrics == nil},
 		{"Logger", c.Logger == nil},
 	} {

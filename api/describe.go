@@ -118,6 +118,7 @@ func describe(endpoints []endpoint, version, overview string) (*document, error)
 		{"Permissions", "What keys of an organization can be allowed."},
 		{"Profiles", "Settings that come back with verdicts."},
 		{"Keys", "API keys: created, changed, rotated, revoked."},
+		{"Provider keys", "Customers' own keys of AI providers: kept encrypted, tested, and handed to the platform that calls the provider."},
 		{"Audit", "What was changed, by whom, from what to what and why; and how keys were used."},
 		{"Verification", "Verdicts on keys."},
 		{"Events", "What happened, as it happens."},
@@ -242,6 +243,7 @@ var pathParameters = map[string]parameter{
 	"org":       {description: "Id of the organization.", example: "acme"},
 	"workspace": {description: "Id of the workspace.", example: "support"},
 	"profile":   {description: "Id of the profile.", example: "gold"},
+	"provider":  {description: "Id of the provider, which is that of the organization's key for it.", example: "openai"},
 	"report":    {description: "Name of the report.", example: "access-review"},
 	"key":       {description: "Id of the key.", example: "0197ab6e-98f1-7c3a-8f0e-2f3a4b5c6d7e"},
 }

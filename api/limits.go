@@ -16,6 +16,10 @@ const (
 	// is a few hundred bytes, and room for some that have a lot.
 	MaxImportBytes = 8 << 20
 
+	// MaxProviderKeyBytes bounds a body with a provider's secret: 4 KiB, of which
+	// each byte may be an escape of six, and what comes with it.
+	MaxProviderKeyBytes = 64 << 10
+
 	// Those of verdicts are those of every door.
 	MaxVerifyBytes      = gate.MaxVerifyBytes
 	MaxVerifyBatch      = gate.MaxVerifyBatch
@@ -134,6 +138,17 @@ const (
 	// announcedTogether how long announcements are gathered that come at once.
 	leaseCheck        = 250 * time.Millisecond
 	announcedTogether = 2 * time.Millisecond
+
+	// testsBurst is how many tests of provider keys an organization may ask for at
+	// once, and testsEvery after how long for one more: enough for whoever mends a
+	// key by trying, and too few for who wants to learn which of many keys are good.
+	testsBurst = 30
+	testsEvery = 2 * time.Second
+
+	// testsAtOnce is how many of an organization are under way, and maxTests of all:
+	// each waits for a provider, and for one that is slow up to ten seconds.
+	testsAtOnce = 4
+	maxTests    = 64
 
 	// detachRounds bounds how often the keys of a profile are looked up again
 	// while they are detached: keys that get it meanwhile are not chased for ever.

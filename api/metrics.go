@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/keyledger/keyledger/api/gate"
+	"github.com/keyledger/keyledger/events"
 )
 
 // metrics are the server's own. No label ever holds what a client chose: routes
@@ -25,6 +26,8 @@ type metrics struct {
 	streams  prometheus.Gauge
 	// streamsEnded counts by why they ended.
 	streamsEnded *prometheus.CounterVec
+	// resolves and tests count what became of provider keys.
+	resolves, tests *prometheus.CounterVec
 }
 
 type requestLabels struct {
@@ -50,11 +53,34 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		streamsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keyledger_event_streams_ended_total", Help: "Streams of GET /v1/events that ended, by why.",
 		}, []string{"reason"}),
+		resolves: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keyledger_provider_resolves_total", Help: "Times that a provider key was asked for, by what was answered: customer, built_in, or refused when nothing was.",
+		}, []string{"provider", "source"}),
+		tests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keyledger_provider_tests_total", Help: "Tests of provider keys, by what they came to.",
+		}, []string{"provider", "result"}),
+	}
+	for _, p := range events.Providers() {
+		for _, source := range [...]string{sourceCustomer, sourceBuiltIn, sourceRefused} {
+			m.resolves.WithLabelValues(string(p), source)
+		}
+		for _, result := range events.ProviderResults() {
+			m.tests.WithLabelValues(string(p), string(result))
+		}
 	}
 	for _, reason := range [...]string{endedByClient, endedSlow, endedByStop, endedByKey, endedUnknown, endedUnreadable} {
 		m.streamsEnded.WithLabelValues(reason)
 	}
-	return m, errors.Join(registry.Register(m.requests), registry.Register(m.streams), registry.Register(m.streamsEnded))
+	return m, errors.Join(registry.Register(m.requests), registry.Register(m.streams), registry.Register(m.streamsEnded),
+		registry.Register(m.resolves), registry.Register(m.tests))
+}
+
+func (m *metrics) providerResolve(p events.ProviderID, source string) {
+	m.resolves.WithLabelValues(string(p), source).Inc()
+}
+
+func (m *metrics) providerTest(p events.ProviderID, result events.ProviderResult) {
+	m.tests.WithLabelValues(string(p), string(result)).Inc()
 }
 
 func (m *metrics) request(method, route string, status int, took time.Duration) {

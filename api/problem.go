@@ -10,6 +10,8 @@ import (
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/provider"
+	"github.com/keyledger/keyledger/domain/providerkey"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/catalog"
@@ -22,15 +24,53 @@ var (
 	errTooMany    = errors.New("api: too many streams")
 	errSlow       = errors.New("api: reader is too slow")
 	errCursor     = errors.New("api: invalid cursor")
-	errRequest    = gate.ErrRequest
-	errTooLarge   = gate.ErrTooLarge
-	errMethod     = gate.ErrMethod
-	errInternal   = gate.ErrInternal
+	// errTestsLimited and errSecretCopied are of provider keys.
+	errTestsLimited = errors.New("api: too many tests of provider keys")
+	errSecretCopied = fmt.Errorf("%w: a provider's secret stands where none belongs", domain.ErrSecretInField)
+	errRequest      = gate.ErrRequest
+	errTooLarge     = gate.ErrTooLarge
+	errMethod       = gate.ErrMethod
+	errInternal     = gate.ErrInternal
 )
 
 // kinds is the one table from what went wrong to what is answered, with what only
 // this API says before what every door does.
 var kinds = slices.Concat(gate.Table{
+	{
+		Err: domain.ErrPlanRequired, Status: 403, Code: "plan_required", Title: "A higher plan is needed",
+		Help: "The organization's plan has no provider keys; the detail names the plan that has. What is saved is kept, and serves again with that plan.",
+	},
+	{
+		Err: domain.ErrUnknownProvider, Status: 422, Code: "provider_unknown", Title: "Unknown provider",
+		Help: "There is no such AI provider. GET /v1/providers lists them; the detail names the nearest.",
+	},
+	{
+		Err: domain.ErrProviderKeyExists, Status: 409, Code: "provider_key_exists", Title: "Provider is connected",
+		Help: "The organization has a key of this provider. PATCH replaces its secret without a moment in which neither works.",
+	},
+	{
+		Err: domain.ErrProviderKeyMalformed, Status: 422, Code: "provider_key_malformed", Title: "Not a key of this provider",
+		Help: "The secret cannot be one of this provider's, mostly since something was lost or caught when it was copied: problem says what, and looks_like whose key it is instead. It was not saved, and not sent anywhere. What only looks unusual is saved with force.",
+	},
+	{
+		Err: provider.ErrBaseURLRequired, Status: 422, Code: "base_url_required", Title: "An address is needed",
+		Help: "The provider has another address for each customer: give it as base_url.",
+	},
+	{
+		Err: provider.ErrBaseURLForbidden, Status: 422, Code: "base_url_forbidden", Title: "Address not allowed",
+		Help: "A base_url is an https address of the public internet, without user, query and fragment, or one that the server's operator allows.",
+	},
+	{Err: domain.ErrBaseURLRequired, Status: 422, Code: "base_url_required", Title: "An address is needed"},
+	{Err: domain.ErrBaseURLForbidden, Status: 422, Code: "base_url_forbidden", Title: "Address not allowed"},
+	{
+		Err: commands.ErrNoKEK, Status: 503, Code: "kek_missing", Title: "No key-encryption key",
+		Help:   "This server was started without the key-encryption key that provider keys take. Its operator gives it one (--kek).",
+		Detail: "this server has no key-encryption key, so that it can neither keep nor open provider keys; its operator gives it one",
+	},
+	{
+		Err: errTestsLimited, Status: 429, Code: "rate_limited", Title: "Too many tests",
+		Help: "The organization has asked for as many tests of provider keys as it may. Ask again after the seconds of Retry-After.",
+	},
 	{
 		Err: domain.ErrUnknownPermission, Status: 422, Code: "unknown_permission", Title: "Unknown permission",
 		Help: "A grant is not in the organization's permission catalog. The detail names the nearest one that is.",
@@ -164,7 +204,14 @@ func refuse(err error, field, format string, args ...any) error {
 }
 
 // problemOf builds the document for an error.
-func problemOf(err error, requestID string) wire.Problem { return kinds.Problem(err, requestID) }
+func problemOf(err error, requestID string) wire.Problem {
+	p := kinds.Problem(err, requestID)
+	var malformed *providerkey.Malformed
+	if errors.As(err, &malformed) {
+		p.Problem, p.LooksLike = string(malformed.Problem), malformed.LooksLike
+	}
+	return p
+}
 
 // writeProblem answers with a problem document.
 func writeProblem(w http.ResponseWriter, err error, requestID string) wire.Problem {

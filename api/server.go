@@ -45,6 +45,10 @@ type Server struct {
 	sent *seats
 	// sheets are the parts of a report's page.
 	sheets *template.Template
+	// tests bounds those of provider keys, and sources notes where these are
+	// resolved from.
+	tests   *pace
+	sources *sources
 }
 
 // New returns a server.
@@ -59,6 +63,8 @@ func New(cfg Config) (*Server, error) {
 		looking: newSeats(maxPastsOfOrg, "such lists are being made"), waiting: newSeats(maxWaitsOfOrg, "receipts are being waited for"),
 	}
 	s.pasts = make(chan struct{}, maxPasts)
+	s.tests = newPace(testsBurst, testsEvery, testsAtOnce, maxTests)
+	s.sources = newSources(s.noteSource, cfg.Logger)
 	s.streaming, s.endStreams = context.WithCancelCause(context.Background())
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
@@ -89,6 +95,10 @@ func New(cfg Config) (*Server, error) {
 // Gate returns what gives verdicts here, for doors that are not HTTP.
 func (s *Server) Gate() *gate.Gate { return s.gate }
 
+// Close waits for what goes on after requests were answered. No request may be under
+// way or come any more.
+func (s *Server) Close() { s.sources.close() }
+
 // Handler returns what serves all of it.
 func (s *Server) Handler() http.Handler { return s.handler }
 
@@ -97,7 +107,7 @@ func (s *Server) endpoints() []endpoint {
 	events := s.eventsEndpoint()
 	s.streamed = &events
 	return slices.Concat(
-		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(), s.auditEndpoints(), s.usesEndpoints(),
+		s.organizationEndpoints(), s.workspaceEndpoints(), s.permissionEndpoints(), s.profileEndpoints(), s.keyEndpoints(), s.providerEndpoints(), s.auditEndpoints(), s.usesEndpoints(),
 		[]endpoint{s.accessEndpoint(), s.reportEndpoint(), s.exportEndpoint(), s.importEndpoint(), s.verifyEndpoint(), s.verifyBatchEndpoint(), s.authorizeEndpoint(), s.whoamiEndpoint(), s.revokeSelfEndpoint(), s.introspectEndpoint(), s.revokeTokenEndpoint(), s.verifiersEndpoint(), s.receiptEndpoint(), events}, s.plainEndpoints(),
 	)
 }

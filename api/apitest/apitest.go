@@ -27,6 +27,7 @@ import (
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/events/memory"
 	"github.com/keyledger/keyledger/events/seals"
+	"github.com/keyledger/keyledger/events/wrapping"
 	"github.com/keyledger/keyledger/projections"
 	"github.com/keyledger/keyledger/projections/audit"
 	"github.com/keyledger/keyledger/projections/catalog"
@@ -45,7 +46,7 @@ type Ledger interface {
 	usage.BlockReader
 	FollowUses(ctx context.Context, after events.Position, apply func([]events.UsesMessage) error) error
 	LastUses(ctx context.Context) (events.Position, error)
-	seals.SubjectStore
+	seals.EnvelopeStore
 }
 
 // Server is a server that answers.
@@ -58,9 +59,12 @@ type Server struct {
 	// Keys are the installation's own, and Subjects those of data subjects.
 	Keys     *seals.Keys
 	Subjects *seals.Subjects
-	Config   api.Config
-	API      *api.Server
-	Handler  http.Handler
+	// Envelopes encrypt providers' secrets, by KEK.
+	Envelopes *seals.Envelopes
+	KEK       *wrapping.Keyset
+	Config    api.Config
+	API       *api.Server
+	Handler   http.Handler
 	// Recorder takes the uses.
 	Recorder *recording.Recorder
 	// Accesses are its access records.
@@ -134,22 +138,25 @@ func start(t testing.TB, id events.LedgerID, ledger Ledger, change []func(*api.C
 	must(t, err)
 	keys, err := seals.Make(context.Background(), ledger, key, id)
 	must(t, err)
-	return run(t, id, ledger, keys, owner.Reveal(), "test", change)
+	kek, err := wrapping.NewKeyset()
+	must(t, err)
+	return run(t, id, ledger, keys, kek, owner.Reveal(), "test", change)
 }
 
 // Beside runs another server on the ledger of one, until the test ends: with
 // views, a verifier and an address of its own.
 func Beside(t testing.TB, s *Server, change ...func(*api.Config)) *Server {
 	t.Helper()
-	return run(t, s.Positions.Ledger, s.Ledger, s.Keys, s.Owner, "beside", change)
+	return run(t, s.Positions.Ledger, s.Ledger, s.Keys, s.KEK, s.Owner, "beside", change)
 }
 
-func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owner string, name events.VerifierID, change []func(*api.Config)) *Server {
+func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, kek *wrapping.Keyset, owner string, name events.VerifierID, change []func(*api.Config)) *Server {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		t: t, Owner: owner, Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{},
 		Keys: keys, Subjects: seals.NewSubjects(keys, ledger, id),
+		KEK: kek, Envelopes: seals.NewEnvelopes(wrapping.Ring{Primary: kek}, ledger, id),
 	}
 	log := slog.New(slog.NewJSONHandler(s.Log, nil))
 
@@ -183,7 +190,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	must(t, err)
 	service, err := commands.New(commands.Config{
 		Log: ledger, Ledger: id, Configuration: configuration, Await: memory.WaitFor, Logger: log,
-		Holders: holders(ledger, catalogs, browse), Taken: idx.Taken, Subjects: s.Subjects,
+		Holders: holders(ledger, catalogs, browse), Taken: idx.Taken, Subjects: s.Subjects, Envelopes: s.Envelopes, Label: keys.Label,
 	})
 	must(t, err)
 	s.Config = api.Config{
@@ -191,7 +198,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 		Commands: service, Configuration: configuration, Catalog: browse, WaitForCatalog: catalogs.WaitFor,
 		Audit: audits, WaitForAudit: audited.WaitFor, Reports: review, Usage: used, Last: ledger.Last, Verifier: verifier, Positions: s.Positions,
 		Fleet: verifiers, LastUses: ledger.LastUses, Metrics: prometheus.NewRegistry(), Logger: log, Version: "test",
-		Unseal: s.Subjects.Open,
+		Unseal: s.Subjects.Open, Providers: s.providers(),
 	}
 	for _, f := range change {
 		f(&s.Config)
@@ -210,6 +217,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, owne
 	t.Cleanup(func() {
 		front.CloseClientConnections()
 		front.Close()
+		server.Close()
 		verifier.Close()
 		if err := recorder.Close(context.Background()); err != nil {
 			t.Error(err)

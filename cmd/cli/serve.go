@@ -71,10 +71,20 @@ needs attention.`,
 	f.StringVar((*string)(&cfg.AccessRetention), "access-retention", "", "`period` for which it is kept who read the audit log, could not log in or was refused, such as 90d, 1y or never (default 400d; on a cluster what its stream says)")
 	f.StringVar((*string)(&cfg.UsesRetention), "uses-retention", "", "`period` for which single uses are kept at most, such as 90d, 1y or never; counts outlive them (default never)")
 	f.DurationVar(&cfg.SnapshotEvery, "snapshot-every", 10*time.Minute, "`time` after which it is looked again whether verifiers need a newer snapshot to start from; 0 for never")
+	providerFlags(c, &cfg.Providers)
 	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
 	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
-	f.StringSliceVar(&cfg.KEKs, "kek", nil, "a `key` that customers' provider keys are kept with, file:PATH or env:NAME; the first wraps, others only open (default: provider.kek in the data folder)")
+	f.StringSliceVar(&cfg.KEKs, "kek", nil, "a `key` that customers' provider keys are kept with, file:PATH, env:NAME or kms:unix:///PATH; the first wraps, others only open (default: provider.kek in the data folder)")
 	return c
+}
+
+// providerFlags say how AI providers are asked.
+func providerFlags(c *cobra.Command, p *serve.Providers) {
+	f := c.Flags()
+	f.StringArrayVar(&p.Models, "provider-models", nil, "`models` that customers' keys of an AI provider must reach, such as openai=gpt-4o,gpt-4o-mini; once for each provider")
+	f.StringArrayVar(&p.Endpoints, "provider-endpoint", nil, "`address` to ask a provider at instead of its own, such as openai=https://llm.example.com/v1; once for each")
+	f.StringSliceVar(&p.Allow, "provider-allow", nil, "`hosts`, addresses or networks that customers may name though they are not public, such as llm.internal:8443,10.1.0.0/16")
+	f.StringVar(&p.CA, "provider-ca", "", "`file` with authorities that certificates of providers are checked by beside the system's, PEM")
 }
 
 // clusterFlags are the flags of a command that works on a cluster.

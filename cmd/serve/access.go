@@ -22,6 +22,7 @@ import (
 	"github.com/keyledger/keyledger/events/uses"
 	"github.com/keyledger/keyledger/projections/access"
 	gather "github.com/keyledger/keyledger/relay/access"
+	"github.com/keyledger/keyledger/relay/providersignals"
 )
 
 const (
@@ -41,9 +42,11 @@ const (
 type accessParts struct {
 	gatherer *gather.Gatherer
 	view     *access.View
-	ledger   *jetstream.Ledger
-	log      *slog.Logger
-	err      atomic.Pointer[error]
+	// counted counts what the view applies.
+	counted *providersignals.Keeper
+	ledger  *jetstream.Ledger
+	log     *slog.Logger
+	err     atomic.Pointer[error]
 }
 
 // openAccess opens the view and makes what gathers.
@@ -143,12 +146,18 @@ func (t *sourceTeller) seal(ctx context.Context, day, source string) (events.Sea
 	return sealer.Seal(seals.TextOfUse, source)
 }
 
-// follow feeds the view until the context ends. A view that cannot go on stops, says
-// so, and keeps nobody else from going on.
+// follow feeds the view, and what counts beside it, until the context ends. A view that
+// cannot go on stops, says so, and keeps nobody else from going on.
 func (a *accessParts) follow(ctx context.Context) {
-	after, err := a.view.Position(ctx)
+	after, err := a.after(ctx)
 	if err == nil {
-		err = a.ledger.FollowAccess(ctx, after, func(list []records.Message) error { return a.view.Apply(ctx, list) })
+		err = a.ledger.FollowAccess(ctx, after, func(list []records.Message) error {
+			if err := a.view.Apply(ctx, list); err != nil {
+				return err
+			}
+			a.counted.Apply(list)
+			return nil
+		})
 	}
 	if err == nil || ctx.Err() != nil && !errors.Is(err, events.ErrCorrupt) {
 		return

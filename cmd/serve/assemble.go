@@ -70,6 +70,7 @@ type parts struct {
 	signals                  *signals.Keeper
 	erasure                  *erasure.Keeper
 	retention                *keeper.Keeper
+	providerKeepers          providerKeepers
 	// barrier leaves room between memory's slices for pictures; snapshots is nil when
 	// none are kept.
 	barrier   *snapshot.Barrier
@@ -134,13 +135,14 @@ func (p *parts) openViews(ctx context.Context, cfg Config) error {
 
 // connect makes what runs and what answers.
 func (p *parts) connect(cfg Config) error {
-	err := errors.Join(p.makeErasure(cfg), p.makeRetention(cfg), p.makeFleet(cfg))
+	err := errors.Join(p.makeErasure(cfg), p.makeRetention(cfg), p.makeDataKeys(cfg), p.makeFleet(cfg))
 	if err != nil {
 		return err
 	}
 	// What the index tells of, the configuration knows: whether a use's texts
 	// are sealed is read there. What announces revocations comes after what denies.
-	p.barrier = snapshot.NewBarrier(projections.Together("index", p.continuity, p.erasure, p.retention, p.configuration, p.fleet.view, p.index, p.fleet.announcer.View(0)))
+	first := append([]projections.View{p.continuity, p.erasure, p.retention}, p.providerKeepers.views()...)
+	p.barrier = snapshot.NewBarrier(projections.Together("index", append(first, p.configuration, p.fleet.view, p.index, p.fleet.announcer.View(0))...))
 	for _, r := range []struct {
 		runner **projections.Runner
 		view   projections.View
@@ -177,7 +179,7 @@ func (p *parts) connect(cfg Config) error {
 	p.service, err = commands.New(commands.Config{
 		Log: p.ledger, Ledger: p.ledger.positions.Ledger, Configuration: p.configuration,
 		Label: p.ledger.keys.Label, Subjects: p.subjects, Holders: p.holders, Taken: p.index.Taken, Await: p.await, Logger: cfg.Logger,
-		UsesRetention: cfg.UsesRetention,
+		UsesRetention: cfg.UsesRetention, Envelopes: p.ledger.envelopes,
 	})
 	if err != nil {
 		return err
@@ -185,7 +187,7 @@ func (p *parts) connect(cfg Config) error {
 	if err := p.makeExpiry(cfg, p.service); err != nil {
 		return err
 	}
-	if err := p.makeSignals(cfg, p.service); err != nil {
+	if err := errors.Join(p.makeSignals(cfg, p.service), p.makeProviderSignals(cfg, p.service)); err != nil {
 		return err
 	}
 	return p.offer(cfg, p.service)
@@ -201,6 +203,10 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 	if err != nil {
 		return err
 	}
+	asked, err := p.openProviders(cfg)
+	if err != nil {
+		return err
+	}
 	p.front, err = api.New(api.Config{
 		Commands: service, Configuration: p.configuration,
 		Catalog: p.catalog, WaitForCatalog: p.catalogs.WaitFor,
@@ -209,7 +215,7 @@ func (p *parts) offer(cfg Config, service *commands.Service) error {
 		Fleet: p.fleet.view, FleetRead: p.fleet.heard.Load, LastUses: p.ledger.LastUses,
 		Verifier: p.verifier, Positions: p.ledger.positions, Checks: p.checks(),
 		Metrics: registry, Logger: cfg.Logger, Version: cfg.Version, Console: start,
-		RecordClientIP: cfg.RecordClientIP, Unseal: p.subjects.Open,
+		RecordClientIP: cfg.RecordClientIP, Unseal: p.subjects.Open, Providers: asked,
 	})
 	return err
 }
@@ -308,6 +314,7 @@ func (p *parts) register(registry *prometheus.Registry) error {
 		p.access.register(registry),
 		p.fleet.register(registry),
 		p.registerErasure(registry),
+		p.registerProviderKeepers(registry),
 		p.registerRetention(registry),
 		p.registerSnapshots(registry),
 	}
@@ -401,6 +408,8 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	views.Go(func() { p.fleet.follow(running) })
 	views.Go(func() { p.fleet.measure(running) })
 	views.Go(func() { p.erasure.Run(running) })
+	views.Go(func() { p.providerKeepers.keepDataKeys(running) })
+	views.Go(func() { p.providerKeepers.signals.Run(running) })
 	views.Go(func() { p.keepRetention(running) })
 	views.Go(func() { p.keepSnapshots(running) })
 	defer func() {
@@ -418,6 +427,7 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	defer p.fleet.announce(ctx)()
 	views.Go(func() { p.uses.tellUnended(running, p.ledger.name) })
 	err := p.answer(ctx, cfg, listener)
+	p.front.Close()
 	p.verifier.Close()
 	err = errors.Join(err, p.access.drain(ctx))
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainUses)

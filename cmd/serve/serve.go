@@ -44,10 +44,11 @@ type Config struct {
 	NATSListen string
 	// InstallationKey is the file of the installation key; empty: the one in Data.
 	InstallationKey string
-	// KEKs are the key-encryption keys that provider keys are kept with, each file:PATH
-	// or env:NAME. The first wraps, the others only open what they have wrapped. Empty:
-	// the one in Data, which is drawn on the embedded broker when no provider key is
-	// kept yet.
+	// KEKs are the key-encryption keys that provider keys are kept with, each file:PATH,
+	// env:NAME or kms:unix:///PATH, the socket of a plugin that speaks KMS v2 as
+	// Kubernetes has it. The first wraps, the others only open what they have wrapped.
+	// Empty: the one in Data, which is drawn on the embedded broker when no provider key
+	// is kept yet.
 	KEKs []string
 	// TLSCert and TLSKey are the files of the certificate and its key, in PEM, for
 	// all listeners.
@@ -67,6 +68,8 @@ type Config struct {
 	// SnapshotEvery is how often it is looked whether verifiers need a newer snapshot
 	// to start from; 0 is never.
 	SnapshotEvery time.Duration
+	// Providers says how AI providers are asked about customers' keys.
+	Providers Providers
 	// Out gets the one line that says `ready`.
 	Out io.Writer
 	// Ready is called with the server's URL when it answers.
@@ -110,6 +113,7 @@ func (c Config) Validate() error {
 	if err := validateKEKs(c.KEKs); err != nil {
 		faults = append(faults, err)
 	}
+	faults = append(faults, c.Providers.validate()...)
 	if err := checkRetention(c.AccessRetention); err != nil {
 		faults = append(faults, err)
 	}
@@ -222,6 +226,8 @@ type opened struct {
 	keys *seals.Keys
 	// envelopes are what provider keys are kept in; nil without a key-encryption key.
 	envelopes *seals.Envelopes
+	// services are the connections to key management services.
+	services []io.Closer
 	// conns are closed when all else has stopped.
 	conns []*nats.Conn
 }
@@ -237,6 +243,9 @@ func (o opened) connected() bool {
 }
 
 func (o opened) close() {
+	for _, s := range o.services {
+		_ = s.Close() // nothing is on its way any more
+	}
 	for _, c := range o.conns {
 		c.Close()
 	}
