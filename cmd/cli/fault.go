@@ -270,7 +270,7 @@ func (a *app) hintFor(cmd *cobra.Command, p wire.Problem) string {
 	}
 }
 
-var roomPrefix = regexp.MustCompile(`(^|: |\n)(?:cli|serve|sidecar|verify|nodes|recording|snapshot|listen|client|embedded|jetstream|seals|access|credentials|events|commands|domain|api|projections): `)
+var roomPrefix = regexp.MustCompile(`(^|: |\n)(?:cli|serve|sidecar|verify|nodes|recording|snapshot|listen|client|embedded|jetstream|seals|wrapping|kms|access|credentials|events|commands|domain|api|projections): `)
 
 // strip takes the names of packages out of an error's text: they are for readers
 // of code.

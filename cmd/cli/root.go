@@ -61,7 +61,7 @@ config file; flags win over the environment, and that over the file.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupStart, a.quickstartCommand(), a.serveCommand(), a.sidecarCommand(), a.initCommand(), a.ownerCommand(), a.natsAuthCommand())
+	add(groupStart, a.quickstartCommand(), a.serveCommand(), a.sidecarCommand(), a.initCommand(), a.ownerCommand(), a.natsAuthCommand(), a.kekCommand())
 	add(groupKeys, a.keysCommand(), a.orgsCommand(), a.workspacesCommand(), a.permissionsCommand(), a.profilesCommand(),
 		a.providerKeysCommand())
 	add(groupRead, a.verifyCommand(), a.whoamiCommand(), a.verifiersCommand(), a.auditCommand(), a.eventsCommand(), a.healthCommand())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/seals"
 	"github.com/keyledger/keyledger/events/wrapping"
+	"github.com/keyledger/keyledger/events/wrapping/kms"
 )
 
 // KEKFile holds the key-encryption key of a data folder, mode 0600, where no other is
@@ -28,6 +30,7 @@ var ErrKEK = errors.New("serve: the key-encryption key")
 const (
 	kekFile = "file:"
 	kekEnv  = "env:"
+	kekKMS  = "kms:"
 )
 
 // variable is what may be the name of a variable of the environment.
@@ -39,11 +42,13 @@ func validateKEKs(specs []string) error {
 	for _, spec := range specs {
 		path, file := strings.CutPrefix(spec, kekFile)
 		name, env := strings.CutPrefix(spec, kekEnv)
+		endpoint, service := strings.CutPrefix(spec, kekKMS)
 		switch {
 		case file && path != "" && !strings.Contains(path, "{"):
 		case env && variable.MatchString(name):
+		case service && kms.Config{Endpoint: endpoint}.Validate() == nil:
 		default:
-			return errors.New("serve: --kek must be file:PATH or env:NAME")
+			return errors.New("serve: --kek must be file:PATH, env:NAME or kms:unix:///PATH")
 		}
 	}
 	return nil
@@ -87,6 +92,9 @@ func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
 		key, err := openKEK(spec)
 		if err != nil {
 			return err
+		}
+		if held, ok := key.(io.Closer); ok {
+			o.services = append(o.services, held)
 		}
 		if i == 0 {
 			ring.Primary = key
@@ -150,6 +158,13 @@ func drawKEK(path string) error {
 // openKEK opens a key by where it is.
 func openKEK(spec string) (wrapping.Key, error) {
 	scheme, at, _ := strings.Cut(spec, ":")
+	if scheme+":" == kekKMS {
+		key, err := kms.New(kms.Config{Endpoint: at})
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKEK, err)
+		}
+		return key, nil
+	}
 	var text []byte
 	switch scheme + ":" {
 	case kekFile:

@@ -150,6 +150,25 @@ func TestForeignKEKIsRefused(t *testing.T) {
 	}
 }
 
+// A key management service that is away stops no server, and what it may have wrapped
+// does not open until it is back.
+func TestKEKServiceThatIsAway(t *testing.T) {
+	data, service := t.TempDir(), "kms:unix://"+filepath.Join(t.TempDir(), "none.sock")
+	var sealed events.SealedSecret
+	if _, err := envelops(t, data, nil, keeps(t, &sealed)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := envelops(t, data, []string{service, "file:" + filepath.Join(data, KEKFile)}, func(o *opened) {
+		reveals(t, &sealed)(o)
+		if _, err := o.envelopes.Seal(t.Context(), kekBinding, "sk-a-secret-of-a-provider-1234", "1234"); !errors.Is(err, events.ErrUnavailable) {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // A key from the environment is gone from there when it was read.
 func TestKEKFromTheEnvironment(t *testing.T) {
 	const name = "KEYLEDGER_TEST_KEK"
@@ -177,13 +196,13 @@ func TestKEKFromTheEnvironment(t *testing.T) {
 // What is no key is refused, and stands in no error.
 func TestKEKsThatAreNone(t *testing.T) {
 	text := string(kekText(t))
-	for _, spec := range []string{"", "x", "file:", "env:", "env:A B", "env:" + text, "file:" + text, text, "/etc/kek", "vault:x"} {
+	for _, spec := range []string{"", "x", "file:", "env:", "env:A B", "env:" + text, "file:" + text, text, "/etc/kek", "vault:x", "kms:", "kms:/run/kms.sock", "kms:unix://kms.sock"} {
 		err := validateKEKs([]string{spec})
 		if err == nil || strings.Contains(err.Error(), "keyData") || !strings.Contains(err.Error(), "--kek") {
 			t.Errorf("%.12s: %v", spec, err)
 		}
 	}
-	if err := validateKEKs([]string{"file:/run/kek", "env:KEK_2"}); err != nil {
+	if err := validateKEKs([]string{"file:/run/kek", "env:KEK_2", "kms:unix:///run/kms.sock"}); err != nil {
 		t.Error(err)
 	}
 	none := filepath.Join(t.TempDir(), "none")
