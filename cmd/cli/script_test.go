@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +20,8 @@ import (
 	"github.com/keyledger/keyledger/cmd/cli"
 	"github.com/keyledger/keyledger/cmd/serve"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/relay/providers/providertest"
 )
 
 // TestMain lets scripts run this very binary as keyledger.
@@ -30,7 +34,8 @@ func TestMain(m *testing.M) {
 // TestScripts runs the scripts in testdata/script against one real server. Each
 // works in an organization of its own, and begins in an empty folder.
 func TestScripts(t *testing.T) {
-	url, owner := startServer(t)
+	providers := providertest.Start(t)
+	url, owner := startServer(t, providers)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
@@ -40,6 +45,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("SERVER", url)
 			env.Setenv("OWNER", owner)
+			env.Setenv("GATEWAY", providers.URL(events.ProviderOpenAICompatible))
 			env.Setenv("KEYLEDGER_URL", url)
 			env.Setenv("KEYLEDGER_KEY_FILE", owner)
 			return nil
@@ -51,20 +57,32 @@ func TestScripts(t *testing.T) {
 			"await":    awaits,
 			"mode":     hasMode,
 			"nosecret": holdsNoSecret,
+			"provider": brings,
 		},
 	})
 }
 
 // startServer runs a server on a free port, in an empty folder, until the test
-// has ended.
-func startServer(t *testing.T) (url, owner string) {
+// has ended. The AI providers that it asks are those given.
+func startServer(t *testing.T, providers *providertest.Server) (url, owner string) {
 	t.Helper()
+	ca, err := providers.WriteCA(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := serve.Providers{Allow: []string{providers.Host()}, CA: ca}
+	for _, id := range slices.Sorted(maps.Keys(providers.Endpoints())) {
+		asked.Endpoints = append(asked.Endpoints, string(id)+"="+providers.URL(id))
+	}
+	for _, id := range []events.ProviderID{events.ProviderOpenAI, events.ProviderAnthropic} {
+		asked.Models = append(asked.Models, string(id)+"="+strings.Join(providertest.Models(id)[:2], ","))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	data := filepath.Join(t.TempDir(), "data")
 	ready, stopped := make(chan string, 1), make(chan error, 1)
 	go func() {
 		stopped <- serve.Run(ctx, serve.Config{
-			Listen: "127.0.0.1:0", Data: data, Version: "test",
+			Listen: "127.0.0.1:0", Data: data, Version: "test", Providers: asked,
 			Ready:  func(url string) { ready <- url },
 			Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
@@ -99,7 +117,7 @@ func runs(ts *testscript.TestScript, neg bool, args []string) {
 	} else if err != nil {
 		ts.Fatalf("%v", err)
 	}
-	if stderr := ts.ReadFile("stderr"); keystring.Contains(stderr) {
+	if stderr := ts.ReadFile("stderr"); keystring.Contains(stderr) || holdsProviderKey(stderr) {
 		ts.Fatalf("a key stands on standard error")
 	}
 	if got != want {
@@ -174,8 +192,36 @@ func hasMode(ts *testscript.TestScript, neg bool, args []string) {
 // holdsNoSecret is "nosecret FILE…".
 func holdsNoSecret(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		if keystring.Contains(strings.TrimSpace(ts.ReadFile(name))) {
+		if text := ts.ReadFile(name); keystring.Contains(strings.TrimSpace(text)) || holdsProviderKey(text) {
 			ts.Fatalf("%s holds a key", name)
 		}
 	}
+}
+
+// holdsProviderKey reports whether a text holds a key of any provider.
+func holdsProviderKey(text string) bool {
+	for _, p := range events.Providers() {
+		for c := range providertest.Conditions(p) {
+			if strings.Contains(text, providertest.Key(p, c)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// brings is "provider PROVIDER CONDITION FILE [BEFORE [AFTER]]": the provider's key of
+// that condition, in a file, perhaps with something pasted around it.
+func brings(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 || len(args) > 5 {
+		ts.Fatalf("usage: provider PROVIDER CONDITION FILE [BEFORE [AFTER]]")
+	}
+	p, err := events.ParseProviderID(args[0])
+	ts.Check(err)
+	if _, known := providertest.Conditions(p)[providertest.Condition(args[1])]; !known {
+		ts.Fatalf("%s knows no condition %s", p, args[1])
+	}
+	around := append(args[3:], "", "")
+	text := around[0] + providertest.Key(p, providertest.Condition(args[1])) + around[1] + "\n"
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(text), 0o600))
 }
