@@ -156,7 +156,8 @@ func TestWhatEachEventChanged(t *testing.T) {
 			[]string{`version 1 → 2`, `base_url "https://a.example" → "https://b.example"`, `secret "(sealed)" → "(sealed)"`},
 		},
 		"a secret after one that was tested": {
-			[]events.Event{connected, events.ProviderKeyTested{Version: 1, At: t0, Result: events.ProviderWorks}}, provider,
+			[]events.Event{connected, events.ProviderKeyTested{Version: 1, At: t0, Result: events.ProviderWorks}},
+			provider,
 			events.ProviderKeyReplaced{Version: 2, BaseURL: "https://a.example", Sealed: providerSecret(2), Replaces: providerSecret(1).DataKey},
 			[]string{
 				`version 1 → 2`, `last_test.at "2026-11-21T05:46:40.000000Z" → null`, `last_test.result "works" → null`, `last_test.version 1 → null`,
