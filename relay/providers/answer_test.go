@@ -17,15 +17,15 @@ func FuzzAnswer(f *testing.F) {
 		`{"error":{"code":"insufficient_quota"},"data":[]}`, `{"error":null,"data":[]}`, `{"detail":"x"}`, `{"error":{"details":[{"reason":"API_KEY_INVALID"}]}}`, `<html>`, "\xff",
 	} {
 		for _, status := range []int{200, 204, 302, 400, 401, 402, 403, 404, 429, 500} {
-			f.Add(status, false, []byte(body))
+			f.Add(status, "application/json", []byte(body))
 		}
 	}
-	f.Fuzz(func(t *testing.T, status int, html bool, body []byte) {
+	f.Fuzz(func(t *testing.T, status int, kind string, body []byte) {
 		const marked = "Zq7MARKEDz9"
 		body = []byte(strings.ReplaceAll(string(body), "x", marked))
-		l, out := answer{status: status, html: html, body: body}.read()
+		l, out := answer{status: status, html: isPage(http.Header{"Content-Type": {kind}}, body), body: body}.read()
 		if out.Result == "" {
-			if status != http.StatusOK || html {
+			if status != http.StatusOK {
 				t.Fatalf("status %d is a list of %d models", status, len(l.models))
 			}
 			return
@@ -62,6 +62,29 @@ func TestLists(t *testing.T) {
 		l, ok := readListing([]byte(body))
 		if ok != (want >= 0) || ok && len(l.models) != want {
 			t.Errorf("%s: %v, %q", body, ok, l.models)
+		}
+	}
+}
+
+// TestPages: what people read is no answer of a provider, and what programs read is
+// one whatever it is called.
+func TestPages(t *testing.T) {
+	for _, c := range []struct {
+		kind, body string
+		status     int
+		want       events.ProviderResult
+	}{
+		{"text/html", `{"data":[{"id":"a"}]}`, 200, ""},
+		{"text/html; charset=utf-8", `{"error":{"code":"invalid_api_key"}}`, 401, events.ProviderInvalid},
+		{"text/html", "Sign in", 401, events.ProviderUnreachable},
+		{"application/json", "\n <html>", 401, events.ProviderUnreachable},
+		{"text/html", "<html>", 403, events.ProviderUnreachable},
+		{"text/plain", "Unauthorized", 401, events.ProviderInvalid},
+		{"", "", 401, events.ProviderInvalid},
+	} {
+		a := answer{status: c.status, body: []byte(c.body), html: isPage(http.Header{"Content-Type": {c.kind}}, []byte(c.body))}
+		if _, out := a.read(); out.Result != c.want {
+			t.Errorf("%d %s %q: %s, want %q", c.status, c.kind, c.body, out.Result, c.want)
 		}
 	}
 }

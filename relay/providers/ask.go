@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -190,10 +191,13 @@ func (q question) send(ctx context.Context, c call) (answer, error) {
 	if len(body) > MaxBody {
 		return answer{}, errTooLarge
 	}
-	return answer{
-		status: resp.StatusCode, body: body, retryAfter: retryAfter(resp.Header),
-		html: strings.Contains(resp.Header.Get("Content-Type"), "html") || strings.HasPrefix(strings.TrimSpace(string(body[:min(len(body), 64)])), "<"),
-	}, nil
+	return answer{status: resp.StatusCode, body: body, retryAfter: retryAfter(resp.Header), html: isPage(resp.Header, body)}, nil
+}
+
+// isPage reports whether an answer is a page for people. Who calls JSON a page says
+// no less for it.
+func isPage(h http.Header, body []byte) bool {
+	return (strings.Contains(h.Get("Content-Type"), "html") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))) && !json.Valid(body)
 }
 
 var errTooLarge = errors.New("providers: the answer is too large")
@@ -217,7 +221,7 @@ type listing struct {
 
 // read reads an answer: a list, or an outcome that says why it is none.
 func (a answer) read() (listing, Outcome) {
-	if a.status == http.StatusOK && !a.html {
+	if a.status == http.StatusOK {
 		if l, ok := readListing(a.body); ok {
 			return l, Outcome{}
 		}
@@ -251,7 +255,7 @@ func readListing(body []byte) (listing, bool) {
 		NextToken     string `json:"next_page_token"`
 	}
 	list := json.RawMessage(body)
-	if !strings.HasPrefix(strings.TrimSpace(string(body[:min(len(body), 64)])), "[") {
+	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("[")) {
 		if err := lenient(json.Unmarshal(body, &page)); err != nil || len(page.Error) > 0 && string(page.Error) != "null" {
 			return listing{}, false
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -355,6 +356,47 @@ func TestWithoutAnAnswer(t *testing.T) {
 	}
 	if out := newClient(t, s, providers.Config{}).Test(t.Context(), providers.Wish{Provider: "groq", Secret: "x"}); out.Works() || out.Reason != providers.Unasked {
 		t.Errorf("an unknown provider: %s (%s)", out.Result, out.Reason)
+	}
+}
+
+// much answers with a list and spaces after it, and counts what is read of them.
+type much struct {
+	spaces int
+	read   int
+}
+
+func (m *much) Do(*http.Request) (*http.Response, error) {
+	body := io.MultiReader(strings.NewReader(`{"data":[]}`), m)
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(body)}, nil
+}
+
+func (m *much) Read(p []byte) (int, error) {
+	n := min(len(p), m.spaces-m.read)
+	if n == 0 {
+		return 0, io.EOF
+	}
+	for i := range p[:n] {
+		p[i] = ' '
+	}
+	m.read += n
+	return n, nil
+}
+
+// TestBounded: no more of an answer is read than is bounded, and what is longer is
+// none.
+func TestBounded(t *testing.T) {
+	s := providertest.Start(t)
+	list := len(`{"data":[]}`)
+	for spaces, want := range map[int]events.ProviderResult{
+		providers.MaxBody - list:     events.ProviderWorks,
+		providers.MaxBody - list + 1: events.ProviderUnreachable,
+		4 * providers.MaxBody:        events.ProviderUnreachable,
+	} {
+		m := &much{spaces: spaces}
+		out := newClient(t, s, providers.Config{Doer: m}).Test(t.Context(), wish(s, events.ProviderOpenAI, providertest.Works))
+		if out.Result != want || m.read > providers.MaxBody {
+			t.Errorf("%d spaces: %s (%s), %d were read", spaces, out.Result, out.Reason, m.read)
+		}
 	}
 }
 
