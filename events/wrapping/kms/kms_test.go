@@ -268,12 +268,14 @@ func TestAServiceThatFails(t *testing.T) {
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		s.set(func() { s.fails = status.Error(code, "words of the plugin") })
 		_, opened := k.Unwrap(t.Context(), wrapped, nil)
-		want := events.ErrUnavailable
+		var want error
 		switch code {
 		case codes.InvalidArgument, codes.NotFound, codes.DataLoss:
 			want = wrapping.ErrWrongKey
 		case codes.Unimplemented:
 			want = kms.ErrPlugin
+		default:
+			want = events.ErrUnavailable
 		}
 		if !errors.Is(opened, want) {
 			t.Errorf("%s: got %v, want %v", code, opened, want)
