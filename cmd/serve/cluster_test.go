@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/cmd/nodes"
+	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 )
@@ -153,6 +154,87 @@ func TestInitTakesAnInstallationKey(t *testing.T) {
 	}
 	if _, err := Init(t.Context(), cfg); !errors.Is(err, ErrInstallationKey) {
 		t.Errorf("without the key: %v", err)
+	}
+}
+
+// The key-encryption key is drawn with the beginning, where it is wanted, and never again
+// once something is kept with it.
+func TestInitDrawsAKEK(t *testing.T) {
+	operator, server := lonely(t)
+	cfg := InitConfig{Data: t.TempDir(), Cluster: operator, Logger: discard}
+	begins := func(want string) []byte {
+		t.Helper()
+		begun, err := Init(t.Context(), cfg)
+		if err != nil || begun.KEK != want {
+			t.Fatalf("%+v, %v", begun, err)
+		}
+		text, err := os.ReadFile(want)
+		if want != "" && err != nil {
+			t.Error(err)
+		}
+		return text
+	}
+	path := filepath.Join(cfg.Data, KEKFile)
+	first := begins(path)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if again := begins(path); string(again) != string(first) {
+		t.Error("a key that was there was changed")
+	}
+	cfg.KEKs = []string{"env:KEK"}
+	begins("")
+	elsewhere := filepath.Join(t.TempDir(), "kept.kek")
+	cfg.KEKs = []string{"file:" + elsewhere, "file:" + path}
+	begins(elsewhere)
+
+	// A server is given it; without one there are no provider keys.
+	var sealed events.SealedSecret
+	join := func(keks ...string) error {
+		joined := Config{
+			Data: t.TempDir(), Listen: "127.0.0.1:0", Cluster: server, KEKs: keks, Logger: discard,
+			InstallationKey: filepath.Join(cfg.Data, InstallationKeyFile),
+		}
+		b, err := startBroker(t.Context(), joined)
+		if err != nil {
+			return err
+		}
+		defer b.stop()
+		o, err := open(t.Context(), joined, b)
+		if err != nil {
+			return err
+		}
+		defer o.close()
+		if err := o.envelop(t.Context(), joined, b); err != nil {
+			return err
+		}
+		switch _, err := os.Stat(filepath.Join(joined.Data, KEKFile)); {
+		case err == nil:
+			t.Error("a server on a cluster drew a key that the others do not have")
+		case len(keks) == 0 && o.envelopes != nil:
+			t.Error("it keeps provider keys without a key")
+		case len(keks) > 0 && sealed.DataKey.IsZero():
+			stores(t, &sealed)(&o)
+		case len(keks) > 0:
+			reveals(t, &sealed)(&o)
+		}
+		return nil
+	}
+	for _, keks := range [][]string{nil, {"file:" + elsewhere}, {"file:" + elsewhere}} {
+		if err := join(keks...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := join("file:" + path); !errors.Is(err, ErrKEK) {
+		t.Errorf("with a key that opens nothing: %v", err)
+	}
+	cfg.KEKs = nil
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	begins("")
+	if _, err := os.Stat(path); err == nil {
+		t.Error("another key was drawn for what is kept already")
 	}
 }
 

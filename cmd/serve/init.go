@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +31,9 @@ type InitConfig struct {
 	// InstallationKey is the file of the installation key, which is made unless
 	// it is there; empty: the one in Data.
 	InstallationKey string
+	// KEKs are the key-encryption keys that the servers will have, as in [Config]. The
+	// first is made unless it is there, if it is a file; empty: the one in Data.
+	KEKs []string
 	// Logger takes what operators should know.
 	Logger *slog.Logger
 }
@@ -44,6 +48,9 @@ func (c InitConfig) Validate() error {
 		faults = append(faults, errors.New("serve: --nats is needed: an embedded broker's ledger begins with keyledger serve"))
 	}
 	faults = append(faults, c.Cluster.validate()...)
+	if err := validateKEKs(c.KEKs); err != nil {
+		faults = append(faults, err)
+	}
 	if c.Logger == nil {
 		faults = append(faults, errors.New("serve: Logger is needed"))
 	}
@@ -57,6 +64,9 @@ type Begun struct {
 	Again bool
 	// Owner, InstallationKey and VerifierKey are the paths of these files.
 	Owner, InstallationKey, VerifierKey string
+	// KEK is the path of the key-encryption key; empty if it is no file, or is not there
+	// though provider keys are kept with it.
+	KEK string
 }
 
 // Init makes the streams and begins the ledger, once. Interrupted, it goes on
@@ -96,6 +106,12 @@ func Init(ctx context.Context, cfg InitConfig) (Begun, error) {
 	})
 	if err == nil {
 		err = patiently(ctx, func() error { return at.verify(ctx, f, out.Ledger) })
+	}
+	if err == nil {
+		err = patiently(ctx, func() error {
+			out.KEK, err = at.drawKEK(ctx, cfg, out.Ledger)
+			return err
+		})
 	}
 	return out, err
 }
@@ -153,4 +169,29 @@ func (p brokerPlace) verify(ctx context.Context, f folder, id events.LedgerID) e
 	}
 	_, err = f.unseal(ctx, ledger, id, state)
 	return err
+}
+
+// drawKEK makes the key-encryption key that servers will keep provider keys with, unless
+// it is there. Where provider keys are kept already, another would open none of them.
+func (p brokerPlace) drawKEK(ctx context.Context, cfg InitConfig, id events.LedgerID) (string, error) {
+	path := folderOf(cfg.Data, "").path(KEKFile)
+	if len(cfg.KEKs) > 0 {
+		var file bool
+		if path, file = strings.CutPrefix(cfg.KEKs[0], kekFile); !file {
+			return "", nil
+		}
+	}
+	ledger, err := newLedger(p.conn, id, p.replicas, p.log)
+	if err != nil {
+		return "", err
+	}
+	kept, err := keeps(ctx, ledger, id)
+	if err != nil {
+		return "", err
+	}
+	there, err := defaultKEK(path, !kept)
+	if err != nil || !there {
+		return "", err
+	}
+	return path, nil
 }

@@ -59,14 +59,9 @@ func validateKEKs(specs []string) error {
 // provider keys.
 func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
 	ledger := o.positions.Ledger
-	// Nothing opens with no key: it is wrong as soon as there is a data key.
-	kept := false
-	err := b.ask(ctx, func() error {
-		err := seals.NewEnvelopes(wrapping.Ring{}, o.Ledger, ledger).Check(ctx)
-		kept = errors.Is(err, wrapping.ErrWrongKey)
-		if kept {
-			return nil
-		}
+	var kept bool
+	err := b.ask(ctx, func() (err error) {
+		kept, err = keeps(ctx, o.Ledger, ledger)
 		return err
 	})
 	if err != nil {
@@ -107,6 +102,16 @@ func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
 		return nil
 	}
 	return o.checkKEKs(ctx, cfg.Logger)
+}
+
+// keeps reports whether a ledger has data keys of provider keys.
+func keeps(ctx context.Context, at seals.EnvelopeStore, id events.LedgerID) (bool, error) {
+	// Nothing opens without a key: the first one there is fails.
+	err := seals.NewEnvelopes(wrapping.Ring{}, at, id).Check(ctx)
+	if errors.Is(err, wrapping.ErrWrongKey) {
+		return true, nil
+	}
+	return false, err
 }
 
 // checkKEKs refuses keys that open none of the data keys there are: what is added with

@@ -43,8 +43,8 @@ func envelops(t *testing.T, data string, keks []string, use func(*opened)) (stri
 
 var kekBinding = seals.Binding{Org: "acme", Provider: events.ProviderOpenAI, Version: 1}
 
-// keeps seals a secret.
-func keeps(t *testing.T, sealed *events.SealedSecret) func(*opened) {
+// stores seals a secret.
+func stores(t *testing.T, sealed *events.SealedSecret) func(*opened) {
 	return func(o *opened) {
 		var err error
 		if *sealed, err = o.envelopes.Seal(t.Context(), kekBinding, "sk-a-secret-of-a-provider-1234", "1234"); err != nil {
@@ -100,7 +100,7 @@ func TestKEKIsDrawnOnce(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := envelops(t, data, nil, keeps(t, &sealed)); err != nil {
+	if _, err := envelops(t, data, nil, stores(t, &sealed)); err != nil {
 		t.Fatal(err)
 	}
 	second, err := os.ReadFile(path)
@@ -137,7 +137,7 @@ func TestForeignKEKIsRefused(t *testing.T) {
 	}
 	own := "file:" + filepath.Join(data, KEKFile)
 	var sealed events.SealedSecret
-	if _, err := envelops(t, data, nil, keeps(t, &sealed)); err != nil {
+	if _, err := envelops(t, data, nil, stores(t, &sealed)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := envelops(t, data, []string{"file:" + other}, reveals(t, &sealed)); !errors.Is(err, ErrKEK) || !errors.Is(err, wrapping.ErrWrongKey) {
@@ -155,7 +155,7 @@ func TestForeignKEKIsRefused(t *testing.T) {
 func TestKEKServiceThatIsAway(t *testing.T) {
 	data, service := t.TempDir(), "kms:unix://"+filepath.Join(t.TempDir(), "none.sock")
 	var sealed events.SealedSecret
-	if _, err := envelops(t, data, nil, keeps(t, &sealed)); err != nil {
+	if _, err := envelops(t, data, nil, stores(t, &sealed)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := envelops(t, data, []string{service, "file:" + filepath.Join(data, KEKFile)}, func(o *opened) {
@@ -175,7 +175,7 @@ func TestKEKFromTheEnvironment(t *testing.T) {
 	data, text := t.TempDir(), string(kekText(t))
 	var sealed events.SealedSecret
 	t.Setenv(name, text)
-	if _, err := envelops(t, data, []string{"env:" + name}, keeps(t, &sealed)); err != nil {
+	if _, err := envelops(t, data, []string{"env:" + name}, stores(t, &sealed)); err != nil {
 		t.Fatal(err)
 	}
 	if _, there := os.LookupEnv(name); there {
@@ -184,7 +184,7 @@ func TestKEKFromTheEnvironment(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(data, KEKFile)); err == nil {
 		t.Error("a key was drawn beside the one that was named")
 	}
-	if _, err := envelops(t, data, []string{"env:" + name}, keeps(t, &sealed)); !errors.Is(err, ErrKEK) || !strings.Contains(err.Error(), name) {
+	if _, err := envelops(t, data, []string{"env:" + name}, stores(t, &sealed)); !errors.Is(err, ErrKEK) || !strings.Contains(err.Error(), name) {
 		t.Error(err)
 	}
 	t.Setenv(name, text)
