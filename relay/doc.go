@@ -19,6 +19,11 @@
 // relay/datakeys destroys the data keys of provider keys that are dead, and wraps the
 // others with the key-encryption key of today.
 //
+// relay/egress sends requests to addresses that customers give, and to none that
+// they should not reach.
+//
+// relay/providers asks AI providers whether customers' keys work.
+//
 // relay/retention drops recorded uses that are older than they are to be kept.
 //
 // relay/watermill lets programs that are built on Watermill follow the ledger,
