@@ -50,8 +50,9 @@ const (
 	firstBackoff, longestBackoff = 250 * time.Millisecond, 15 * time.Second
 	firstDoubt, longestDoubt     = time.Second, 5 * time.Minute
 
-	// maxCounted bounds the provider keys that are counted at once: some 32 MB. Of
-	// those beyond nothing is told until there is room.
+	// maxCounted bounds the provider keys that are counted at once, which are those
+	// that were resolved within some minutes, or failed within the hour: some 32 MB.
+	// Of those beyond nothing is told until there is room.
 	maxCounted = 1 << 16
 )
 
