@@ -183,7 +183,7 @@ func (a *app) providerKeysReplaceCommand() *cobra.Command {
 		Use: "replace PROVIDER", Short: "Put another key in the place of the one that is saved", Args: takesProvider("PROVIDER"),
 		Long: `Replace the key of a provider. Every resolve answers the old key or the new one, and
 none fails between them; once this is answered, all answer the new one, and the old
-one can be opened by nobody any more, not from a backup either.
+one can be opened by nobody any more, not from a backup of the ledger either.
 
 Whoever resolved the old key before may still use it at the provider: revoke it
 there when they have had the time to ask again.`,
@@ -217,8 +217,8 @@ func (a *app) providerKeysRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "remove PROVIDER", Aliases: []string{"delete", "rm"}, Short: "Disconnect a provider, and destroy its key", Args: takesProvider("PROVIDER"),
 		Long: `Disconnect a provider. From the answer on resolve says built_in, and the key that was
-saved is dead for good: in the ledger, in exports and in backups. It is still a key
-at the provider; whoever made it there ends it there.`,
+saved is dead for good: in the ledger, in exports and in backups of both. It is still
+a key at the provider; whoever made it there ends it there.`,
 		ValidArgs: idTexts(events.Providers()),
 	}
 	a.yesFlag(c)

@@ -126,9 +126,10 @@ func (a *app) providerKeysListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the providers that are connected", Args: takes(),
 		Long: `List the connected providers. STATE is connected when the last test of the key that
-is saved now found it working, untested before the first, failing after a test that
-did not, and suspended while the organization's plan does not include provider keys:
-then resolve answers built_in, and the key waits.`,
+is saved now found it working, whether or not the provider could be asked since;
+untested before the first; failing after one that did not; and suspended while the
+organization's plan does not include provider keys: then resolve answers built_in,
+and the key waits.`,
 		Example: `  keyledger provider-keys list
   keyledger provider-keys list -o json`,
 	}
