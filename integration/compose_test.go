@@ -192,7 +192,7 @@ func moduleVersion(t *testing.T, root, module string) string {
 func (p *project) local(s composed, text string) string {
 	for _, m := range s.Volumes {
 		if m.Type == "volume" {
-			at := regexp.MustCompile(`(^|[\s"'=,])` + regexp.QuoteMeta(m.Target) + `(/|$|[\s"'])`)
+			at := regexp.MustCompile(`(^|[\s"'=,:])` + regexp.QuoteMeta(m.Target) + `(/|$|[\s"'])`)
 			// Twice: neighbours share the space between them.
 			for range 2 {
 				text = at.ReplaceAllString(text, "${1}"+p.volume(m.Source)+"${2}")
@@ -328,7 +328,7 @@ func TestCompose(t *testing.T) {
 	made := func() (all []byte) {
 		for _, path := range []string{
 			p.volume("nodes") + "/cluster.conf", p.volume("servers") + "/server.creds", p.volume("beginning") + "/operator.creds",
-			p.volume("installation") + "/installation.key", p.volume("owner") + "/owner.key",
+			p.volume("installation") + "/installation.key", p.volume("installation") + "/provider.kek", p.volume("owner") + "/owner.key",
 		} {
 			all = append(all, readFile(t, path)...)
 		}
