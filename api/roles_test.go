@@ -74,6 +74,7 @@ func granted(status int) bool { return status < 400 || status == 409 || status =
 func TestRolesAndWallsOnEveryRoute(t *testing.T) {
 	s := apitest.Start(t)
 	furnish(s, "acme")
+	connect(s, "acme")
 	furnish(s, "other")
 	api := as[wire.Created](t, s.Must(201, s.Owner, "POST", "/v1/organizations/acme/keys", keyBody))
 	_, all := readDocument(t, s)
@@ -94,6 +95,9 @@ func TestRolesAndWallsOnEveryRoute(t *testing.T) {
 			inside := strings.Contains(op.path, "{org}")
 			// What all of an organization did is for those who answer for it.
 			whole := op.OperationID == "export-audit-events" || op.OperationID == "list-access"
+			// Customers' own keys are for those who manage all of the organization, and
+			// what is in them for those who call the provider.
+			byok := op.tag() == "Provider keys" && inside
 			check := func(who, key string, want int) {
 				t.Helper()
 				got := ask(t, s, op, key, "acme", api.Key.ID)
@@ -123,7 +127,13 @@ func TestRolesAndWallsOnEveryRoute(t *testing.T) {
 					!op.change() && slices.Contains([]string{"member", "auditor"}, role):
 					want = 200
 				}
-				if op.OperationID == "create-organization" || whole && role == "member" {
+				if op.OperationID == "create-organization" || op.OperationID == "rewrap-provider-keys" || whole && role == "member" {
+					want = 403
+				}
+				switch {
+				case op.OperationID == "list-providers", op.OperationID == "resolve-provider-key" && role == "resolver":
+					want = 200
+				case op.OperationID == "resolve-provider-key" && role == "admin", byok && (role == "member" || role == "auditor"):
 					want = 403
 				}
 				check(role, key, want)
@@ -137,7 +147,7 @@ func TestRolesAndWallsOnEveryRoute(t *testing.T) {
 			case op.OperationID == "import-keys":
 				// Each key of an import is refused, or not, by itself.
 				check("confined", confined, 200)
-			case op.change(), op.OperationID == "stream-events", whole, op.OperationID == "count-uses", op.OperationID == "list-uses-findings", strings.HasPrefix(op.OperationID, "verify"):
+			case op.change(), byok, op.OperationID == "rewrap-provider-keys", op.OperationID == "stream-events", whole, op.OperationID == "count-uses", op.OperationID == "list-uses-findings", strings.HasPrefix(op.OperationID, "verify"):
 				check("confined", confined, 403)
 			default:
 				check("confined", confined, 200)

@@ -27,6 +27,14 @@ func furnish(s *apitest.Server, org string) {
 	s.Seals(org, "user-4711")
 }
 
+// openAIKey has the form of a key of OpenAI.
+const openAIKey = "sk-proj-aB3dE5gH7jK9mN1pQ3sT5vX7zA9cE1gH3jL5nP7rT9vX1aB3"
+
+// connect gives an organization a key of OpenAI.
+func connect(s *apitest.Server, org string) {
+	s.Must(201, s.Owner, "POST", "/v1/organizations/"+org+"/provider-keys", `{"provider":"openai","secret":"`+openAIKey+`"}`)
+}
+
 func as[T any](t testing.TB, a apitest.Answer) T {
 	t.Helper()
 	var v T
