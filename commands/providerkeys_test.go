@@ -368,9 +368,12 @@ func TestPlansGateProviderKeys(t *testing.T) {
 	w.acme(s, events.Limits{})
 	w.plan(s, events.PlanStarter)
 	add := commands.AddProviderKey{Provider: events.ProviderOpenAI, Secret: secretOf(1)}
+	// Nothing is drawn for what is refused.
+	w.vault.failing(nothing("read", "list", "store", "destroy"))
 	if _, err := s.AddProviderKey(w.ctx, w.by(admin), acme, add); !errors.Is(err, domain.ErrPlanRequired) || !strings.Contains(err.Error(), "growth") {
 		t.Errorf("%v", err)
 	}
+	w.vault.failing(nil)
 	w.lies()
 	w.resolves(s, 0, commands.ReasonNotConnected)
 	w.plan(s, events.PlanGrowth)
