@@ -6,8 +6,9 @@ SHELL       := bash
 
 # What the tests need beyond Go, as command:package. The race detector wants a
 # C compiler; scripts that show the HTTP surface want curl and jq; the gateways
-# are shown with the programs that people run.
-NEEDS    := curl:curl jq:jq gcc:gcc nginx:nginx-light haproxy:haproxy ip:iproute2
+# are shown with the programs that people run, and a hardware security module with
+# SoftHSM.
+NEEDS    := curl:curl jq:jq gcc:gcc nginx:nginx-light haproxy:haproxy ip:iproute2 softhsm2-util:softhsm2
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN      ?= bin
@@ -37,7 +38,16 @@ $(BIN)/caddy: tools/caddy/go.mod
 	CGO_ENABLED=0 go build -C tools/caddy -trimpath -ldflags '-s -w' -o $(abspath $@) github.com/caddyserver/caddy/v2/cmd/caddy
 	@touch $@
 
-setup: $(BIN)/caddy ## install what the tests need beyond Go, or say what is missing
+# What has keyledger use a key in a PKCS #11 token. It is built with a C compiler, in
+# a module of its own.
+$(BIN)/pkcs11kms: tools/pkcs11kms/go.mod $(wildcard tools/pkcs11kms/*.go) | packages
+	CGO_ENABLED=1 go build -C tools/pkcs11kms -trimpath -o $(abspath $@) .
+	@touch $@
+
+setup: packages $(BIN)/caddy $(BIN)/pkcs11kms ## install what the tests need beyond Go, or say what is missing
+
+.PHONY: packages
+packages:
 	@missing=(); PATH="$$PATH:/usr/sbin"; \
 	for need in $(NEEDS); do \
 		command -v "$${need%%:*}" >/dev/null || missing+=("$${need##*:}"); \
@@ -62,6 +72,7 @@ check: ## format, vet, lint, the rooms and doors, docker-compose.yml, and a tidy
 		echo "Not formatted (make fmt does it):" >&2; echo "$$unformatted" >&2; exit 1; \
 	fi
 	go vet ./...
+	go -C tools/pkcs11kms vet ./...
 	$(TOOL) golangci-lint run
 	go test ./integration/house
 	go -C tools run ./composeconfig ../docker-compose.yml >/dev/null
