@@ -25,7 +25,7 @@ start it again with it, before the next step:
   keyledger kek add FILE            a new key opens, on every server
   keyledger kek promote FILE        it wraps, on every server
   keyledger provider-keys rewrap    nothing is wrapped with the old one any more
-  keyledger kek drop FILE KEY       the old one is gone, also for old backups`,
+  keyledger kek drop FILE           the old one is gone, also for old backups`,
 		a.kekNewCommand(), a.kekAddCommand(), a.kekPromoteCommand(), a.kekDropCommand(), a.kekShowCommand())
 }
 
@@ -118,8 +118,8 @@ wrap; and all must have the file before keyledger provider-keys rewrap.`,
 
 func (a *app) kekDropCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "drop FILE KEY", Short: "Remove a key for good", Args: takes("FILE", "KEY"),
-		Long: `Remove a key from a file for good. What it has wrapped and was not wrapped anew since
+		Use: "drop FILE [KEY]", Short: "Remove a key for good", Args: takes("FILE", "[KEY]"),
+		Long: `Remove a key from a file for good, the only other one unless it is named. What it has wrapped and was not wrapped anew since
 is lost, in the ledger as in its backups: let keyledger provider-keys rewrap say first
 that nothing is left. The key that wraps cannot be removed.`,
 		Example: `  keyledger kek drop provider.kek 2618437022 --yes`,
@@ -127,7 +127,7 @@ that nothing is left. The key that wraps cannot be removed.`,
 			var id uint32
 			keys, err := changeKEK(args[0], func(keys *wrapping.Keyset) (*wrapping.Keyset, error) {
 				var err error
-				if id, err = kekID(keys, args[1]); err != nil {
+				if id, err = droppedKEK(keys, args[1:]); err != nil {
 					return nil, err
 				}
 				for _, key := range keys.Keys() {
@@ -206,6 +206,23 @@ func kekID(keys *wrapping.Keyset, text string) (uint32, error) {
 		}
 	}
 	return 0, usage(fmt.Sprintf("the file has no key %q", text), "kek show lists its keys.")
+}
+
+// droppedKEK is the key that is named, or the only one that does not wrap.
+func droppedKEK(keys *wrapping.Keyset, args []string) (uint32, error) {
+	if len(args) == 1 {
+		return kekID(keys, args[0])
+	}
+	var others []uint32
+	for _, key := range keys.Keys() {
+		if !key.Wraps {
+			others = append(others, key.ID)
+		}
+	}
+	if len(others) != 1 {
+		return 0, usage(fmt.Sprintf("the file has %s beside the one that wraps", plural(len(others), "key")), "kek show lists its keys.")
+	}
+	return others[0], nil
 }
 
 func readKEK(path string) (*wrapping.Keyset, error) {

@@ -31,6 +31,8 @@ const (
 	kekFile = "file:"
 	kekEnv  = "env:"
 	kekKMS  = "kms:"
+	// kekNone is a server without one.
+	kekNone = "none"
 )
 
 // variable is what may be the name of a variable of the environment.
@@ -44,19 +46,19 @@ func validateKEKs(specs []string) error {
 		name, env := strings.CutPrefix(spec, kekEnv)
 		endpoint, service := strings.CutPrefix(spec, kekKMS)
 		switch {
+		case spec == kekNone && len(specs) == 1:
 		case file && path != "" && !strings.Contains(path, "{"):
 		case env && variable.MatchString(name):
 		case service && kms.Config{Endpoint: endpoint}.Validate() == nil:
 		default:
-			return errors.New("serve: --kek must be file:PATH, env:NAME or kms:unix:///PATH")
+			return errors.New("serve: --kek must be file:PATH, env:NAME or kms:unix:///PATH, or none by itself")
 		}
 	}
 	return nil
 }
 
-// envelop readies what provider keys are kept in: the key-encryption keys that were
-// named, or the one in the data folder. Without any the server runs, and has no
-// provider keys.
+// envelop readies what provider keys are kept in. Without a key-encryption key the
+// server runs, and has no provider keys.
 func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
 	ledger := o.positions.Ledger
 	var kept bool
@@ -67,20 +69,9 @@ func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
 	if err != nil {
 		return err
 	}
-	specs := cfg.KEKs
-	if len(specs) == 0 {
-		path := folderOf(cfg.Data, "").path(KEKFile)
-		switch there, err := defaultKEK(path, cfg.Cluster.URL == "" && !kept); {
-		case err != nil:
-			return err
-		case !there && kept:
-			cfg.Logger.Error("there are provider keys and no key-encryption key: none can be used until the server is given the one that they are kept with, by --kek", "missing", path)
-			return nil
-		case !there:
-			cfg.Logger.Info("no provider keys are kept: the server has no key-encryption key (--kek)")
-			return nil
-		}
-		specs = []string{kekFile + path}
+	specs, err := settleKEKs(cfg, kept)
+	if err != nil || len(specs) == 0 {
+		return err
 	}
 	var ring wrapping.Ring
 	for i, spec := range specs {
@@ -102,6 +93,32 @@ func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
 		return nil
 	}
 	return o.checkKEKs(ctx, cfg.Logger)
+}
+
+// settleKEKs says where the key-encryption keys are, or that there is none: where none
+// is named, the one in the data folder. What a server with the embedded broker had
+// drawn there, and kept provider keys with, is missed; on a cluster others may have it.
+func settleKEKs(cfg Config, kept bool) ([]string, error) {
+	if len(cfg.KEKs) == 1 && cfg.KEKs[0] == kekNone {
+		return nil, nil
+	}
+	if len(cfg.KEKs) > 0 {
+		return cfg.KEKs, nil
+	}
+	path, alone := folderOf(cfg.Data, "").path(KEKFile), cfg.Cluster.URL == ""
+	switch there, err := defaultKEK(path, alone && !kept); {
+	case err != nil:
+		return nil, err
+	case there:
+		return []string{kekFile + path}, nil
+	case alone:
+		return nil, fmt.Errorf("%w is not at %s, and provider keys are kept with it: put it back, name it by --kek, or run without provider keys by --kek none", ErrKEK, path)
+	case kept:
+		cfg.Logger.Error("there are provider keys and no key-encryption key: this server cannot use any of them until it is given the one that they are kept with, by --kek", "missing", path)
+	default:
+		cfg.Logger.Info("this server keeps no provider keys: it has no key-encryption key (--kek)")
+	}
+	return nil, nil
 }
 
 // keeps reports whether a ledger has data keys of provider keys.

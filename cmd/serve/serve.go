@@ -48,7 +48,7 @@ type Config struct {
 	// env:NAME or kms:unix:///PATH, the socket of a plugin that speaks KMS v2 as
 	// Kubernetes has it. The first wraps, the others only open what they have wrapped.
 	// Empty: the one in Data, which is drawn on the embedded broker when no provider key
-	// is kept yet.
+	// is kept yet. "none" alone: no provider keys are kept.
 	KEKs []string
 	// TLSCert and TLSKey are the files of the certificate and its key, in PEM, for
 	// all listeners.
