@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -113,7 +114,11 @@ func (a *app) concludeJSON(err error, f *fault) {
 // explain finds what helps against an error that nobody gave a hint yet.
 func (a *app) explain(cmd *cobra.Command, err error) *fault {
 	if p, ok := problemOf(err); ok {
-		return a.explainProblem(cmd, p)
+		f := a.explainProblem(cmd, p)
+		if wait := waitOf(err); f.hint == "" && wait > 0 {
+			f.hint = "The server asks to wait " + plural(int(wait/time.Second), "second") + "."
+		}
+		return f
 	}
 	f := &fault{err: err, code: exitFault}
 	server := a.link.found.url
@@ -305,6 +310,15 @@ func asUsage(cmd *cobra.Command, err error) error {
 		return usage("--"+strings.Join(strings.Fields(found[1]), " and --")+" exclude each other", "See %s --help.", cmd.CommandPath())
 	}
 	return err
+}
+
+// waitOf is how long the API asks to wait, rounded up, 0 when it does not.
+func waitOf(err error) time.Duration {
+	var p *client.Problem
+	if !errors.As(err, &p) {
+		return 0
+	}
+	return (p.RetryAfter + time.Second - 1).Truncate(time.Second)
 }
 
 // problemOf is the API's own word on what went wrong, if it said one.

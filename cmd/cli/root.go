@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -85,10 +87,15 @@ func (a *app) group(cmd *cobra.Command, args []string) error {
 		return errSecretArgument
 	}
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return usage(fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), "Did you mean %s %s?", cmd.CommandPath(), near[0])
+		// Letters change places more often than they are lost.
+		likely := slices.MinFunc(near, func(x, y string) int { return cmp.Compare(apart(x, args[0]), apart(y, args[0])) })
+		return usage(fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), "Did you mean %s %s?", cmd.CommandPath(), likely)
 	}
 	return usage(fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), "See %s --help.", cmd.CommandPath())
 }
+
+// apart is by how much two names differ in length.
+func apart(x, y string) int { return max(len(x)-len(y), len(y)-len(x)) }
 
 // under returns a command that holds others.
 func (a *app) under(use, short, long string, commands ...*cobra.Command) *cobra.Command {
