@@ -139,6 +139,10 @@ const (
 	leaseCheck        = 250 * time.Millisecond
 	announcedTogether = 2 * time.Millisecond
 
+	// reachWait bounds how long it is looked where an address leads before it is
+	// saved: whoever is slower to tell is asked again before anything is sent there.
+	reachWait = 3 * time.Second
+
 	// testsBurst is how many tests of provider keys an organization may ask for at
 	// once, and testsEvery after how long for one more: enough for whoever mends a
 	// key by trying, and too few for who wants to learn which of many keys are good.

@@ -60,8 +60,6 @@ var kinds = slices.Concat(gate.Table{
 		Err: provider.ErrBaseURLForbidden, Status: 422, Code: "base_url_forbidden", Title: "Address not allowed",
 		Help: "A base_url is an https address of the public internet, without user, query and fragment, or one that the server's operator allows.",
 	},
-	{Err: domain.ErrBaseURLRequired, Status: 422, Code: "base_url_required", Title: "An address is needed"},
-	{Err: domain.ErrBaseURLForbidden, Status: 422, Code: "base_url_forbidden", Title: "Address not allowed"},
 	{
 		Err: commands.ErrNoKEK, Status: 503, Code: "kek_missing", Title: "No key-encryption key",
 		Help:   "This server was started without the key-encryption key that provider keys take. Its operator gives it one (--kek).",
@@ -170,13 +168,13 @@ var kinds = slices.Concat(gate.Table{
 		Help: "The last event of a stream that was cut off, because what it was sent was not taken in time. Nothing is lost: come again with Last-Event-ID.",
 	},
 	{
+		Err: errNotApplied, Status: 503, Code: "recorded_not_applied", Title: "Recorded, not applied yet",
+		Help: "The change is in the ledger for good, and this server has not applied it: its verdicts may still rest on what was before, and are STALE once it is too far behind. Verifiers that follow the ledger apply it all the same. Repeat the request with the same Idempotency-Key until it is answered with success.",
+	},
+	{
 		Err: events.ErrOutcomeUnknown, Status: 504, Code: "outcome_unknown", Title: "Outcome unknown",
 		Help:   "The change was sent and no answer came. Repeat the request with the same Idempotency-Key to learn what became of it.",
 		Detail: "the change was sent and no answer came: repeat the request with the same Idempotency-Key to learn what became of it",
-	},
-	{
-		Err: errNotApplied, Status: 503, Code: "recorded_not_applied", Title: "Recorded, not applied yet",
-		Help: "The change is in the ledger for good, and this server has not applied it: its verdicts may still rest on what was before, and are STALE once it is too far behind. Verifiers that follow the ledger apply it all the same. Repeat the request with the same Idempotency-Key until it is answered with success.",
 	},
 	{
 		Err: events.ErrConflict, Status: 503, Code: "unavailable", Title: "Unavailable",

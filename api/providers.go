@@ -119,6 +119,8 @@ func (s *Server) reachable(ctx context.Context, baseURL string) error {
 	if baseURL == "" || s.cfg.Providers.Reach == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, reachWait)
+	defer cancel()
 	if err := s.cfg.Providers.Reach(ctx, baseURL); errors.Is(err, egress.ErrForbidden) {
 		return refuse(provider.ErrBaseURLForbidden, "base_url", "is an address that this server does not call: none of a private network, unless the server's operator allows it")
 	}

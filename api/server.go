@@ -95,9 +95,9 @@ func New(cfg Config) (*Server, error) {
 // Gate returns what gives verdicts here, for doors that are not HTTP.
 func (s *Server) Gate() *gate.Gate { return s.gate }
 
-// Close waits for what goes on after requests were answered. No request may be under
-// way or come any more.
-func (s *Server) Close() { s.sources.close() }
+// Close waits until the context ends for what goes on after requests were answered. No
+// request may be under way or come any more.
+func (s *Server) Close(ctx context.Context) { s.sources.close(ctx) }
 
 // Handler returns what serves all of it.
 func (s *Server) Handler() http.Handler { return s.handler }

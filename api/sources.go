@@ -42,6 +42,9 @@ type sourceName struct {
 type sources struct {
 	tell func(context.Context, seen) error
 	log  *slog.Logger
+	// noting ends with cancel.
+	noting context.Context
+	cancel context.CancelFunc
 
 	mu     sync.Mutex // guards all of the following
 	known  map[sourceName]bool
@@ -53,7 +56,9 @@ type sources struct {
 }
 
 func newSources(tell func(context.Context, seen) error, log *slog.Logger) *sources {
-	return &sources{tell: tell, log: log, known: map[sourceName]bool{}}
+	s := &sources{tell: tell, log: log, known: map[sourceName]bool{}}
+	s.noting, s.cancel = context.WithCancel(context.Background())
+	return s
 }
 
 // note takes a source, which may have been noted before.
@@ -82,7 +87,7 @@ func (s *sources) note(one seen) {
 func (s *sources) work() {
 	for {
 		s.mu.Lock()
-		if len(s.todo) == 0 {
+		if len(s.todo) == 0 || s.noting.Err() != nil {
 			s.noters--
 			s.mu.Unlock()
 			return
@@ -90,7 +95,7 @@ func (s *sources) work() {
 		one := s.todo[0]
 		s.todo = s.todo[1:]
 		s.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), noteFor)
+		ctx, cancel := context.WithTimeout(s.noting, noteFor)
 		err := s.tell(ctx, one)
 		cancel()
 		if err == nil {
@@ -104,10 +109,13 @@ func (s *sources) work() {
 	}
 }
 
-// close takes no more, and waits for what was taken.
-func (s *sources) close() {
+// close takes no more, and waits for what was taken until the context ends. What is
+// not noted by then will be when it comes again.
+func (s *sources) close(ctx context.Context) {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	defer s.cancel()
+	defer context.AfterFunc(ctx, s.cancel)()
 	s.done.Wait()
 }

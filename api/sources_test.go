@@ -35,7 +35,7 @@ func TestSourcesAreNotedOnce(t *testing.T) {
 	mu.Unlock()
 	note("unlucky")
 	note("unlucky")
-	s.close()
+	s.close(t.Context())
 	note("too late")
 	if got := fmt.Sprint(told); got != "map[192.0.2.1:1 192.0.2.2:1 unlucky:2]" {
 		t.Error(got)
@@ -57,7 +57,7 @@ func TestSourcesAreBounded(t *testing.T) {
 		s.note(seen{sourceName: sourceName{"acme", "openai", fmt.Sprint(i)}})
 	}
 	close(block)
-	s.close()
+	s.close(t.Context())
 	// None of those that note is left.
 	if n < maxToNote || n > maxToNote+notersAtOnce {
 		t.Errorf("%d were noted", n)
@@ -67,8 +67,28 @@ func TestSourcesAreBounded(t *testing.T) {
 	}
 	s.closed = false
 	s.note(seen{sourceName: sourceName{"acme", "openai", "one more"}})
-	s.close()
+	s.close(t.Context())
 	if len(s.known) != 1 {
 		t.Errorf("%d are remembered", len(s.known))
+	}
+}
+
+// A server that stops does not wait for a broker that is away.
+func TestSourcesAreLetGo(t *testing.T) {
+	started := make(chan struct{}, maxToNote)
+	s := newSources(func(ctx context.Context, _ seen) error {
+		started <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}, slog.New(slog.DiscardHandler))
+	for i := range 2 * notersAtOnce {
+		s.note(seen{sourceName: sourceName{"acme", "openai", fmt.Sprint(i)}})
+	}
+	<-started
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.close(ctx)
+	if len(started) >= notersAtOnce {
+		t.Error("more were begun after the stop")
 	}
 }

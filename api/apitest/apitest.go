@@ -217,7 +217,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, kek 
 	t.Cleanup(func() {
 		front.CloseClientConnections()
 		front.Close()
-		server.Close()
+		server.Close(context.Background())
 		verifier.Close()
 		if err := recorder.Close(context.Background()); err != nil {
 			t.Error(err)

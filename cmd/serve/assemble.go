@@ -41,6 +41,7 @@ import (
 const (
 	drainRequests = 20 * time.Second
 	drainUses     = 20 * time.Second
+	drainNotes    = 5 * time.Second
 )
 
 // parts are a server's parts, in the order in which they start.
@@ -427,7 +428,9 @@ func (p *parts) serve(ctx context.Context, cfg Config, listener net.Listener) er
 	defer p.fleet.announce(ctx)()
 	views.Go(func() { p.uses.tellUnended(running, p.ledger.name) })
 	err := p.answer(ctx, cfg, listener)
-	p.front.Close()
+	noting, stopNoting := context.WithTimeout(context.WithoutCancel(ctx), drainNotes)
+	p.front.Close(noting)
+	stopNoting()
 	p.verifier.Close()
 	err = errors.Join(err, p.access.drain(ctx))
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainUses)
