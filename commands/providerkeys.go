@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"github.com/keyledger/keyledger/domain"
+	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/domain/providerkey"
 	"github.com/keyledger/keyledger/events"
 )
@@ -125,7 +126,7 @@ func (s *Service) AddProviderKey(ctx context.Context, w Wish, org events.OrgID, 
 	if err := providerkey.CheckSecret(c.Provider, c.Secret, c.Force); err != nil {
 		return ProviderKeyOutcome{}, err
 	}
-	baseURL, err := providerkey.BaseURL(c.Provider, c.BaseURL)
+	baseURL, err := provider.BaseURL(c.Provider, c.BaseURL)
 	if err != nil {
 		return ProviderKeyOutcome{}, err
 	}
@@ -162,7 +163,7 @@ func (s *Service) UpdateProviderKey(ctx context.Context, w Wish, org events.OrgI
 	}
 	if c.BaseURL.Set {
 		var err error
-		if c.BaseURL.Value, err = providerkey.BaseURL(id, c.BaseURL.Value); err != nil {
+		if c.BaseURL.Value, err = provider.BaseURL(id, c.BaseURL.Value); err != nil {
 			return ProviderKeyOutcome{}, err
 		}
 	}

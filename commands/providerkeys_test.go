@@ -451,8 +451,8 @@ func TestProviderKeysAreCheckedFirst(t *testing.T) {
 		"none":                   {nil, func(c *commands.AddProviderKey) { c.Secret = providerkey.Secret{} }, domain.ErrInvalid},
 		"spaces":                 {nil, func(c *commands.AddProviderKey) { c.Secret = providerkey.Conceal(" " + secret.Reveal()) }, domain.ErrProviderKeyMalformed},
 		"unknown provider":       {nil, func(c *commands.AddProviderKey) { c.Provider = "openia" }, domain.ErrUnknownProvider},
-		"base URL":               {nil, func(c *commands.AddProviderKey) { c.BaseURL = "https://example.com" }, domain.ErrBaseURLForbidden},
-		"no base URL":            {nil, func(c *commands.AddProviderKey) { c.Provider = events.ProviderOpenAICompatible }, domain.ErrBaseURLRequired},
+		"base URL":               {nil, func(c *commands.AddProviderKey) { c.BaseURL = "https://example.com" }, provider.ErrBaseURLForbidden},
+		"no base URL":            {nil, func(c *commands.AddProviderKey) { c.Provider = events.ProviderOpenAICompatible }, provider.ErrBaseURLRequired},
 		"secret as name":         {nil, func(c *commands.AddProviderKey) { c.Name = "key " + secret.Reveal() }, domain.ErrSecretInField},
 		"secret in base URL":     {nil, func(c *commands.AddProviderKey) { c.BaseURL = "https://example.com/%73" + secret.Reveal()[1:] }, domain.ErrSecretInField},
 		"secret as reason":       {func(w *commands.Wish) { w.Reason = "because " + strings.ToUpper(secret.Reveal()) }, nil, domain.ErrSecretInField},
@@ -494,7 +494,7 @@ func TestProviderKeysAreCheckedFirst(t *testing.T) {
 	if _, err := update(commands.UpdateProviderKey{BaseURL: domain.Some("https://evil.example.com")}); !errors.Is(err, domain.ErrInvalid) {
 		t.Errorf("the address alone: %v", err)
 	}
-	if _, err := update(commands.UpdateProviderKey{Secret: secretOf(2), BaseURL: domain.Some("")}); !errors.Is(err, domain.ErrBaseURLRequired) {
+	if _, err := update(commands.UpdateProviderKey{Secret: secretOf(2), BaseURL: domain.Some("")}); !errors.Is(err, provider.ErrBaseURLRequired) {
 		t.Errorf("no address: %v", err)
 	}
 	if out, err := update(commands.UpdateProviderKey{Secret: secretOf(2)}); err != nil || out.ProviderKey.BaseURL != "https://llm.example.com/v1" {

@@ -49,8 +49,6 @@ var (
 
 	ErrUnknownProvider      = fmt.Errorf("%w: unknown provider", ErrInvalid)
 	ErrProviderKeyMalformed = fmt.Errorf("%w: not a key of the provider", ErrInvalid)
-	ErrBaseURLRequired      = fmt.Errorf("%w: base URL is needed", ErrInvalid)
-	ErrBaseURLForbidden     = fmt.Errorf("%w: base URL is not allowed", ErrInvalid)
 	ErrProviderKeyExists    = fmt.Errorf("%w: provider key exists", ErrConflict)
 	ErrPlanRequired         = fmt.Errorf("%w: a higher plan is needed", ErrForbidden)
 

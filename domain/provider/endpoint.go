@@ -39,7 +39,13 @@ func BaseURL(id events.ProviderID, raw string) (string, error) {
 	}
 	if id == events.ProviderAzureOpenAI {
 		// Azure's pages show a resource's address with and without these.
-		return strings.TrimSuffix(strings.TrimSuffix(base, "/v1"), "/openai"), nil
+		for {
+			short := strings.TrimSuffix(strings.TrimSuffix(base, "/v1"), "/openai")
+			if short == base {
+				return base, nil
+			}
+			base = short
+		}
 	}
 	for _, tail := range operations {
 		if strings.HasSuffix(base, tail) {

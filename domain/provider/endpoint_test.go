@@ -31,6 +31,7 @@ func TestBaseURL(t *testing.T) {
 		{events.ProviderAzureOpenAI, "https://example.openai.azure.com/", "https://example.openai.azure.com", nil},
 		{events.ProviderAzureOpenAI, "https://example.openai.azure.com/openai/v1/", "https://example.openai.azure.com", nil},
 		{events.ProviderAzureOpenAI, "https://example.openai.azure.com/openai", "https://example.openai.azure.com", nil},
+		{events.ProviderAzureOpenAI, "https://example.openai.azure.com/openai/v1/openai/v1", "https://example.openai.azure.com", nil},
 		{events.ProviderAzureOpenAI, "https://example.azure-api.net/team", "https://example.azure-api.net/team", nil},
 		{"groq", "https://api.groq.com/openai/v1", "", domain.ErrInvalid},
 	} {

@@ -47,35 +47,13 @@ func RefuseProvider(id string) error {
 	return domain.Refuse(domain.ErrUnknownProvider, "provider", "must be one of %s", strings.Join(all, ", "))
 }
 
-// BaseURL returns the one spelling of a provider's address, or refuses it: those
-// that have one of their own are not to be told another. What it is about lies in no
-// error: it may be a secret in the wrong field.
-func BaseURL(id events.ProviderID, raw string) (string, error) {
-	of, known := provider.Of(id)
-	switch {
-	case !known:
-		return "", RefuseProvider(string(id))
-	case of.NeedsBaseURL && raw == "":
-		return "", domain.Refuse(domain.ErrBaseURLRequired, "base_url", "is needed: each customer of %s has an address of its own", of.Name)
-	case raw == "":
-		return "", nil
-	case !of.NeedsBaseURL:
-		return "", domain.Refuse(domain.ErrBaseURLForbidden, "base_url", "must be left out: %s has an address of its own; for another use provider %s", of.Name, events.ProviderOpenAICompatible)
-	}
-	canonical, err := provider.ParseBaseURL(raw)
-	if err != nil {
-		return "", domain.Refuse(domain.ErrBaseURLForbidden, "base_url", "is %s", strings.TrimPrefix(err.Error(), "provider: "))
-	}
-	return canonical, nil
-}
-
 // errSpelling says that a base URL was not made one of before something was bound to
 // it.
 var errSpelling = errors.New("providerkey: a base URL is to be given in its one spelling")
 
-// checkBaseURL refuses what [BaseURL] did not return.
+// checkBaseURL refuses what [provider.BaseURL] did not return.
 func checkBaseURL(id events.ProviderID, given string) error {
-	switch canonical, err := BaseURL(id, given); {
+	switch canonical, err := provider.BaseURL(id, given); {
 	case err != nil:
 		return err
 	case canonical != given:

@@ -236,10 +236,10 @@ func TestRefusals(t *testing.T) {
 	}{
 		"unknown provider": {providerkey.State{}, add("openia", ""), domain.ErrUnknownProvider, "provider"},
 		"long name":        {providerkey.State{}, long, domain.ErrInvalid, "name"},
-		"needs a base URL": {providerkey.State{}, add(events.ProviderAzureOpenAI, ""), domain.ErrBaseURLRequired, "base_url"},
-		"wants none":       {providerkey.State{}, add(events.ProviderOpenAI, "https://example.com"), domain.ErrBaseURLForbidden, "base_url"},
-		"http":             {providerkey.State{}, add(events.ProviderOpenAICompatible, "http://example.com"), domain.ErrBaseURLForbidden, "base_url"},
-		"another for it":   {live, providerkey.Replace{Plan: events.PlanGrowth, BaseURL: "https://example.com", Sealed: sealed(2)}, domain.ErrBaseURLForbidden, "base_url"},
+		"needs a base URL": {providerkey.State{}, add(events.ProviderAzureOpenAI, ""), provider.ErrBaseURLRequired, "base_url"},
+		"wants none":       {providerkey.State{}, add(events.ProviderOpenAI, "https://example.com"), provider.ErrBaseURLForbidden, "base_url"},
+		"http":             {providerkey.State{}, add(events.ProviderOpenAICompatible, "http://example.com"), provider.ErrBaseURLForbidden, "base_url"},
+		"another for it":   {live, providerkey.Replace{Plan: events.PlanGrowth, BaseURL: "https://example.com", Sealed: sealed(2)}, provider.ErrBaseURLForbidden, "base_url"},
 		"connected":        {live, add(events.ProviderOpenAI, ""), domain.ErrProviderKeyExists, "provider"},
 		"replace none":     {providerkey.State{}, providerkey.Replace{Plan: events.PlanGrowth, Sealed: sealed(1)}, domain.ErrNotFound, ""},
 		"rename none":      {providerkey.State{}, providerkey.Rename{}, domain.ErrNotFound, ""},
@@ -286,26 +286,6 @@ func TestCheckSecret(t *testing.T) {
 	}
 	if err := providerkey.CheckSecret(events.ProviderOpenAI, providerkey.Secret{}, true); !errors.Is(err, domain.ErrInvalid) {
 		t.Errorf("none: %v", err)
-	}
-}
-
-func TestBaseURL(t *testing.T) {
-	for _, c := range []struct {
-		id   events.ProviderID
-		raw  string
-		want string
-		is   error
-	}{
-		{events.ProviderOpenAI, "", "", nil},
-		{events.ProviderOpenAICompatible, "https://EXAMPLE.com:443/v1/", "https://example.com/v1", nil},
-		{events.ProviderAzureOpenAI, "", "", domain.ErrBaseURLRequired},
-		{events.ProviderOpenAICompatible, "https://sk-pasted@example.com", "", domain.ErrBaseURLForbidden},
-		{"nobody", "", "", domain.ErrUnknownProvider},
-	} {
-		got, err := providerkey.BaseURL(c.id, c.raw)
-		if got != c.want || !errors.Is(err, c.is) || err != nil && strings.Contains(err.Error(), "pasted") {
-			t.Errorf("%s %q: %q, %v", c.id, c.raw, got, err)
-		}
 	}
 }
 
