@@ -63,7 +63,7 @@ var kinds = slices.Concat(gate.Table{
 	{
 		Err: commands.ErrNoKEK, Status: 503, Code: "kek_missing", Title: "No key-encryption key",
 		Help:   "This server was started without the key-encryption key that provider keys take. Its operator gives it one (--kek).",
-		Detail: "this server has no key-encryption key, so that it can neither keep nor open provider keys; its operator gives it one",
+		Detail: "this server has no key-encryption key, so that it can neither keep nor open provider keys; its operator starts it with --kek",
 	},
 	{
 		Err: errTestsLimited, Status: 429, Code: "rate_limited", Title: "Too many tests",

@@ -1,9 +1,11 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -291,6 +293,65 @@ func TestResolvesAreRecordedFirst(t *testing.T) {
 	if strings.Contains(a.Body, openAIKey) || strings.Contains(a.Body, "built_in") || a.Header.Get("Retry-After") == "" {
 		t.Errorf("%v %s", a.Header, a.Body)
 	}
+}
+
+// A key that is revoked while its resolve is recorded gets nothing.
+func TestRevokedWhileResolving(t *testing.T) {
+	at := &meanwhile{}
+	b := startBYOK(t, func(c *api.Config) {
+		var err error
+		c.Accesses, err = gather.New(gather.Config{
+			Ledger: c.Positions.Ledger, Server: "slow", Sink: at,
+			Tell: func(context.Context, string, string) (string, records.SourceKind) { return "", "" },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Accesses.Start()
+		t.Cleanup(func() {
+			if err := c.Accesses.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	connect(b.Server, "acme")
+	doomed := as[wire.Created](t, b.Must(201, b.owner, "POST", "/v1/organizations/acme/keys", `{"kind":"management","role":"resolver","scope":{"all_workspaces":true}}`))
+	at.set(func() { b.Must(200, b.owner, "DELETE", "/v1/organizations/acme/keys/"+doomed.Key.ID, "") })
+	a := b.Must(401, doomed.Secret, "POST", keysOf+"/resolve", `{"provider":"openai"}`)
+	if strings.Contains(a.Body, openAIKey) {
+		t.Error(a.Body)
+	}
+	if got := b.resolved(t, "openai"); got.Secret.Reveal() != openAIKey {
+		t.Errorf("another key: %+v", got)
+	}
+}
+
+// meanwhile does something once, before it has stored a resolve.
+type meanwhile struct {
+	mu sync.Mutex
+	do func()
+}
+
+func (m *meanwhile) set(do func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.do = do
+}
+
+func (m *meanwhile) PublishAccess(_ context.Context, list []records.Message) error {
+	for _, r := range list {
+		if !bytes.Contains(r.Body, []byte(records.ProviderKeyResolved)) {
+			continue
+		}
+		m.mu.Lock()
+		do := m.do
+		m.do = nil
+		m.mu.Unlock()
+		if do != nil {
+			do()
+		}
+	}
+	return nil
 }
 
 // nowhere takes records and keeps none.

@@ -153,11 +153,7 @@ func Beside(t testing.TB, s *Server, change ...func(*api.Config)) *Server {
 func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, kek *wrapping.Keyset, owner string, name events.VerifierID, change []func(*api.Config)) *Server {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{
-		t: t, Owner: owner, Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{},
-		Keys: keys, Subjects: seals.NewSubjects(keys, ledger, id),
-		KEK: kek, Envelopes: seals.NewEnvelopes(wrapping.Ring{Primary: kek}, ledger, id),
-	}
+	s := newServer(t, id, ledger, keys, kek, owner)
 	log := slog.New(slog.NewJSONHandler(s.Log, nil))
 
 	idx, err := index.New(index.Config{Logger: log})
@@ -231,6 +227,15 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, kek 
 		}
 	})
 	return s
+}
+
+// newServer makes one with what seals, and nothing else yet.
+func newServer(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, kek *wrapping.Keyset, owner string) *Server {
+	return &Server{
+		t: t, Owner: owner, Ledger: ledger, Positions: events.Positions{Ledger: id, Epoch: 1}, Log: &Buffer{},
+		Keys: keys, Subjects: seals.NewSubjects(keys, ledger, id),
+		KEK: kek, Envelopes: seals.NewEnvelopes(wrapping.Ring{Primary: kek}, ledger, id),
+	}
 }
 
 // newFleet makes a view of verifiers, which hears of nobody by itself.
