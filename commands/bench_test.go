@@ -72,6 +72,24 @@ func creates(b *testing.B, w *world, callers int, limits events.Limits) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
 }
 
+// BenchmarkResolve is what it takes to be handed a provider's secret: in memory, and
+// from an embedded broker.
+func BenchmarkResolve(b *testing.B) {
+	for name, below := range map[string]func(testing.TB) *world{"memory": newWorld, "disk": newWorldOnDisk} {
+		b.Run(name, func(b *testing.B) {
+			w := newProviderWorldOn(b, below(b))
+			s := w.opener()
+			w.acme(s, events.Limits{})
+			w.add(s, 1)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				w.resolves(s, 1, "")
+			}
+		})
+	}
+}
+
 // BenchmarkSealedCreateOnDisk is what it costs to have the texts of a new key
 // sealed, each for a data subject of its own: the time for it in clear, in that for
 // it sealed. With one subject for all of them no key has to be drawn.

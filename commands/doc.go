@@ -15,6 +15,15 @@
 // Every wish comes with a [Principal]. The rules stand in authorize.go; they
 // are checked before anything is loaded and again for the aggregate found.
 //
+// # Provider keys
+//
+// A provider's secret is encrypted with a data key of its own, which lies outside the
+// ledger and can be destroyed. It is stored before the fact that names it, and
+// destroyed after the fact that ends it: whatever stops in between leaves a key that
+// works, and at most a data key that nobody needs, which followers of the ledger
+// destroy. Resolving reads the ledger's leader and is confirmed like a refusal is, so
+// that nothing is handed out that was taken away before.
+//
 // # What it never does
 //
 // A decision is made on the aggregate's own facts, never on a view. The one

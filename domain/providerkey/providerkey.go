@@ -170,7 +170,7 @@ func Decide(s State, c Command) ([]events.Event, error) {
 		}
 		return []events.Event{events.ProviderKeyRenamed{Name: c.Name}}, nil
 	case NoteTest:
-		return noteTest(s, c), nil
+		return noteTest(s, c)
 	default:
 		return nil, domain.Refuse(domain.ErrInvalid, "", "unknown command")
 	}

@@ -41,6 +41,12 @@ func test(version uint64, at events.Time, result events.ProviderResult) provider
 	return providerkey.NoteTest{Test: providerkey.Test{Version: version, At: at, Result: result}}
 }
 
+func missing(models ...string) providerkey.NoteTest {
+	c := test(1, 1, events.ProviderMissingModels)
+	c.Test.MissingModels = models
+	return c
+}
+
 func TestLife(t *testing.T) {
 	s := added(t)
 	if !s.Connected || s.Version != 1 || s.Provider != events.ProviderOpenAI || s.Sealed != sealed(1) || s.Name.Clear != "Ours" {
@@ -245,6 +251,10 @@ func TestRefusals(t *testing.T) {
 		"rename none":      {providerkey.State{}, providerkey.Rename{}, domain.ErrNotFound, ""},
 		"remove none":      {providerkey.State{}, providerkey.Remove{}, domain.ErrNotFound, ""},
 		"test none":        {providerkey.State{}, test(0, 1, events.ProviderWorks), domain.ErrNotFound, ""},
+		"no result":        {live, test(1, 1, "good"), domain.ErrInvalid, "result"},
+		"never tested":     {live, test(1, 0, events.ProviderWorks), domain.ErrInvalid, "result"},
+		"many models":      {live, missing(make([]string, events.MaxModels+1)...), domain.ErrInvalid, "missing_models"},
+		"a long model":     {live, missing(strings.Repeat("m", events.MaxModelLength+1)), domain.ErrInvalid, "missing_models"},
 		"control in name":  {live, providerkey.Rename{Name: events.ClearText("a\nb")}, domain.ErrInvalid, "name"},
 		"nothing":          {live, nil, domain.ErrInvalid, ""},
 	} {
@@ -307,7 +317,7 @@ func TestAnySequence(t *testing.T) {
 				providerkey.Replace{Plan: plan, Sealed: sealed(byte(n + 1))},
 				providerkey.Rename{Name: events.ClearText(string(rune('a' + n)))},
 				providerkey.Remove{},
-				test(rapid.Uint64Range(0, s.Version+1).Draw(t, "version"), events.Time(n), rapid.SampledFrom(events.ProviderResults()).Draw(t, "result")),
+				test(rapid.Uint64Range(1, s.Version+1).Draw(t, "version"), events.Time(n+1), rapid.SampledFrom(events.ProviderResults()).Draw(t, "result")),
 				providerkey.NoteSource{Source: events.SourceLabel(rapid.StringMatching("[a-d]").Draw(t, "source"))},
 			}).Draw(t, "command")
 			facts, err := providerkey.Decide(s, command)

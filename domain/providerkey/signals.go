@@ -3,6 +3,7 @@ package providerkey
 import (
 	"slices"
 
+	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/events"
 )
 
@@ -40,10 +41,16 @@ func (NoteFailing) command() {}
 
 // noteTest gives the result, and with the one that makes a row of failures also that
 // the key is failing: once for each row.
-func noteTest(s State, c NoteTest) []events.Event {
+func noteTest(s State, c NoteTest) ([]events.Event, error) {
 	t := c.Test
+	if !slices.Contains(events.ProviderResults(), t.Result) || t.Version == 0 || t.At == 0 {
+		return nil, domain.Refuse(domain.ErrInvalid, "result", "is none that a test of a provider key comes to")
+	}
+	if len(t.MissingModels) > events.MaxModels || slices.ContainsFunc(t.MissingModels, func(m string) bool { return len(m) > events.MaxModelLength }) {
+		return nil, domain.Refuse(domain.ErrInvalid, "missing_models", "are more, or longer, than a platform may need")
+	}
 	if t.Version != s.Version {
-		return nil
+		return nil, nil
 	}
 	tested := events.ProviderKeyTested{Version: t.Version, At: t.At, Result: t.Result, MissingModels: slices.Clone(t.MissingModels), Status: t.Status}
 	out := []events.Event{tested}
@@ -52,7 +59,7 @@ func noteTest(s State, c NoteTest) []events.Event {
 			Of: events.FailingTests, Since: after.FailingSince, Failures: after.Failures, Code: string(t.Result),
 		})
 	}
-	return out
+	return out, nil
 }
 
 // tested folds a test of the secret that there is.

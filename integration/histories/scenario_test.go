@@ -83,6 +83,8 @@ func oneNode(t *testing.T) *world {
 //   - creates under a limit without the expectation on its guard: the limit's
 //     model, and the ledger, with 9 keys on 4 places;
 //   - an index that does not honour the end of an organization: the end's model;
+//   - a data key that is destroyed before its replacement is recorded: resolves that
+//     open nothing;
 //   - a lost answer taken for one that nothing happened: [Log.Settle];
 //   - repeats that do not look for their own first outcome: [Log.Settle].
 func TestOneNode(t *testing.T) {
@@ -102,6 +104,9 @@ func TestOneNode(t *testing.T) {
 // asking it, and the leader is killed.
 //
 // What a server beside an outdated leader says is judged like everything else.
+//
+// Breaking it: resolves that nobody confirms are answered by it with secrets that
+// were replaced, which the model of a provider key shows.
 func TestThreeNodes(t *testing.T) {
 	c := clustertest.Start(t)
 	c.Begin()
