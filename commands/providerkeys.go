@@ -247,6 +247,10 @@ func (s *Service) changeProviderKey(ctx context.Context, w Wish, org events.OrgI
 			return a, err
 		}
 		a.config = s.cfg.Configuration.position()
+		// It may have ended since the wish came: what is drawn then is for nobody.
+		if err := s.refuseOrg(org); err != nil {
+			return a, err
+		}
 		facts, err := decide(ctx, k, box)
 		for _, e := range facts {
 			a.facts = append(a.facts, placed{subject: subject, event: e})
