@@ -3,8 +3,10 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/relay/providers/providertest"
 )
@@ -30,5 +32,35 @@ func TestBYOKDocument(t *testing.T) {
 		"KEYLEDGER_PROVIDER_CA="+ca)
 	if providers.Strayed() {
 		t.Error("a key was sent where its provider does not want it")
+	}
+}
+
+// Everything that a test can come to stands in the table of what it means, and every
+// provider in the tables of what it is asked, and where its customers look after their
+// keys.
+func TestBYOKDocumentIsWhole(t *testing.T) {
+	text, err := os.ReadFile("../docs/byok.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := func(row string) {
+		t.Helper()
+		if !strings.Contains(string(text), "\n"+row) && !strings.Contains(string(text), ", "+strings.TrimPrefix(row, "| ")) {
+			t.Errorf("docs/byok.md has no row %q", row)
+		}
+	}
+	for _, result := range events.ProviderResults() {
+		says("| `" + string(result) + "` |")
+	}
+	for _, problem := range provider.Problems() {
+		says("| `" + string(problem) + "`")
+	}
+	for _, p := range provider.All() {
+		says("| " + p.Name + " |")
+		for _, url := range []string{p.KeysURL, p.UsageURL} {
+			if !strings.Contains(string(text), url) {
+				t.Errorf("docs/byok.md does not say where %s has %s", p.Name, url)
+			}
+		}
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -50,6 +51,43 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	walk(a.root)
+}
+
+// Every command about provider keys, and each of its own flags, stands in the document
+// for those who use them.
+func TestProviderKeysAreDescribed(t *testing.T) {
+	text, err := os.ReadFile("../../docs/byok.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newApp(Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }})
+	serve, _, err := a.root.Find([]string{"serve"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := func(words string) {
+		t.Helper()
+		if !strings.Contains(string(text), "`"+words) {
+			t.Errorf("docs/byok.md does not tell of %s", words)
+		}
+	}
+	serve.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Name == "kek" || strings.HasPrefix(f.Name, "provider-") {
+			says("--" + f.Name)
+		}
+	})
+	group, _, err := a.root.Find([]string{"provider-keys"})
+	if err != nil || len(group.Commands()) == 0 {
+		t.Fatal(err)
+	}
+	for _, c := range group.Commands() {
+		says(c.Name())
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Annotations[generalFlag] == nil && f.Name != "help" {
+				says("--" + f.Name)
+			}
+		})
+	}
 }
 
 // Paragraphs are filled, and lists are left alone.
