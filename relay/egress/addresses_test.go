@@ -120,7 +120,7 @@ func FuzzPermits(f *testing.F) {
 		if err != nil || c.permits(u) != nil {
 			return
 		}
-		host := u.Hostname()
+		host := hostOf(u)
 		if u.Scheme != "https" || u.User != nil || u.Fragment != "" || host == "" || portOf(u) == 0 {
 			t.Fatalf("%q passes", raw)
 		}

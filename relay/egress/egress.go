@@ -179,7 +179,7 @@ func (c *Client) Check(ctx context.Context, rawURL string) error {
 	if err != nil || c.permits(u) != nil {
 		return ErrForbidden
 	}
-	host, port := u.Hostname(), portOf(u)
+	host, port := hostOf(u), portOf(u)
 	if c.allowed.name(host, port) {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (c *Client) permits(u *url.URL) error {
 	if u == nil || u.Scheme != "https" || u.Opaque != "" || u.User != nil || u.Fragment != "" {
 		return ErrForbidden
 	}
-	host, port := u.Hostname(), portOf(u)
+	host, port := hostOf(u), portOf(u)
 	switch {
 	case port == 0 || strings.HasSuffix(u.Host, ":"):
 		return ErrForbidden
@@ -224,8 +224,8 @@ func (c *Client) permits(u *url.URL) error {
 	return nil
 }
 
-// isName reports whether a host is a name of several labels in lower case, that no
-// program takes for an address. What has no dot is a name of this machine's network,
+// isName reports whether a host is a name of several labels, that no program takes
+// for an address. What has no dot is a name of this machine's network,
 // and what ends with one is written so to escape lists of names.
 func isName(host string) bool {
 	last := host[strings.LastIndexByte(host, '.')+1:]
@@ -234,6 +234,9 @@ func isName(host string) bool {
 	}
 	return strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
 }
+
+// hostOf is a URL's host, in the case that names are compared in.
+func hostOf(u *url.URL) string { return strings.ToLower(u.Hostname()) }
 
 // portOf is a URL's port, 0 when it is none.
 func portOf(u *url.URL) uint16 {
@@ -284,7 +287,7 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 		return nil, ErrForbidden
 	}
 	dialer := c.dialer
-	if !c.allowed.name(host, uint16(port)) {
+	if !c.allowed.name(strings.ToLower(host), uint16(port)) {
 		// The operating system is about to connect to this address: between here
 		// and there nothing resolves a name again.
 		dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {

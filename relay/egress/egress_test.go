@@ -153,7 +153,7 @@ func (n *names) answer(query []byte) ([]byte, error) {
 	q := m.Questions[0]
 	n.mu.Lock()
 	n.asked = append(n.asked, q.Name.String())
-	found, known := n.at[strings.TrimSuffix(q.Name.String(), ".")]
+	found, known := n.at[strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))]
 	n.mu.Unlock()
 	m.Header = dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true}
 	m.Additionals = nil
@@ -283,11 +283,14 @@ func TestAnAnswerComesThrough(t *testing.T) {
 	if err != nil || status != http.StatusTeapot || body != "GET /v1/models?api-version=1 Bearer sk-very-secret HTTP/1.1" {
 		t.Errorf("got %d %q, %v", status, body, err)
 	}
+	if _, _, err := get(t.Context(), w.client(t), strings.Replace(w.url("/"), "api", "API", 1)); err != nil {
+		t.Errorf("in capitals: got %v", err)
+	}
 	// Looked up as it stands, whatever networks this machine would search.
 	w.names.mu.Lock()
 	defer w.names.mu.Unlock()
 	for _, name := range w.names.asked {
-		if name != "api.example.test." {
+		if !strings.EqualFold(name, "api.example.test.") {
 			t.Errorf("asked for %s", name)
 		}
 	}
@@ -406,6 +409,7 @@ func TestTheOperatorAllows(t *testing.T) {
 		{"::ffff:127.0.0.1", byName("127.0.0.1"), nil},
 		{"localhost", byName("localhost"), nil},
 		{"LOCALHOST:" + w.inside.port, byName("localhost"), nil},
+		{"localhost", byName("LocalHost"), nil},
 		{"localhost:1", byName("localhost"), egress.ErrForbidden},
 		{"localhost", byName("127.0.0.1"), egress.ErrForbidden},
 		{"127.0.0.1", byName("localhost"), egress.ErrForbidden},
@@ -415,7 +419,7 @@ func TestTheOperatorAllows(t *testing.T) {
 		c := w.client(t, func(cfg *egress.Config) {
 			cfg.Allow = []string{test.allow}
 			// This machine's own names.
-			if strings.Contains(test.url, "localhost") {
+			if strings.Contains(strings.ToLower(test.url), "localhost") {
 				cfg.Resolver = nil
 			}
 		})
