@@ -1,4 +1,4 @@
-// Pkcs11kms lets whatever speaks the KMS v2 protocol of Kubernetes, as keyledger does
+// Command pkcs11kms lets whatever speaks the KMS v2 protocol of Kubernetes, as keyledger does
 // for its key-encryption key, use a key that is kept in a PKCS #11 token and never
 // leaves it. It is what keyledger's tests run, with SoftHSM, and small enough to be
 // read whole.
