@@ -3,20 +3,22 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/relay/providers"
 	"github.com/keyledger/keyledger/relay/providers/providertest"
 )
 
 // The walk through bringing one's own key, as written, with what it says comes. The
 // provider stands on this machine; whoever reads along has keys of the real one.
 func TestBYOKDocument(t *testing.T) {
-	providers := providertest.Start(t)
+	asked := providertest.Start(t)
 	dir := t.TempDir()
-	ca, err := providers.WriteCA(dir)
+	ca, err := asked.WriteCA(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,10 +29,10 @@ func TestBYOKDocument(t *testing.T) {
 		}
 	}
 	walk(t, "../docs/byok.md", dir,
-		"KEYLEDGER_PROVIDER_ENDPOINT=openai="+providers.URL(events.ProviderOpenAI),
-		"KEYLEDGER_PROVIDER_ALLOW="+providers.Host(),
+		"KEYLEDGER_PROVIDER_ENDPOINT=openai="+asked.URL(events.ProviderOpenAI),
+		"KEYLEDGER_PROVIDER_ALLOW="+asked.Host(),
 		"KEYLEDGER_PROVIDER_CA="+ca)
-	if providers.Strayed() {
+	if asked.Strayed() {
 		t.Error("a key was sent where its provider does not want it")
 	}
 }
@@ -54,6 +56,20 @@ func TestBYOKDocumentIsWhole(t *testing.T) {
 	}
 	for _, problem := range provider.Problems() {
 		says("| `" + string(problem) + "`")
+	}
+	source, err := os.ReadFile("../relay/providers/outcome.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons := regexp.MustCompile(`Reason = "([a-z_]+)"`).FindAllSubmatch(source, -1)
+	if len(reasons) == 0 {
+		t.Error("no reasons")
+	}
+	for _, r := range reasons {
+		// The API names no provider that is not known.
+		if reason := string(r[1]); reason != string(providers.Unasked) && !strings.Contains(string(text), "`"+reason+"`") {
+			t.Errorf("docs/byok.md does not tell what %s is", reason)
+		}
 	}
 	for _, p := range provider.All() {
 		says("| " + p.Name + " |")
