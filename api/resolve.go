@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -19,6 +20,9 @@ const (
 	sourceBuiltIn  = "built_in"
 	// sourceRefused is what metrics say when nothing was answered.
 	sourceRefused = "refused"
+
+	// codeNotOpened is what access records say of a secret that does not open.
+	codeNotOpened = "not_opened"
 )
 
 func (s *Server) resolveEndpoint() endpoint {
@@ -86,18 +90,29 @@ func (s *Server) resolve(ctx context.Context, c *call, org events.OrgID, id even
 	return out, c.still()
 }
 
-// notResolved records that somebody asked for a provider key and got none.
+// notResolved records that somebody asked for a provider key and got none: that it was
+// refused, or that the secret does not open.
 func (s *Server) notResolved(c *call, org events.OrgID, id events.ProviderID, err error) {
-	k := kindOf(err)
+	k, code := kindOf(err), ""
 	s.metrics.providerResolve(id, sourceRefused)
+	switch {
+	case errors.Is(err, commands.ErrNotOpened):
+		// The caller is told no more than that it is not available.
+		code = codeNotOpened
+	case k.Status < http.StatusInternalServerError:
+		code = k.Code
+	default:
+		// An outage tells nothing of the provider key, and would be told of every one.
+		return
+	}
 	switch {
 	case k.Status == http.StatusUnauthorized:
 		// The key of the request ended meanwhile: that is told with its next one.
 	case s.whose(c) == org:
-		s.record(c, access.ProviderKeyResolved, org, string(id), k.Code)
+		s.record(c, access.ProviderKeyResolved, org, string(id), code)
 	default:
 		// Of what others have nobody is told apart what it was.
-		s.record(c, access.CommandDenied, s.whose(c), c.endpoint.id, k.Code)
+		s.record(c, access.CommandDenied, s.whose(c), c.endpoint.id, code)
 	}
 }
 
