@@ -75,6 +75,7 @@ needs attention.`,
 	clusterFlags(c, &cfg.Cluster, "use the cluster at these `addresses` instead of the embedded broker")
 	f.StringVar(&cfg.InstallationKey, "installation-key", "", "`file` with the installation key (default: installation.key in the data folder)")
 	f.StringSliceVar(&cfg.KEKs, "kek", nil, "a `key` that customers' provider keys are kept with, file:PATH, env:NAME or kms:unix:///PATH; the first wraps, others only open; none for no provider keys (default: provider.kek in the data folder)")
+	f.BoolVar(&cfg.KEKLost, "kek-lost", false, "start though no key opens the provider keys there are: they are lost until each is replaced")
 	return c
 }
 

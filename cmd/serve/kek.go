@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"regexp"
 	"strings"
@@ -92,7 +91,7 @@ func (o *opened) envelop(ctx context.Context, cfg Config, b broker) error {
 	if !kept {
 		return nil
 	}
-	return o.checkKEKs(ctx, cfg.Logger)
+	return o.checkKEKs(ctx, cfg)
 }
 
 // settleKEKs says where the key-encryption keys are, or that there is none: where none
@@ -106,13 +105,13 @@ func settleKEKs(cfg Config, kept bool) ([]string, error) {
 		return cfg.KEKs, nil
 	}
 	path, alone := folderOf(cfg.Data, "").path(KEKFile), cfg.Cluster.URL == ""
-	switch there, err := defaultKEK(path, alone && !kept); {
+	switch there, err := defaultKEK(path, alone && (!kept || cfg.KEKLost)); {
 	case err != nil:
 		return nil, err
 	case there:
 		return []string{kekFile + path}, nil
 	case alone:
-		return nil, fmt.Errorf("%w is not at %s, and provider keys are kept with it: put it back, name it by --kek, or run without provider keys by --kek none", ErrKEK, path)
+		return nil, fmt.Errorf("%w is not at %s, and provider keys are kept with it: put it back, or name it by --kek; without it, --kek none runs without provider keys, and --kek-lost with new ones", ErrKEK, path)
 	case kept:
 		cfg.Logger.Error("there are provider keys and no key-encryption key: this server cannot use any of them until it is given the one that they are kept with, by --kek", "missing", path)
 	default:
@@ -133,13 +132,16 @@ func keeps(ctx context.Context, at seals.EnvelopeStore, id events.LedgerID) (boo
 
 // checkKEKs refuses keys that open none of the data keys there are: what is added with
 // them would be lost to the servers that have the right ones. A key management service
-// that does not answer stops nobody.
-func (o *opened) checkKEKs(ctx context.Context, log *slog.Logger) error {
+// that does not answer stops nobody, and neither does one that is lost.
+func (o *opened) checkKEKs(ctx context.Context, cfg Config) error {
 	switch err := o.envelopes.Check(ctx); {
+	case errors.Is(err, wrapping.ErrWrongKey) && cfg.KEKLost:
+		cfg.Logger.Error("no key-encryption key opens the provider keys there are: they are lost until they are replaced, each by its owner")
+		return nil
 	case errors.Is(err, wrapping.ErrWrongKey):
-		return fmt.Errorf("%w opens none of the provider keys there are: name the one that they are kept with by --kek (%w)", ErrKEK, err)
+		return fmt.Errorf("%w opens none of the provider keys there are: name the one that they are kept with by --kek, or say --kek-lost (%w)", ErrKEK, err)
 	case errors.Is(err, events.ErrUnavailable):
-		log.Warn("it cannot be told whether the key-encryption keys open the provider keys", "error", err)
+		cfg.Logger.Warn("it cannot be told whether the key-encryption keys open the provider keys", "error", err)
 		return nil
 	default:
 		return err

@@ -19,9 +19,14 @@ import (
 // it over, and stops all of it. It returns what was logged.
 func envelops(t *testing.T, data string, keks []string, use func(*opened)) (string, error) {
 	t.Helper()
+	return envelopsLost(t, data, keks, false, use)
+}
+
+func envelopsLost(t *testing.T, data string, keks []string, lost bool, use func(*opened)) (string, error) {
+	t.Helper()
 	var logged bytes.Buffer
 	cfg := Config{
-		Data: data, Listen: "127.0.0.1:0", KEKs: keks,
+		Data: data, Listen: "127.0.0.1:0", KEKs: keks, KEKLost: lost,
 		Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	b, err := startBroker(t.Context(), cfg)
@@ -149,6 +154,35 @@ func TestForeignKEKIsRefused(t *testing.T) {
 		if _, err := envelops(t, data, keks, reveals(t, &sealed)); err != nil {
 			t.Error(keks, err)
 		}
+	}
+}
+
+// Whoever has lost the key-encryption key may begin with another: what was kept with it
+// does not open, and what is kept from then on does.
+func TestLostKEK(t *testing.T) {
+	data := t.TempDir()
+	path := filepath.Join(data, KEKFile)
+	var old, next events.SealedSecret
+	if _, err := envelops(t, data, nil, stores(t, &old)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	logged, err := envelopsLost(t, data, nil, true, func(o *opened) {
+		if _, err := o.envelopes.Open(t.Context(), kekBinding, old); !errors.Is(err, wrapping.ErrWrongKey) {
+			t.Error(err)
+		}
+		stores(t, &next)(o)
+		if done, err := o.envelopes.Destroy(t.Context(), old.DataKey); err != nil || !done {
+			t.Error(done, err)
+		}
+	})
+	if err != nil || !strings.Contains(logged, "level=ERROR") {
+		t.Errorf("%v, %s", err, logged)
+	}
+	if _, err := envelops(t, data, nil, reveals(t, &next)); err != nil {
+		t.Error(err)
 	}
 }
 

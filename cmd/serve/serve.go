@@ -50,6 +50,9 @@ type Config struct {
 	// Empty: the one in Data, which is drawn on the embedded broker when no provider key
 	// is kept yet. "none" alone: no provider keys are kept.
 	KEKs []string
+	// KEKLost starts though none of them opens the provider keys there are, which are
+	// lost until they are replaced.
+	KEKLost bool
 	// TLSCert and TLSKey are the files of the certificate and its key, in PEM, for
 	// all listeners.
 	TLSCert, TLSKey string
