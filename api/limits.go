@@ -144,7 +144,7 @@ const (
 	reachWait = 3 * time.Second
 
 	// testsBurst is how many tests of provider keys an organization may ask for at
-	// once, and testsEvery after how long for one more: enough for whoever mends a
+	// once, or looks at addresses, and testsEvery after how long for one more: enough for whoever mends a
 	// key by trying, and too few for who wants to learn which of many keys are good.
 	testsBurst = 30
 	testsEvery = 2 * time.Second

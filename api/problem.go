@@ -67,7 +67,7 @@ var kinds = slices.Concat(gate.Table{
 	},
 	{
 		Err: errTestsLimited, Status: 429, Code: "rate_limited", Title: "Too many tests",
-		Help: "The organization has asked for as many tests of provider keys as it may. Ask again after the seconds of Retry-After.",
+		Help: "The organization has had as many provider keys tested, or addresses looked at, as it may. Ask again after the seconds of Retry-After.",
 	},
 	{
 		Err: domain.ErrUnknownPermission, Status: 422, Code: "unknown_permission", Title: "Unknown permission",

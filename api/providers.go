@@ -22,7 +22,7 @@ const (
 )
 
 // What any change of a provider key may be refused with.
-var providerKeyCodes = []string{"invalid_value", "provider_key_malformed", "plan_required", "kek_missing", "base_url_required", "base_url_forbidden"}
+var providerKeyCodes = []string{"invalid_value", "provider_key_malformed", "plan_required", "kek_missing", "base_url_required", "base_url_forbidden", "rate_limited"}
 
 func (s *Server) providerEndpoints() []endpoint {
 	const manages = "Role owner or admin of the whole organization."
@@ -154,7 +154,8 @@ func (s *Server) addProviderKey(ctx context.Context, c *call) (reply, error) {
 }
 
 // mayWithAddress checks an address for who may have one checked: it takes a look-up,
-// which nobody else causes.
+// which nobody else causes, and which tells something of names that only this server
+// sees. So it counts as a test does.
 func (s *Server) mayWithAddress(ctx context.Context, c *call, org events.OrgID, id events.ProviderID, baseURL string) error {
 	if baseURL == "" {
 		return nil
@@ -166,6 +167,11 @@ func (s *Server) mayWithAddress(ctx context.Context, c *call, org events.OrgID, 
 	if err != nil {
 		return err
 	}
+	end, err := s.paced(org)
+	if err != nil {
+		return err
+	}
+	defer end()
 	return s.reachable(ctx, base)
 }
 

@@ -254,6 +254,11 @@ func TestPastedProviderKeys(t *testing.T) {
 	if limited.Status != 429 || problem(t, limited).Code != "rate_limited" || limited.Header.Get("Retry-After") == "" {
 		t.Errorf("%v %s", limited.Header, limited.Body)
 	}
+	// So are looks at addresses, which tell something of where they lead.
+	limited = b.Must(429, b.admin, "POST", keysOf+"?dry_run=true", `{"provider":"openai-compatible","secret":"llm-aB3dE5gH7jK9mN1pQ3sT5vX7","base_url":"https://llm.example.com"}`)
+	if problem(t, limited).Code != "rate_limited" {
+		t.Error(limited.Body)
+	}
 	// What is not sent anywhere is told all the same.
 	a := b.Must(200, b.admin, "POST", keysOf+"/test", `{"provider":"anthropic","secret":"`+key(providertest.Works)+`"}`)
 	if got := as[wire.ProviderTest](t, a); got.Result != "malformed" || got.Problem != "other_provider" || got.LooksLike != "openai" {

@@ -66,11 +66,14 @@ func (s *Server) testPastedKey(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := s.reachable(ctx, base); err != nil {
-		return reply{}, err
-	}
 	wish := providers.Wish{Provider: id, Secret: secret.Reveal(), BaseURL: base, Force: body.Force}
-	outcome, err := s.askProvider(ctx, c, org, wish)
+	var outcome providers.Outcome
+	if found := provider.Check(id, wish.Secret); found.OK() || found.Forcible && wish.Force {
+		outcome, err = s.askProvider(ctx, c, org, wish, func() error { return s.reachable(ctx, base) })
+	} else {
+		// What is no key of the provider is not sent, and not counted.
+		outcome = s.cfg.Providers.Client.Test(ctx, wish)
+	}
 	if err != nil {
 		return reply{}, err
 	}
@@ -88,21 +91,31 @@ func tested(o providers.Outcome, at events.Time) wire.ProviderTest {
 	}
 }
 
-// askProvider asks a provider, as often and as many at a time as is allowed. What is
-// no key of the provider is not sent, and not counted.
-func (s *Server) askProvider(ctx context.Context, c *call, org events.OrgID, w providers.Wish) (providers.Outcome, error) {
-	if found := provider.Check(w.Provider, w.Secret); !found.OK() && !(found.Forcible && w.Force) {
-		return s.cfg.Providers.Client.Test(ctx, w), nil
-	}
+// paced takes a place among what an organization may have asked of others, and
+// returns what gives it back.
+func (s *Server) paced(org events.OrgID) (end func(), err error) {
 	end, again := s.tests.begin(org)
-	if end == nil {
-		seconds := strconv.Itoa(int((again + time.Second - 1) / time.Second))
-		return providers.Outcome{}, &refusal{
-			Err: errTestsLimited, Detail: "the organization has asked for as many tests as it may; ask again after the seconds of Retry-After",
-			Headers: http.Header{"Retry-After": {seconds}},
-		}
+	if end != nil {
+		return end, nil
+	}
+	seconds := strconv.Itoa(int((again + time.Second - 1) / time.Second))
+	return nil, &refusal{
+		Err: errTestsLimited, Detail: "the organization has had as much asked of others as it may; ask again after the seconds of Retry-After",
+		Headers: http.Header{"Retry-After": {seconds}},
+	}
+}
+
+// askProvider asks a provider, as often and as many at a time as is allowed, unless
+// what is looked at first refuses it.
+func (s *Server) askProvider(ctx context.Context, c *call, org events.OrgID, w providers.Wish, first func() error) (providers.Outcome, error) {
+	end, err := s.paced(org)
+	if err != nil {
+		return providers.Outcome{}, err
 	}
 	defer end()
+	if err := first(); err != nil {
+		return providers.Outcome{}, err
+	}
 	// Who was let in may not be any more, and a provider is told a secret.
 	if err := c.still(); err != nil {
 		return providers.Outcome{}, err
@@ -127,8 +140,10 @@ func (s *Server) testSavedKey(ctx context.Context, c *call) (reply, error) {
 	if len(saved.Recorded) > 0 {
 		return s.testedBefore(id, saved)
 	}
-	// What was saved was checked then, or somebody insisted.
-	outcome, err := s.askProvider(ctx, c, org, providers.Wish{Provider: id, Secret: saved.Secret.Reveal(), BaseURL: saved.BaseURL, Force: true})
+	// What was saved was checked then, or somebody insisted. Where its address leads
+	// today is part of what the test finds.
+	wish := providers.Wish{Provider: id, Secret: saved.Secret.Reveal(), BaseURL: saved.BaseURL, Force: true}
+	outcome, err := s.askProvider(ctx, c, org, wish, func() error { return nil })
 	if err != nil {
 		return reply{}, err
 	}

@@ -13,7 +13,7 @@ type Access struct {
 	ActorName    string    `json:"actor_name,omitzero" doc:"The name of that key."`
 	Role         string    `json:"role,omitzero" doc:"The role that it had."`
 	What         string    `json:"what" doc:"The route or report; others is what was not told apart." example:"list-audit-events"`
-	Code         string    `json:"code,omitzero" doc:"Why it was refused; left out when it was not." example:"REVOKED"`
+	Code         string    `json:"code,omitzero" doc:"Why it was refused; left out when it was not. Of provider_key.tested what the test came to." example:"REVOKED"`
 	Answer       string    `json:"answer,omitzero" enum:"customer,built_in" doc:"Of a provider key: what was answered."`
 	Version      uint64    `json:"version,omitzero" doc:"Of a provider key: the version of the customer's secret."`
 	Source       string    `json:"source,omitzero" doc:"Where it came from, as source_kind says."`
