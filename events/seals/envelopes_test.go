@@ -638,6 +638,44 @@ func TestLastFourAreHeldForAMinute(t *testing.T) {
 	})
 }
 
+// away is a key management service that does not answer.
+type away struct {
+	wrapping.Key
+	asked *int
+}
+
+func (a away) Current(context.Context, []byte) (bool, error) {
+	*a.asked++
+	return true, events.ErrUnavailable
+}
+
+func (away) Unwrap(context.Context, []byte, []byte) ([]byte, error) {
+	return nil, events.ErrUnavailable
+}
+
+// Without the service that wraps, data keys do not open, and are found and destroyed.
+func TestEnvelopesWithoutTheService(t *testing.T) {
+	store, key, asked := memory.New(ledger), kek(t), 0
+	e := seals.NewEnvelopes(wrapping.Ring{Primary: key}, store, ledger)
+	sealed, other := enveloped(t, e, openai), enveloped(t, e, openai)
+	cut := seals.NewEnvelopes(wrapping.Ring{Primary: away{key, &asked}}, store, ledger)
+	reveals(t, cut, openai, sealed, events.ErrUnavailable)
+	if err := cut.Check(t.Context()); !errors.Is(err, events.ErrUnavailable) {
+		t.Error(err)
+	}
+	if changed, err := cut.Rewrap(t.Context(), sealed.DataKey); !errors.Is(err, events.ErrUnavailable) || changed {
+		t.Error(changed, err)
+	}
+	if all, err := cut.All(t.Context()); err != nil || len(all) != 2 || all[0].Current || all[1].Current || asked != 1 {
+		t.Errorf("%+v, %v; it was asked %d times", all, err, asked)
+	}
+	if done, err := cut.Destroy(t.Context(), sealed.DataKey); err != nil || !done {
+		t.Error(done, err)
+	}
+	reveals(t, cut, openai, sealed, seals.ErrErased)
+	reveals(t, e, openai, other, nil)
+}
+
 // A store that does not answer is not one that holds nothing.
 func TestEnvelopesWithoutAStore(t *testing.T) {
 	store := memory.New(ledger)

@@ -26,7 +26,9 @@ type DataKey struct {
 	ID events.DataKeyID
 	// Stored is when it was stored as it lies there now.
 	Stored events.Time
-	// Current says that it is wrapped, once, by the key that wraps today.
+	// Current says that it is wrapped, once, by the key that wraps today. Where a key
+	// management service does not tell, nothing is current: what is dead can be found
+	// without it.
 	Current bool
 }
 
@@ -49,14 +51,14 @@ func (e *Envelopes) All(ctx context.Context) ([]DataKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	var silent error
 	out := make([]DataKey, 0, len(order))
 	for _, id := range order {
-		last := found[id][len(found[id])-1]
-		current, err := e.ring.Current(ctx, last.body)
-		if err != nil {
-			return nil, err
+		last, current := found[id][len(found[id])-1], false
+		if silent == nil {
+			current, silent = e.ring.Current(ctx, last.body)
 		}
-		out = append(out, DataKey{ID: id, Stored: last.stored, Current: current && len(found[id]) == 1})
+		out = append(out, DataKey{ID: id, Stored: last.stored, Current: current && silent == nil && len(found[id]) == 1})
 	}
 	return out, nil
 }
