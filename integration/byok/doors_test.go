@@ -25,10 +25,10 @@ func TestB13BaseURLs(t *testing.T) {
 		"https://10.0.0.8/v1", "https://192.168.1.1", "https://172.16.0.1:8443/v1", "https://169.254.169.254/latest/meta-data", "https://[::1]/v1",
 		"https://[::ffff:127.0.0.1]/v1", "https://[::ffff:10.0.0.1]/v1", "https://[fe80::1]/v1", "https://[fd00::1]/v1", "https://[64:ff9b::7f00:1]/v1",
 		"https://0x7f000001/v1", "https://2130706433/v1", "https://127.1/v1", "https://0.0.0.0/v1", "https://100.64.0.1/v1",
-		"https://user:password@example.com/v1", "https://example.com/v1?key=1", "https://example.com/v1#x", "https:///v1", "example.com/v1", "",
+		"https://user:correcthorse@example.com/v1", "https://example.com/v1?key=1", "https://example.com/v1#x", "https:///v1", "example.com/v1", "",
 	} {
 		body := obj{"provider": "openai-compatible", "secret": secret, "base_url": base}
-		if a := c.ask(c.owner, "POST", "/provider-keys", body); a.Status != 422 || strings.Contains(string(a.Body), "password") {
+		if a := c.ask(c.owner, "POST", "/provider-keys", body); a.Status != 422 || strings.Contains(string(a.Body), "correcthorse") {
 			t.Errorf("%q was saved: %s", base, a)
 		}
 		tester := w.organization()
