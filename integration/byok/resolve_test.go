@@ -2,12 +2,75 @@ package byok
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/keyledger/keyledger/integration/natstest"
 	"github.com/keyledger/keyledger/integration/program"
 )
+
+// asking resolves at both servers, all the time, until it is ended: whoever asks has a
+// secret that is at least as new as the last replacement that was answered before.
+type asking struct {
+	c *tenant
+	// patient takes 503 for an answer: nothing was handed out.
+	patient bool
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+	mu   sync.Mutex
+	// answered is the newest version whose replacement was answered, got how often a
+	// secret was.
+	answered, got int
+}
+
+func (c *tenant) asking(patient bool) *asking {
+	a := &asking{c: c, patient: patient, answered: 1}
+	ctx, stop := context.WithCancel(c.t.Context())
+	a.stop = stop
+	for n := range 4 {
+		a.done.Go(func() {
+			door := program.At(c.doors[n%2].URL, c.resolver)
+			for ctx.Err() == nil && !c.t.Failed() {
+				a.ask(door)
+			}
+		})
+	}
+	return a
+}
+
+func (a *asking) ask(door *program.Door) {
+	a.mu.Lock()
+	least := a.answered
+	a.mu.Unlock()
+	got, err := door.Ask(a.c.t.Context(), "POST", "/v1/organizations/"+a.c.org+"/provider-keys/resolve", obj{"provider": "openai"})
+	if err == nil && got.Status == 503 && a.patient {
+		return
+	}
+	version, _ := got.Get("version").(float64)
+	if err != nil || got.Status != 200 || got.Text("source") != "customer" || int(version) < least || got.Text("secret") != a.c.named("openai", int(version)-1) {
+		a.c.t.Errorf("after version %d: %s, %v", least, got, err)
+	}
+	a.mu.Lock()
+	a.got++
+	a.mu.Unlock()
+}
+
+// replaced says that a replacement was answered.
+func (a *asking) replaced(version int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.answered = version
+}
+
+// end ends it, and returns how often a secret was handed out.
+func (a *asking) end() int {
+	a.stop()
+	a.done.Wait()
+	return a.got
+}
 
 // A key is replaced without a moment in which neither works: whoever resolves at
 // either server, all the time, has the old one or the new one, and the new one as
@@ -17,31 +80,8 @@ func TestB06ReplacedWithoutAGap(t *testing.T) {
 	c := w.organization()
 	const rounds = 12
 	c.add("openai", w.named("openai", 0))
-	var (
-		asking sync.WaitGroup
-		mu     sync.Mutex
-		// answered is the newest version whose replacement was answered.
-		answered = 1.0
-	)
-	ctx, stop := context.WithCancel(t.Context())
-	defer asking.Wait()
-	defer stop()
-	for n := range 4 {
-		asking.Go(func() {
-			door := program.At(w.doors[n%2].URL, c.resolver)
-			for ctx.Err() == nil && !t.Failed() {
-				mu.Lock()
-				least := answered
-				mu.Unlock()
-				a, err := door.Ask(t.Context(), "POST", "/v1/organizations/"+c.org+"/provider-keys/resolve", obj{"provider": "openai"})
-				version, _ := a.Get("version").(float64)
-				if err != nil || a.Status != 200 || a.Text("source") != "customer" || version < least || a.Text("secret") != w.named("openai", int(version)-1) {
-					t.Errorf("after version %v: %s, %v", least, a, err)
-					return
-				}
-			}
-		})
-	}
+	asking := c.asking(false)
+	defer asking.end()
 	for n := 1; n <= rounds; n++ {
 		if n%3 == 0 {
 			made := c.document(c.admin, w.named("openai", n), "provider-keys", "replace", "openai")
@@ -54,16 +94,60 @@ func TestB06ReplacedWithoutAGap(t *testing.T) {
 				t.Fatalf("replacement %d: %s", n, a)
 			}
 		}
-		mu.Lock()
-		answered = float64(n + 1)
-		mu.Unlock()
+		asking.replaced(n + 1)
 	}
-	stop()
-	asking.Wait()
+	if n := asking.end(); n < rounds {
+		t.Errorf("only %d were handed out", n)
+	}
 	// Where the secret goes is not changed without the secret.
 	a := c.ask(c.owner, "PATCH", "/provider-keys/openai", obj{"base_url": "https://elsewhere.example"})
 	if a.Status != 422 {
 		t.Errorf("another address for the secret that is there: %s", a)
+	}
+}
+
+// On three nodes it is so while nodes that lead are killed: a replacement that is
+// tried again under its idempotency key is one, no answered one is lost, and what is
+// handed out is never older than that.
+func TestB06NodesKilled(t *testing.T) {
+	t.Parallel()
+	nodes := natstest.Reserve(t)
+	w := on(t, nodes, "3")
+	c := w.organization()
+	c.add("openai", w.named("openai", 0))
+	asking := c.asking(true)
+	defer asking.end()
+	restart := func() {}
+	for n := 1; n <= 6; n++ {
+		if n%3 == 0 {
+			lost := nodes.Leader(map[int]string{3: "LEDGER", 6: "SEALS"}[n])
+			nodes.Kill(lost)
+			restart = func() { nodes.Restart(lost) }
+		}
+		program.Until(t, "a replacement to be answered", func() bool {
+			a, err := program.At(w.doors[n%2].URL, c.admin).Ask(t.Context(), "PATCH", "/v1/organizations/"+c.org+"/provider-keys/openai",
+				obj{"secret": w.named("openai", n)}, "Idempotency-Key", "replacement-"+strconv.Itoa(n))
+			if err == nil && a.Status != 200 && a.Status != 503 && a.Status != 504 {
+				t.Fatalf("replacement %d: %s", n, a)
+			}
+			return err == nil && a.Status == 200
+		})
+		asking.replaced(n + 1)
+		restart()
+		restart = func() {}
+	}
+	asking.end()
+	for server := range 2 {
+		program.Until(t, "both servers to hand out the last", func() bool {
+			a := c.at(server, c.resolver, "POST", "/provider-keys/resolve", obj{"provider": "openai"})
+			if a.Status == 200 && a.Text("secret") != w.named("openai", 6) {
+				t.Fatalf("server %d: %s", server, a)
+			}
+			return a.Status == 200
+		})
+	}
+	if a := c.must(200, c.owner, "GET", "/provider-keys/openai", nil); a.Get("version") != 7.0 {
+		t.Errorf("after six replacements: %s", a)
 	}
 }
 

@@ -83,16 +83,25 @@ func begin(t *testing.T, f *fake, more ...string) *world {
 }
 
 // pair begins a ledger on a node of its own, with two servers.
-func pair(t *testing.T, more ...string) *world {
+func pair(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
+	return on(t, natstest.ReserveOne(t), "1")
+}
+
+// on begins a ledger on nodes, with two servers.
+func on(t *testing.T, nodes *natstest.Cluster, replicas string) *world {
+	t.Helper()
 	w := &world{t: t, fake: newFake(t), data: filepath.Join(t.TempDir(), "one")}
 	auth := filepath.Join(t.TempDir(), "auth")
-	node := natstest.ReserveOne(t)
-	must(t, "nats-auth", "operator", "--out", auth)
-	node.Start(auth)
+	if operator := []string{"nats-auth", "operator", "--out", auth}; replicas == "1" {
+		must(t, operator...)
+	} else {
+		must(t, append(operator, "--nodes", strings.Join(nodes.Members(), ","))...)
+	}
+	nodes.Start(auth)
 	as := func(creds string) []string {
-		return []string{"--nats", node.URL(0), "--nats-creds", filepath.Join(auth, creds), "--replicas", "1"}
+		return []string{"--nats", nodes.URL(0), "--nats-creds", filepath.Join(auth, creds), "--replicas", replicas}
 	}
 	must(t, append([]string{"init", "--data", w.data}, as(credentials.OperatorCreds)...)...)
 	folders := []string{w.data, t.TempDir()}
@@ -101,7 +110,7 @@ func pair(t *testing.T, more ...string) *world {
 			binary, "serve", "--data", folders[n], "--listen", "127.0.0.1:0", "--record-client-ip",
 			"--installation-key", filepath.Join(w.data, "installation.key"), "--kek", "file:" + filepath.Join(w.data, "provider.kek"),
 		}, as(credentials.ServerCreds)...)
-		return program.Start(t, append(append(append(args, w.flags()...), more...), again...)...)
+		return program.Start(t, append(append(args, w.flags()...), again...)...)
 	}
 	w.run(2)
 	return w
