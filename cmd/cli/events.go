@@ -11,7 +11,6 @@ import (
 
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
-	"github.com/keyledger/keyledger/domain/keystring"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -91,7 +90,7 @@ func (a *app) interruptions() func(error) {
 			text = p.Code + ": " + p.Detail
 		}
 		if text != last {
-			fmt.Fprintf(a.env.Stderr, "Interrupted, trying again: %s\n", keystring.Redact(plain(strings.TrimPrefix(text, "client: "))))
+			fmt.Fprintf(a.env.Stderr, "Interrupted, trying again: %s\n", redact(plain(strings.TrimPrefix(text, "client: "))))
 		}
 		last = text
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/keyledger/keyledger/cmd/access"
 	"github.com/keyledger/keyledger/cmd/nodes"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
@@ -62,6 +63,13 @@ var (
 	}
 )
 
+// holdsSecret reports whether a text holds what is beyond doubt a key of this ledger,
+// or of an AI provider.
+func holdsSecret(text string) bool { return keystring.Contains(text) || provider.Contains(text) }
+
+// redact masks them.
+func redact(text string) string { return provider.Redact(keystring.Redact(text)) }
+
 // conclude prints what went wrong and returns the exit code.
 func (a *app) conclude(ctx context.Context, cmd *cobra.Command, err error) int {
 	if err == nil {
@@ -86,9 +94,9 @@ func (a *app) conclude(ctx context.Context, cmd *cobra.Command, err error) int {
 		a.concludeJSON(err, f)
 		return f.code
 	}
-	fmt.Fprintf(a.env.Stderr, "Error: %s\n", keystring.Redact(plain(strip(f.err))))
+	fmt.Fprintf(a.env.Stderr, "Error: %s\n", redact(plain(strip(f.err))))
 	if f.hint != "" {
-		fmt.Fprintf(a.env.Stderr, "Hint: %s\n", keystring.Redact(plain(f.hint)))
+		fmt.Fprintf(a.env.Stderr, "Hint: %s\n", redact(plain(f.hint)))
 	}
 	return f.code
 }
@@ -103,7 +111,7 @@ func (a *app) concludeJSON(err error, f *fault) {
 			p.Title, p.Code = "The command was not understood", "cli_usage"
 		}
 	}
-	p.Detail = keystring.Redact(p.Detail)
+	p.Detail = redact(p.Detail)
 	body, err := json.Marshal(p, jsontext.WithIndent("  "), jsontext.EscapeForHTML(false))
 	if err != nil {
 		return

@@ -93,7 +93,7 @@ func (a *app) findLink() (link, error) {
 	if a.settings.levels["org"] > fromNowhere && (a.settings.levels["org"] >= chosen || c.Org == "") {
 		l.org = a.link.org
 	}
-	if keystring.Contains(l.org) {
+	if holdsSecret(l.org) {
 		return link{}, errSecretArgument
 	}
 	err = a.findKey(&l, c, chosen, loopback(u.Hostname()))

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keyledger/keyledger/domain/keystring"
 )
 
 // The groups that the help lists commands under.
@@ -83,7 +81,7 @@ func (a *app) group(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if keystring.Contains(args[0]) {
+	if holdsSecret(args[0]) {
 		return errSecretArgument
 	}
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
@@ -118,7 +116,7 @@ func takes(names ...string) cobra.PositionalArgs {
 	}
 	return func(cmd *cobra.Command, args []string) error {
 		for _, arg := range args {
-			if keystring.Contains(arg) {
+			if holdsSecret(arg) {
 				return errSecretArgument
 			}
 		}
