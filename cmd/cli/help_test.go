@@ -72,7 +72,7 @@ func TestProviderKeysAreDescribed(t *testing.T) {
 		}
 	}
 	serve.LocalFlags().VisitAll(func(f *pflag.Flag) {
-		if f.Name == "kek" || strings.HasPrefix(f.Name, "provider-") {
+		if strings.HasPrefix(f.Name, "kek") || strings.HasPrefix(f.Name, "provider-") {
 			says("--" + f.Name)
 		}
 	})
