@@ -191,7 +191,7 @@ func TestRingWithOneThatIsSilent(t *testing.T) {
 		"one that fails elsewhere": {wrapping.Ring{Primary: silent{"keyset", errors.New("odd")}}, events.ErrUnavailable},
 		"no key":                   {wrapping.Ring{}, wrapping.ErrWrongKey},
 	} {
-		if _, err := one.ring.Unwrap(ctx, wrapped, nil); !errors.Is(err, one.want) || one.want == wrapping.ErrWrongKey && errors.Is(err, events.ErrUnavailable) {
+		if _, err := one.ring.Unwrap(ctx, wrapped, nil); !errors.Is(err, one.want) || errors.Is(one.want, wrapping.ErrWrongKey) && errors.Is(err, events.ErrUnavailable) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
