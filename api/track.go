@@ -11,6 +11,7 @@ import (
 	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/events"
 )
 
@@ -121,7 +122,7 @@ func (s *Server) finished(t *track, r *http.Request, took time.Duration) {
 		attrs = append(attrs, slog.String("code", t.code))
 	}
 	if t.status >= 500 && t.err != nil {
-		attrs = append(attrs, slog.String("error", keystring.Redact(t.err.Error())))
+		attrs = append(attrs, slog.String("error", provider.Redact(keystring.Redact(t.err.Error()))))
 	}
 	s.cfg.Logger.LogAttrs(r.Context(), level, "request", attrs...)
 }
