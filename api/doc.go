@@ -22,7 +22,10 @@
 //
 // # Secrets
 //
-// A secret leaves once, in the answer to create or rotate. Nothing else that is
-// answered, logged or counted repeats what a client sent, but for ids and names
-// that passed their grammar, and every outgoing problem text is redacted too.
+// A key's secret leaves once, in the answer to create or rotate. A provider's secret
+// is taken out of a request's body before anything else looks at that (see
+// [Server.takeSecret]), and leaves in the answer to resolve alone, after that was
+// recorded. Nothing else that is answered, logged or counted repeats what a client
+// sent, but for ids and names that passed their grammar, and every outgoing problem
+// text is redacted too.
 package api

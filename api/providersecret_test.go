@@ -3,8 +3,11 @@ package api
 import (
 	"errors"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
@@ -102,4 +105,38 @@ func TestSecretsStandNowhereElse(t *testing.T) {
 	if err := (&call{r: r}).refuseCopies(providerkey.Conceal("word")); err != nil {
 		t.Error(err)
 	}
+}
+
+// Whatever is sent: what is left is as good a body as before, and holds no secret.
+func FuzzCutSecret(f *testing.F) {
+	for _, seed := range []string{
+		`{"provider":"openai","secret":"` + pasted + `"}`, `{"secret":"a","Secret":"b"}`, `{"s\u0065cret":"\u00e4"}`, `{"secret":{"secret":"x"}}`, `{}`, `[]`, `{"secret":"x"}}`, "",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		rest, secret, err := cutSecret(body, func(string) (string, error) { return "label", nil })
+		if err != nil {
+			if k := kindOf(err); rest != nil || secret != "" || k.Status == 500 {
+				t.Fatalf("%q: %q, %v", body, rest, err)
+			}
+			return
+		}
+		var before, after map[string]any
+		if err := json.Unmarshal(body, &before); err != nil {
+			t.Fatalf("%q was taken: %v", body, err)
+		}
+		if err := json.Unmarshal(rest, &after); err != nil {
+			t.Fatalf("%q: %v", rest, err)
+		}
+		if secret != "" {
+			if before["secret"] != secret || after["secret"] != "label" {
+				t.Fatalf("%q: %q, %q", body, rest, secret)
+			}
+			after["secret"] = secret
+		}
+		if !reflect.DeepEqual(before, after) {
+			t.Fatalf("%q became %q", body, rest)
+		}
+	})
 }
