@@ -74,7 +74,7 @@ func TestErasureLeavesNothingInClear(t *testing.T) {
 	if strings.Contains(before, "(erased)") || strings.Contains(before, "(left out)") || strings.Contains(before, "(sealed)") {
 		t.Errorf("before the erasure something is not shown:\n%s", around(before, "(erased)", "(left out)", "(sealed)"))
 	}
-	p.Stop()
+	p.stop()
 	stored := contents(t, p.data)
 	// What is sealed is nowhere in clear at any time. What is not shows that the
 	// search finds what is there.
@@ -95,10 +95,10 @@ func TestErasureLeavesNothingInClear(t *testing.T) {
 		}
 	}
 	p.gone("after the erasure", erased)
-	p.Stop()
+	p.stop()
 	p.start()
 	p.gone("after a restart", erased)
-	p.Stop()
+	p.stop()
 	for _, view := range views(t, p.data) {
 		if err := os.Remove(view); err != nil {
 			t.Fatal(err)
@@ -106,7 +106,7 @@ func TestErasureLeavesNothingInClear(t *testing.T) {
 	}
 	p.start()
 	p.gone("after the views were made anew", erased)
-	p.Stop()
+	p.stop()
 
 	left := contents(t, p.data)
 	if found := p.search(left, append(erased, textsOfAnother...)); len(found) > 0 {
