@@ -157,6 +157,9 @@ func or[T ~int64](v, otherwise T) T {
 // given up. Reading the body ends in the same ones; the caller closes it.
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
 	if err := c.permits(req.URL); err != nil || req.Host != "" && req.Host != req.URL.Host {
+		if req.Body != nil {
+			req.Body.Close()
+		}
 		return nil, ErrForbidden
 	}
 	res, err := c.http.Do(req)
