@@ -222,6 +222,21 @@ func (e *Envelopes) open(ctx context.Context, of Binding, id events.DataKeyID, w
 
 // dataKey fetches a data key and unwraps it.
 func (e *Envelopes) dataKey(ctx context.Context, id events.DataKeyID) ([]byte, error) {
+	// Nearly always it lies in one of the slots, and stays there: that is one question,
+	// or two, and cheap however much else the store holds.
+	for _, slot := range slots {
+		body, there, err := e.store.Sealed(ctx, e.slot(id, slot))
+		if err != nil {
+			return nil, err
+		}
+		if !there || bytes.Equal(body, tombstone) {
+			continue
+		}
+		if plain, err := e.ring.Unwrap(ctx, body, e.keyBinding(id)); err == nil {
+			return plain, nil
+		}
+	}
+	// It may have been moved from one to the other in between.
 	lying, _, err := e.look(ctx, id)
 	if err != nil {
 		return nil, err

@@ -520,6 +520,15 @@ func TestDestroyRacingRewrap(t *testing.T) {
 type stopped struct {
 	*memory.Ledger
 	storing, destroying func()
+	looking             func(name string)
+}
+
+func (s *stopped) Sealed(ctx context.Context, name string) (body []byte, there bool, err error) {
+	body, there, err = s.Ledger.Sealed(ctx, name)
+	if s.looking != nil {
+		s.looking(name)
+	}
+	return body, there, err
 }
 
 func (s *stopped) Seal(ctx context.Context, name string, body []byte) error {
@@ -534,6 +543,31 @@ func (s *stopped) Destroy(ctx context.Context, name string, meant func([]byte) b
 		s.destroying()
 	}
 	return s.Ledger.Destroy(ctx, name, meant)
+}
+
+// What is moved from one slot to the other between two looks is found.
+func TestOpenWhileItIsMoved(t *testing.T) {
+	before, during, _ := rotated(t)
+	store := &stopped{Ledger: memory.New(ledger)}
+	old, next := seals.NewEnvelopes(before, store.Ledger, ledger), seals.NewEnvelopes(during, store.Ledger, ledger)
+	sealed := enveloped(t, old, openai)
+	if _, err := next.Rewrap(t.Context(), sealed.DataKey); err != nil {
+		t.Fatal(err)
+	}
+	moved := 0
+	store.looking = func(name string) {
+		if moved++; moved == 1 {
+			if changed, err := old.Rewrap(t.Context(), sealed.DataKey); err != nil || !changed || !strings.HasSuffix(name, ".a") {
+				t.Error(name, changed, err)
+			}
+		}
+	}
+	if text, err := seals.NewEnvelopes(during, store, ledger).Open(t.Context(), openai, sealed); err != nil || text != providerSecret {
+		t.Error(err)
+	}
+	if moved != 2 {
+		t.Errorf("it was looked %d times", moved)
+	}
 }
 
 // Who comes late to destroy what it has wrapped anew leaves alone what another has put
