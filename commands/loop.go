@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/seals"
 )
@@ -536,15 +537,28 @@ func (s *Service) entries(o order, a attempt) ([]events.Entry, error) {
 }
 
 // refuseSecret is the last door before the ledger: whatever field a key was
-// pasted into, it would stay there for ever.
+// pasted into, of ours or of a provider, it would stay there for ever.
 func refuseSecret(subject events.Subject, event events.Event, meta events.Meta) error {
 	meta.RecordedTime = meta.Time
+	// What is encrypted may look like anything.
+	switch e := event.(type) {
+	case events.ProviderKeyAdded:
+		e.Sealed.Secret, e.Sealed.LastFour = "(sealed)", ""
+		event = e
+	case events.ProviderKeyReplaced:
+		e.Sealed.Secret, e.Sealed.LastFour = "(sealed)", ""
+		event = e
+	default:
+	}
 	body, err := events.Encode(subject, event, meta)
 	if err != nil {
 		return err
 	}
 	if _, _, found := keystring.Find(body); found {
 		return domain.Refuse(domain.ErrSecretInField, "", "a field holds what looks like an API key; a secret belongs in no field of this request")
+	}
+	if _, _, found := provider.Find(body); found {
+		return domain.Refuse(domain.ErrSecretInField, "", "a field holds what looks like a key of an AI provider; it belongs in the secret of a provider key alone")
 	}
 	return nil
 }

@@ -474,6 +474,30 @@ func TestProviderKeysAreCheckedFirst(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, c.is)
 		}
 	}
+	// Nor does another provider's key stand in a field, nor in one of anything else.
+	other := "sk-ant-api03-" + strings.Repeat("aB3x", 20) + "AA"
+	for name, wish := range map[string]func() error{
+		"of a provider key": func() error {
+			_, err := s.AddProviderKey(w.ctx, w.by(admin), acme, commands.AddProviderKey{Provider: events.ProviderOpenAI, Secret: secret, Name: other})
+			return err
+		},
+		"of a key": func() error {
+			c := plain()
+			c.Name = events.ClearText(other)
+			_, err := s.CreateKey(w.ctx, w.by(admin), acme, c)
+			return err
+		},
+		"as a reason": func() error {
+			wish := w.by(admin)
+			wish.Reason = "instead of " + other
+			_, err := s.UpdateOrganization(w.ctx, wish, acme, organization.Update{Name: domain.Some(events.ClearText("A"))})
+			return err
+		},
+	} {
+		if err := wish(); !errors.Is(err, domain.ErrSecretInField) || strings.Contains(err.Error(), "api03") {
+			t.Errorf("another provider's key %s: %v", name, err)
+		}
+	}
 	var malformed *providerkey.Malformed
 	_, err := s.AddProviderKey(w.ctx, w.by(admin), acme, commands.AddProviderKey{Provider: events.ProviderAnthropic, Secret: secret, Force: true})
 	if !errors.As(err, &malformed) || malformed.Problem != provider.OtherProvider || malformed.LooksLike != "openai" {
