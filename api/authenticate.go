@@ -9,6 +9,7 @@ import (
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/verify"
 	"github.com/keyledger/keyledger/verify/recording"
@@ -78,7 +79,7 @@ func unauthenticated(challenge, detail string) error { return gate.Unauthenticat
 // that of the route: what stands in its place may be anything.
 func useOf(r *http.Request, requestID string) recording.Context {
 	return recording.Context{
-		RequestID: requestID, Method: r.Method, Path: routeOf(r), UserAgent: keystring.Redact(r.UserAgent()),
+		RequestID: requestID, Method: r.Method, Path: routeOf(r), UserAgent: provider.Redact(keystring.Redact(r.UserAgent())),
 	}
 }
 

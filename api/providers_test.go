@@ -190,7 +190,7 @@ func TestProviderKeysRefused(t *testing.T) {
 		}
 	})
 	good := key(providertest.Works)
-	for body, want := range map[string]string{
+	for refused, want := range map[string]string{
 		`{"provider":"opnai","secret":"` + good + `"}`:                                                        "provider_unknown",
 		`{"secret":"` + good + `"}`:                                                                           "invalid_value",
 		`{"provider":"openai"}`:                                                                               "invalid_value",
@@ -202,16 +202,21 @@ func TestProviderKeysRefused(t *testing.T) {
 		`{"provider":"openai-compatible","secret":"` + compatible + `","base_url":"https://private.example"}`: "base_url_forbidden",
 		`{"provider":"openai","secret":"` + good + `","name":"it is ` + good + `"}`:                           "secret_in_field",
 	} {
-		a := b.Must(422, b.admin, "POST", keysOf, body)
+		a := b.Must(422, b.admin, "POST", keysOf, refused)
 		if p := problem(t, a); p.Code != want || strings.Contains(a.Body, good) || (p.Problem == "") != (want != "provider_key_malformed") {
-			t.Errorf("%s: %s, want %s", body, a.Body, want)
+			t.Errorf("%s: %s, want %s", refused, a.Body, want)
 		}
 	}
-	if a := b.Must(422, b.admin, "POST", keysOf, `{"provider":"openai","secret":"`+good+`"}`, "X-Request-Id", good); strings.Contains(a.Body+a.Header.Get("X-Request-Id"), good) {
+	body := `{"provider":"openai-compatible","secret":"` + compatible + `","base_url":"https://llm.example.com/v1/"}`
+	if a := b.Must(422, b.admin, "POST", keysOf, body, "X-Request-Id", compatible); strings.Contains(a.Body+a.Header.Get("X-Request-Id"), compatible) {
 		t.Errorf("%v %s", a.Header, a.Body)
 	}
+	// Where no secret is expected, what looks like one is no request id, nor told of.
+	if a := b.Must(200, b.admin, "GET", keysOf, "", "X-Request-Id", good, "User-Agent", good); strings.Contains(a.Header.Get("X-Request-Id"), good) {
+		t.Errorf("%v", a.Header)
+	}
 	// A name that does not resolve today may do so tomorrow.
-	b.Must(201, b.admin, "POST", keysOf, `{"provider":"openai-compatible","secret":"`+compatible+`","base_url":"https://llm.example.com/v1/"}`)
+	b.Must(201, b.admin, "POST", keysOf, body)
 	if a := b.Must(422, b.admin, "PATCH", keysOf+"/openai-compatible", `{"base_url":"https://other.example.com"}`); problem(t, a).Field != "base_url" {
 		t.Error(a.Body)
 	}
@@ -221,7 +226,7 @@ func TestProviderKeysRefused(t *testing.T) {
 			t.Errorf("%s: %s", path, a.Body)
 		}
 	}
-	if n := len(b.fake.Requests(events.ProviderOpenAI)); n != 0 || strings.Contains(b.Log.String(), good) {
+	if n := len(b.fake.Requests(events.ProviderOpenAI)); n != 0 || strings.Contains(b.Log.String(), good) || strings.Contains(b.Log.String(), compatible) {
 		t.Errorf("%d requests, or the secret in the log", n)
 	}
 }

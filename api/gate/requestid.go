@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/keyledger/keyledger/domain/keystring"
+	"github.com/keyledger/keyledger/domain/provider"
 )
 
 // RequestID takes the caller's id when it is one that may stand in facts and
@@ -38,5 +39,5 @@ func KeepsRequestID(id string) bool {
 		}
 	}
 	// Not even a part of a key: Redact masks what only has the form of one.
-	return keystring.Redact(id) == id
+	return keystring.Redact(id) == id && !provider.Contains(id)
 }
