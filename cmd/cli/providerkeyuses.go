@@ -216,7 +216,7 @@ func (a *app) providerKeysResolvesCommand() *cobra.Command {
 		Use: "resolves PROVIDER", Short: "Show who resolved a provider key, each time", Args: takesProvider("PROVIDER"),
 		Long: `Show every resolve of a provider key, the newest first: who asked, from where, and
 what was answered, those that were refused included. Access records end, 400 days
-after they were written.`,
+after they were written unless the server is told otherwise.`,
 		Annotations: map[string]string{showsRecords: ""}, ValidArgs: idTexts(events.Providers()),
 	}
 	page := pageFlags(c)
