@@ -43,11 +43,11 @@ func (s *Server) providerEndpoints() []endpoint {
 		{
 			method: "GET", path: providerKeysPath, id: "list-provider-keys", tag: providerTag, summary: "List provider keys",
 			description: "All that the organization has connected, with their states.", who: manages,
-			answers: wire.List[wire.ProviderKey]{}, status: 200, handle: s.listProviderKeys,
+			answers: wire.List[wire.ProviderKey]{}, status: 200, codes: []string{"invalid_value"}, handle: s.listProviderKeys,
 		},
 		{
 			method: "GET", path: providerKeyPath, id: "get-provider-key", tag: providerTag, summary: "Get a provider key", who: manages,
-			answers: wire.ProviderKey{}, status: 200, handle: s.getProviderKey,
+			answers: wire.ProviderKey{}, status: 200, codes: []string{"invalid_value"}, handle: s.getProviderKey,
 		},
 		{
 			method: "PATCH", path: providerKeyPath, id: "update-provider-key", tag: providerTag, summary: "Rename a provider key, or replace its secret",
@@ -59,7 +59,7 @@ func (s *Server) providerEndpoints() []endpoint {
 		{
 			method: "DELETE", path: providerKeyPath, id: "remove-provider-key", tag: providerTag, summary: "Disconnect a provider",
 			description: "From then on resolve answers built_in. What opens the secret is destroyed before this is answered, in backups too: nobody can bring it back. It is not revoked at the provider.",
-			who:         manages, change: true, match: true, answers: wire.Deleted{}, status: 200, handle: s.removeProviderKey,
+			who:         manages, change: true, match: true, answers: wire.Deleted{}, status: 200, codes: []string{"kek_missing"}, handle: s.removeProviderKey,
 		},
 		s.testSavedEndpoint(), s.testPastedEndpoint(), s.resolveEndpoint(), s.resolvesEndpoint(),
 		{

@@ -42,7 +42,7 @@ func (s *Server) resolvesEndpoint() endpoint {
 		method: "GET", path: providerKeyPath + "/resolves", id: "list-provider-key-resolves", tag: providerTag, summary: "List who asked for a provider key",
 		description: "From the newest on: each time that it was handed out, with the version, or that built_in was answered; and what was refused. It is listed for as long as access records are kept, also after the key was removed.",
 		who:         "Role owner or admin of the whole organization.", query: pageParameters(),
-		answers: wire.List[wire.ProviderKeyResolve]{}, status: 200, codes: []string{"invalid_cursor"}, reads: access.AuditRead, handle: s.listResolves,
+		answers: wire.List[wire.ProviderKeyResolve]{}, status: 200, codes: []string{"invalid_cursor", "invalid_value"}, reads: access.AuditRead, handle: s.listResolves,
 	}
 }
 
