@@ -1,11 +1,12 @@
 package providerkey
 
 import (
-	"crypto/subtle"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
+
+	"github.com/keyledger/keyledger/domain/keystring"
 )
 
 // redacted is what stands for a secret wherever one is printed. Its last four
@@ -13,35 +14,21 @@ import (
 const redacted = "(secret)"
 
 // Secret holds a provider's secret on its way through the server. Whatever prints,
-// logs, formats or encodes it gets the same word; only Reveal gives the secret.
-//
-// It holds a function, as keystring.Secret does and for its reasons: printers that
-// follow fields and pointers find nothing to print.
-type Secret struct{ reveal func() string }
+// logs, formats or encodes it gets the same word; only Reveal gives the secret. It is
+// a keystring.Secret that shows nothing of itself.
+type Secret struct{ held keystring.Secret }
 
 // Conceal makes a Secret of what a customer gave.
-func Conceal(secret string) Secret {
-	if secret == "" {
-		return Secret{}
-	}
-	return Secret{reveal: func() string { return secret }}
-}
+func Conceal(secret string) Secret { return Secret{keystring.Conceal(secret)} }
 
 // Reveal returns the secret itself, "" from the zero Secret.
-func (s Secret) Reveal() string {
-	if s.reveal == nil {
-		return ""
-	}
-	return s.reveal()
-}
+func (s Secret) Reveal() string { return s.held.Reveal() }
 
 // IsZero reports whether there is none.
-func (s Secret) IsZero() bool { return s.reveal == nil }
+func (s Secret) IsZero() bool { return s.held.IsZero() }
 
 // Equal compares two secrets in a time that depends on their length alone.
-func (s Secret) Equal(other Secret) bool {
-	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
-}
+func (s Secret) Equal(other Secret) bool { return s.held.Equal(other.held) }
 
 // In reports whether a text holds the secret, in whatever case.
 func (s Secret) In(text string) bool {
