@@ -1,6 +1,7 @@
 package commands_test
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -73,19 +74,40 @@ func creates(b *testing.B, w *world, callers int, limits events.Limits) {
 }
 
 // BenchmarkResolve is what it takes to be handed a provider's secret: in memory, and
-// from an embedded broker.
+// from an embedded broker, in turns with the three questions to the broker that are in
+// it and nothing else.
 func BenchmarkResolve(b *testing.B) {
 	for name, below := range map[string]func(testing.TB) *world{"memory": newWorld, "disk": newWorldOnDisk} {
 		b.Run(name, func(b *testing.B) {
 			w := newProviderWorldOn(b, below(b))
 			s := w.opener()
 			w.acme(s, events.Limits{})
-			w.add(s, 1)
+			last := w.add(s, 1).Position
+			var seal string
+			if err := w.vault.EachSeal(w.ctx, w.ledger.String()+".provider", func(name string, _ []byte, _ events.Time) error {
+				seal = name
+				return nil
+			}); err != nil || seal == "" {
+				b.Fatalf("no data key: %v", err)
+			}
+			var resolving, reading time.Duration
 			b.ReportAllocs()
 			b.ResetTimer()
 			for range b.N {
+				began := time.Now()
 				w.resolves(s, 1, "")
+				resolving += time.Since(began)
+				began = time.Now()
+				_, loaded := w.log.Load(w.ctx, events.ProviderKeySubject(acme, events.ProviderOpenAI), last)
+				_, _, sealed := w.vault.Sealed(w.ctx, seal)
+				_, confirmed := w.log.Confirm(w.ctx, began)
+				reading += time.Since(began)
+				if err := errors.Join(loaded, sealed, confirmed); err != nil {
+					b.Fatal(err)
+				}
 			}
+			b.ReportMetric(float64(resolving.Nanoseconds())/float64(b.N), "ns/resolve")
+			b.ReportMetric(resolving.Seconds()/reading.Seconds(), "ratio")
 		})
 	}
 }
