@@ -327,11 +327,13 @@ func TestBrokerAway(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		g.Add(attempt("192.0.2.2"))
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if n := strings.Count(said.String(), "cannot be stored"); n != 1 {
 			t.Errorf("it was said %d times", n)
 		}
 		b.leave(nil)
 		time.Sleep(3 * time.Second)
+		synctest.Wait()
 		out := b.told()
 		if out.counts["audit.read acme"] != 1000 || out.counts["secret.unknown _system"] != 2 || !strings.Contains(said.String(), "stored again") {
 			t.Errorf("%v", out.counts)
