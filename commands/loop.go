@@ -346,7 +346,7 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 		} else if met && errors.Is(err, events.ErrUnavailable) {
 			// What met the conflict was to be looked for, and may be this very
 			// wish: stored before, or now, where two brokers both lead for a moment.
-			return Outcome{}, fmt.Errorf("%w: the conflict could not be looked into", events.ErrOutcomeUnknown)
+			return Outcome{}, errUnexplored()
 		}
 		switch {
 		case !errors.Is(err, events.ErrConflict):
@@ -355,10 +355,18 @@ func (s *Service) settle(ctx context.Context, o order, decide func(context.Conte
 			return Outcome{}, fmt.Errorf("%w: gave up after %d attempts, nothing was changed", events.ErrUnavailable, n)
 		}
 		if err := sleep(ctx, backoff); err != nil {
+			if met {
+				return Outcome{}, errUnexplored()
+			}
 			return Outcome{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
+}
+
+// errUnexplored says that it is not known what met a conflict.
+func errUnexplored() error {
+	return fmt.Errorf("%w: the conflict could not be looked into", events.ErrOutcomeUnknown)
 }
 
 // once decides, and returns what is to be appended, or the outcome where nothing

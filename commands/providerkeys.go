@@ -241,7 +241,8 @@ func (s *Service) changeProviderKey(ctx context.Context, w Wish, org events.OrgI
 		if k, h, err = s.loadProviderKey(ctx, subject); err != nil {
 			return attempt{}, err
 		}
-		box.drop(ctx, h)
+		// What a conflict was met with may be stored all the same.
+		box.doubtful = len(box.drawn) > 0
 		a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
 		if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
 			return a, err
@@ -262,7 +263,7 @@ func (s *Service) changeProviderKey(ctx context.Context, w Wish, org events.OrgI
 		// What was drawn may be what the ledger names.
 		return ProviderKeyOutcome{}, err
 	case err != nil:
-		box.drop(ctx, nil)
+		box.giveUp(ctx, subject)
 		return ProviderKeyOutcome{}, err
 	}
 	after := ProviderKeyOutcome{Outcome: out, ProviderKey: k.after(out)}

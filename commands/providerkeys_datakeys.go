@@ -30,6 +30,9 @@ type enclosing struct {
 	provider events.ProviderID
 	dryRun   bool
 	drawn    []events.DataKeyID
+	// doubtful says that an attempt that something was drawn for met a conflict: while
+	// two brokers lead, what one refuses the other may have stored.
+	doubtful bool
 }
 
 // decide seals a secret for the version that is next, and decides with it. Nothing is
@@ -66,6 +69,27 @@ func (b *enclosing) seal(ctx context.Context, of seals.Binding, secret providerk
 	}
 	b.drawn = append(b.drawn, sealed.DataKey)
 	return sealed, nil
+}
+
+// giveUp destroys what was drawn for a wish that is refused. Where a conflict was met
+// the ledger is asked before, and confirms what it says.
+func (b *enclosing) giveUp(ctx context.Context, subject events.Subject) {
+	if !b.doubtful {
+		b.drop(ctx, nil)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropPatience)
+	defer cancel()
+	began := time.Now()
+	_, h, err := b.s.loadProviderKey(ctx, subject)
+	if err == nil {
+		_, err = b.s.cfg.Log.Confirm(ctx, began)
+	}
+	if err != nil {
+		b.s.cfg.Logger.WarnContext(ctx, "data keys that may be sealed with are left for later", "error", err)
+		return
+	}
+	b.drop(ctx, h)
 }
 
 // drop destroys what was drawn and is named by none of the facts. It is called when

@@ -12,6 +12,7 @@ import (
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/memory"
 	"github.com/keyledger/keyledger/events/seals"
 	"github.com/keyledger/keyledger/events/wrapping"
 )
@@ -282,4 +283,61 @@ func TestAProviderKeyAfterAStop(t *testing.T) {
 			}) && !whole
 		}
 	}
+}
+
+// twoLead is a ledger while two brokers lead: one stores what the other answers with a
+// conflict, and then a read is answered by the one that has not stored it.
+type twoLead struct {
+	*memory.Ledger
+	// next is done when that happens to the next append, once.
+	next func(*twoLead)
+	// behind hides the last fact from that many reads.
+	behind int
+}
+
+func (l *twoLead) Append(ctx context.Context, entries []events.Entry) ([]events.Recorded, error) {
+	out, err := l.Ledger.Append(ctx, entries)
+	if next := l.next; next != nil && err == nil {
+		l.next = nil
+		next(l)
+		return nil, events.ErrConflict
+	}
+	return out, err
+}
+
+func (l *twoLead) Load(ctx context.Context, subject events.Subject, after events.Position) ([]events.Recorded, error) {
+	facts, err := l.Ledger.Load(ctx, subject, after)
+	if l.behind > 0 && len(facts) > 0 {
+		l.behind--
+		facts = facts[:len(facts)-1]
+	}
+	return facts, err
+}
+
+// What is stored and answered with a conflict opens all the same: nothing that was drawn
+// for it goes before the ledger has said which of it is named.
+func TestAProviderKeyStoredAndAnsweredWithAConflict(t *testing.T) {
+	w := newProviderWorld(t)
+	s := w.opener()
+	w.acme(s, events.Limits{})
+	log := &twoLead{Ledger: w.memory}
+	two := w.opener(func(c *commands.Config) { c.Log = log })
+	log.next = func(l *twoLead) { l.behind = 1 }
+	added := w.add(two, 1)
+	w.resolves(s, 1, "")
+	w.lies(added.ProviderKey.Sealed.DataKey)
+
+	log.next = func(l *twoLead) { l.behind = 1 }
+	replaced := w.replace(two, 2)
+	w.resolves(s, 2, "")
+	w.lies(replaced.ProviderKey.Sealed.DataKey)
+
+	// Nobody waits for it any more: whether it was stored, nobody has looked.
+	ctx, cancel := context.WithCancel(w.ctx)
+	log.next = func(*twoLead) { cancel() }
+	_, err := two.UpdateProviderKey(ctx, w.by(admin), acme, events.ProviderOpenAI, commands.UpdateProviderKey{Secret: secretOf(3)})
+	if !errors.Is(err, events.ErrOutcomeUnknown) || errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("got %v, want %v", err, events.ErrOutcomeUnknown)
+	}
+	w.resolves(s, 3, "")
 }
