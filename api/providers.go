@@ -51,14 +51,14 @@ func (s *Server) providerEndpoints() []endpoint {
 		},
 		{
 			method: "PATCH", path: providerKeyPath, id: "update-provider-key", tag: providerTag, summary: "Rename a provider key, or replace its secret",
-			description: "A secret takes the place of the one before at once: each resolve answers one or the other, and never none. What opens the old one is destroyed before this is answered, in backups too. " +
+			description: "A secret takes the place of the one before at once: each resolve answers one or the other, and never none. What opens the old one is destroyed before this is answered: it is dead in the ledger, in exports and in backups of both. " +
 				"A base_url goes only with a secret, so that nobody can have a secret sent to an address that it was not given for.",
 			who: manages, takes: wire.UpdateProviderKey{}, maxBody: MaxProviderKeyBytes, example: wire.UpdateProviderKey{Name: wire.Some("Production"), Secret: exampleSecret},
 			change: true, match: true, answers: wire.ProviderKey{}, status: 200, codes: providerKeyCodes, handle: s.updateProviderKey,
 		},
 		{
 			method: "DELETE", path: providerKeyPath, id: "remove-provider-key", tag: providerTag, summary: "Disconnect a provider",
-			description: "From then on resolve answers built_in. What opens the secret is destroyed before this is answered, in backups too: nobody can bring it back. It is not revoked at the provider.",
+			description: "From then on resolve answers built_in. What opens the secret is destroyed before this is answered: it is dead in the ledger, in exports and in backups of both. It is not revoked at the provider.",
 			who:         manages, change: true, match: true, answers: wire.Deleted{}, status: 200, codes: []string{"kek_missing"}, handle: s.removeProviderKey,
 		},
 		s.testSavedEndpoint(), s.testPastedEndpoint(), s.resolveEndpoint(), s.resolvesEndpoint(),

@@ -142,5 +142,5 @@ func (c *call) refuseCopies(secret providerkey.Secret) error {
 const withheld = "withheld"
 
 func copied(field string) error {
-	return refuse(errSecretCopied, field, "holds the provider's secret, which belongs in the member secret alone. If this was no accident of a test, make a new key at the provider")
+	return refuse(errSecretCopied, field, "holds the provider's secret as well, which belongs in the member secret alone; nothing was kept of it here. In a path, a query or a header it may stand in the logs of what is between: then make another key at the provider")
 }

@@ -97,7 +97,7 @@ type ProviderTest struct {
 	LooksLike     string    `json:"looks_like,omitzero" example:"anthropic" doc:"Whose key it looks like, with other_provider."`
 	MissingModels []string  `json:"missing_models" doc:"The models that the platform needs and the key does not reach."`
 	Status        int       `json:"status,omitzero" example:"200" doc:"The provider's HTTP status, if it answered."`
-	Reason        string    `json:"reason,omitzero" example:"quota_exhausted" doc:"What is behind the result, where more is known."`
+	Reason        string    `json:"reason,omitzero" example:"quota_exhausted" doc:"What is behind the result, where more is known. With works: unproven, unlisted. With rate_limited: quota_exhausted. With insufficient_permissions: scopes, region, source_address, service_disabled. With unreachable: forbidden_address, bad_address, unknown_name, refused, tls, timeout, redirect, not_found, server_error, unintelligible. There may be others one day."`
 	RetryAfter    int       `json:"retry_after,omitzero" doc:"The seconds after which the provider wants to be asked again, if it says so with rate_limited."`
 	Message       string    `json:"message" doc:"What it means and what to do. It holds nothing of what the provider wrote."`
 	TestedAt      time.Time `json:"tested_at"`

@@ -87,7 +87,7 @@ func TestCheck(t *testing.T) {
 		{"Groq's at OpenAI", events.ProviderOpenAI, "gsk_0123456789abcdefghijklmnopqrstuvwxyz", provider.OtherProvider, "groq", never, "Groq"},
 		{"xAI's at Google", events.ProviderGoogle, "xai-0123456789abcdefghijklmnopqrstuvwxyz", provider.OtherProvider, "xai", never, "xAI"},
 		{"Hugging Face's at Mistral", events.ProviderMistral, "hf_0123456789abcdefghijklmnopqrstuvwx", provider.OtherProvider, "huggingface", never, "Hugging Face"},
-		{"one of ours at OpenAI", events.ProviderOpenAI, ours(t), provider.OtherProvider, "keyledger", never, "this platform"},
+		{"one of ours at OpenAI", events.ProviderOpenAI, ours(t), provider.OtherProvider, "keyledger", never, "the one that OpenAI made"},
 		{"one of ours at a gateway", events.ProviderOpenAICompatible, ours(t), provider.OtherProvider, "keyledger", may, "this platform"},
 
 		{"no sk-", events.ProviderOpenAI, openAI[3:], provider.MissingPrefix, "", may, "sk-"},

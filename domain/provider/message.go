@@ -40,6 +40,9 @@ func NameOf(id string) string {
 // nothing is.
 func (f Finding) Message() string {
 	name := NameOf(string(f.Provider))
+	if f.Provider == events.ProviderOpenAICompatible {
+		name = "the provider"
+	}
 	switch f.trap {
 	case scheme:
 		return "The word Bearer stands in front of the key: paste the key alone."
@@ -50,7 +53,7 @@ func (f Finding) Message() string {
 	case hidden:
 		return "Some of the key's characters are hidden: most providers show a key once, when it is made. Make another one and copy it there."
 	case twice:
-		return "The key was pasted twice, one after the other."
+		return "The key was pasted twice, one after the other: paste it once."
 	case noTrap:
 	}
 	switch f.Problem {
@@ -59,6 +62,9 @@ func (f Finding) Message() string {
 	case Characters:
 		return fmt.Sprintf("There are characters that no key of %s has: copy the key again, alone.", name)
 	case OtherProvider:
+		if f.LooksLike == keyledger {
+			return fmt.Sprintf("This looks like an API key of this platform, not like a key of %s: paste the one that %s made. It was not sent anywhere.", name, name)
+		}
 		return fmt.Sprintf("This looks like a key of %s, not of %s: choose that provider if it is offered, or paste the other key. It was not sent anywhere.", NameOf(f.LooksLike), name)
 	case MissingPrefix:
 		p, _ := Of(f.Provider)

@@ -85,7 +85,7 @@ const (
 // Message says what the outcome means and what to do about it, in a sentence or
 // two.
 func (o Outcome) Message() string {
-	name := provider.NameOf(string(o.Provider))
+	name := o.name()
 	switch o.Result {
 	case events.ProviderWorks:
 		switch o.Reason {
@@ -106,10 +106,10 @@ func (o Outcome) Message() string {
 	case events.ProviderInsufficientPermissions:
 		return o.permissionsMessage(name)
 	case events.ProviderMissingModels:
-		return fmt.Sprintf("%s takes the key, but it does not reach %s. Allow them for the key's project or account, or use a key that reaches them.", name, strings.Join(o.MissingModels, ", "))
+		return fmt.Sprintf("%s takes the key, but it does not reach %s. Allow what is missing for the key's project or account, or use a key that reaches it.", name, strings.Join(o.MissingModels, ", "))
 	case events.ProviderRateLimited:
 		if o.Reason == QuotaExhausted {
-			return fmt.Sprintf("The account's credit or quota at %s is used up: add credit or raise its limits there. The key need not be changed.", name)
+			return fmt.Sprintf("The account's credit or quota at %s is used up: add credit or raise its limits there. The key need not be changed.", lower(name))
 		}
 		return fmt.Sprintf("%s wants to be asked less by this account: wait a moment and test again. The key may be good.", name)
 	case events.ProviderMalformed:
@@ -131,7 +131,7 @@ func (o Outcome) permissionsMessage(name string) string {
 	case SourceAddress:
 		return fmt.Sprintf("%s takes this key from other network addresses only: allow those of this platform in the settings of the key, the project or the resource.", name)
 	case ServiceDisabled:
-		return fmt.Sprintf("The project of this key has not switched the API of %s on, or does not allow it for the key: enable it there.", name)
+		return fmt.Sprintf("The project of this key has not switched the API of %s on, or does not allow it for the key: enable it there.", lower(name))
 	default:
 		return fmt.Sprintf("%s knows the key, but it may not do this: give it the permission to list and use models, or use one without restrictions.", name)
 	}
@@ -144,24 +144,52 @@ func (o Outcome) unreachableMessage(name string) string {
 	case BadAddress:
 		return "The base URL is missing or is none: it has to be an https address."
 	case UnknownName:
-		return "There is no host of this name: check the base URL, or try again later."
+		return "There is no host of this name: " + o.elsewhere("check the base URL, or try again later.")
 	case Refused:
-		return fmt.Sprintf("There was no connection to %s: try again later.", name)
+		return fmt.Sprintf("There was no connection to %s: try again later.", lower(name))
 	case InsecureTLS:
 		return "The host does not prove by a certificate who it is, so the key was not sent."
 	case Timeout:
 		return fmt.Sprintf("%s did not answer in time: try again later.", name)
 	case Redirect:
-		return "The address answers with another address, where the key is not sent: give that one as the base URL if it is right."
+		return "The address answers with another address, where the key is not sent: " + o.elsewhere("give that one as the base URL if it is right.")
 	case NotFound:
-		return "The host answers, but has no list of models at this address: check the base URL, its path included."
+		return "The host answers, but has no list of models at this address: " + o.elsewhere("check the base URL, its path included.")
 	case ServerError:
 		return fmt.Sprintf("%s has a failure: try again later. The key may be good.", name)
 	case Unintelligible:
-		return fmt.Sprintf("Something answered that is not %s, or not as it is documented: check the base URL, or try again later.", name)
+		return fmt.Sprintf("Something answered that is not %s, or not as it is documented: ", lower(name)) + o.elsewhere("check the base URL, or try again later.")
 	case Unasked:
 		return "There is no such provider."
 	default:
-		return fmt.Sprintf("There was no answer of %s: try again later.", name)
+		return fmt.Sprintf("There was no answer of %s: try again later.", lower(name))
 	}
+}
+
+// unnamed is what a sentence calls whoever answers as OpenAI does.
+const unnamed = "The provider"
+
+// name is how a sentence about the provider begins.
+func (o Outcome) name() string {
+	if o.Provider == events.ProviderOpenAICompatible {
+		return unnamed
+	}
+	return provider.NameOf(string(o.Provider))
+}
+
+// lower is a name within a sentence.
+func lower(name string) string {
+	if name == unnamed {
+		return "the provider"
+	}
+	return name
+}
+
+// elsewhere is what to do about an address: advice where the customer gave it. The
+// addresses of the other providers are none of theirs.
+func (o Outcome) elsewhere(advice string) string {
+	if p, ok := provider.Of(o.Provider); ok && p.NeedsBaseURL {
+		return advice
+	}
+	return "try again later, and tell the operator of this platform if it stays so. It says nothing of the key."
 }

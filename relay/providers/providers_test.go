@@ -476,3 +476,17 @@ func TestConfig(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What to do about an address is told where the customer gave it, and nowhere else.
+func TestAdviceFitsTheProvider(t *testing.T) {
+	for _, reason := range []providers.Reason{providers.Redirect, providers.NotFound, providers.Unintelligible, providers.UnknownName} {
+		for p, advised := range map[events.ProviderID]bool{
+			events.ProviderOpenAI: false, events.ProviderGoogle: false, events.ProviderAzureOpenAI: true, events.ProviderOpenAICompatible: true,
+		} {
+			message := providers.Outcome{Provider: p, Result: events.ProviderUnreachable, Reason: reason}.Message()
+			if strings.Contains(message, "base URL") != advised || strings.Contains(message, "OpenAI-compatible") {
+				t.Errorf("%s, %s: says %q", p, reason, message)
+			}
+		}
+	}
+}
