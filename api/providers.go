@@ -188,6 +188,10 @@ func (s *Server) updateProviderKey(ctx context.Context, c *call) (reply, error) 
 	if err != nil {
 		return reply{}, err
 	}
+	if secret.IsZero() && hasMember(c.body, secretMember) {
+		// A form that was sent empty would be told that the secret is replaced.
+		return reply{}, refuse(domain.ErrInvalid, secretMember, "must not be empty: leave it out to keep the secret that is saved, or remove the provider key")
+	}
 	if body.BaseURL.Set && !secret.IsZero() {
 		if err := s.mayWithAddress(ctx, c, org, id, body.BaseURL.Value); err != nil {
 			return reply{}, err

@@ -220,6 +220,13 @@ func TestProviderKeysRefused(t *testing.T) {
 	if a := b.Must(422, b.admin, "PATCH", keysOf+"/openai-compatible", `{"base_url":"https://other.example.com"}`); problem(t, a).Field != "base_url" {
 		t.Error(a.Body)
 	}
+	// A secret that is there and empty is none to keep, and none to replace one with.
+	for _, empty := range []string{`{"secret":""}`, `{"name":"a","secret":null}`} {
+		if p := problem(t, b.Must(422, b.admin, "PATCH", keysOf+"/openai-compatible", empty)); p.Code != "invalid_value" || p.Field != "secret" {
+			t.Errorf("%s: %+v", empty, p)
+		}
+	}
+	b.Must(400, b.admin, "PATCH", keysOf+"/openai-compatible", `{"secret":5}`)
 	b.Must(200, b.Owner, "PATCH", "/v1/organizations/acme", `{"plan":"starter"}`)
 	for path, body := range map[string]string{keysOf: `{"provider":"openai","secret":"` + good + `"}`, keysOf + "/test": `{"provider":"openai","secret":"` + good + `"}`} {
 		if a := b.Must(403, b.admin, "POST", path, body); problem(t, a).Code != "plan_required" || !strings.Contains(a.Body, "growth") {

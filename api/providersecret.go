@@ -96,6 +96,24 @@ func cutSecret(body []byte, replace func(string) (string, error)) (rest []byte, 
 	return append(rest, '}'), secret, nil
 }
 
+// hasMember reports whether an object that was read before has the member.
+func hasMember(body []byte, member string) bool {
+	dec := jsontext.NewDecoder(bytes.NewReader(body))
+	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '{' {
+		return false
+	}
+	for dec.PeekKind() == '"' {
+		name, err := dec.ReadToken()
+		if err != nil || name.String() == member {
+			return err == nil
+		}
+		if dec.SkipValue() != nil {
+			return false
+		}
+	}
+	return false
+}
+
 // refuseCopies finds the secret where else in a request it must not stand: what is
 // recorded of it, logged or answered.
 func (c *call) refuseCopies(secret providerkey.Secret) error {
@@ -142,5 +160,5 @@ func (c *call) refuseCopies(secret providerkey.Secret) error {
 const withheld = "withheld"
 
 func copied(field string) error {
-	return refuse(errSecretCopied, field, "holds the provider's secret as well, which belongs in the member secret alone; nothing was kept of it here. In a path, a query or a header it may stand in the logs of what is between: then make another key at the provider")
+	return refuse(errSecretCopied, field, "holds the provider's secret as well, which belongs in the member secret alone. In a path, a query or a header it may have been logged on its way: then make another key at the provider")
 }
