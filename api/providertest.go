@@ -151,6 +151,10 @@ func (s *Server) testSavedKey(ctx context.Context, c *call) (reply, error) {
 	out, err := s.cfg.Commands.RecordProviderTest(ctx, w, org, id, providerkey.Test{
 		Version: saved.Version, At: at, Result: outcome.Result, MissingModels: outcome.MissingModels, Status: outcome.Status,
 	})
+	if err != nil || w.DryRun || len(out.Facts) == 0 {
+		// No event tells of it, and the provider was shown the secret.
+		s.record(c, access.ProviderKeyTested, org, string(id), string(outcome.Result))
+	}
 	if err != nil {
 		return reply{}, err
 	}

@@ -31,7 +31,8 @@ const (
 	AuditExported Kind = "audit.exported"
 	// ProviderKeyResolved is handing out the secret of a provider key.
 	ProviderKeyResolved Kind = "provider_key.resolved"
-	// ProviderKeyTested is asking a provider whether a key works that is not saved.
+	// ProviderKeyTested is asking a provider whether a key works, where no fact tells of
+	// it: the key is not saved, or what the test came to was not to be.
 	ProviderKeyTested Kind = "provider_key.tested"
 	// LoginFailed is a request that needs a management key and came without one
 	// that is good.
