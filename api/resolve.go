@@ -62,7 +62,7 @@ func (s *Server) resolveProviderKey(ctx context.Context, c *call) (reply, error)
 	out, err := s.resolve(ctx, c, org, id)
 	if err != nil {
 		s.notResolved(c, org, id, err)
-		return reply{}, err
+		return reply{}, unresolved(err)
 	}
 	s.metrics.providerResolve(id, string(out.Source))
 	answer := wire.ResolvedProviderKey{Provider: string(id), Source: string(out.Source), Reason: string(out.Reason)}
@@ -72,6 +72,15 @@ func (s *Server) resolveProviderKey(ctx context.Context, c *call) (reply, error)
 		s.sources.note(seen{sourceName{org, id, peerOf(c.r)}, c.principal.Actor.Key, events.TimeOf(time.Now())})
 	}
 	return reply{body: answer}, nil
+}
+
+// unresolved says of what is not available for a moment what that means here: who
+// goes on with a key of their own sends the customer's data through their account.
+func unresolved(err error) error {
+	if k := kindOf(err); k.Status != http.StatusServiceUnavailable || k.Code != "unavailable" {
+		return err
+	}
+	return &refusal{Err: err, Detail: "it is not known whose key to use, so use none: try again after the seconds of Retry-After"}
 }
 
 // resolve finds out what is answered, and has it recorded before anybody knows it.
