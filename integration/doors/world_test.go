@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -44,6 +45,8 @@ type world struct {
 	replicas         int
 	// own are the names of those who try.
 	own []string
+	// doubted says that the outcome of something appended was not known.
+	doubted bool
 	// waiting is where an acknowledgement is waited for, from somebody else.
 	waiting string
 }
@@ -166,10 +169,18 @@ func entry(subject events.Subject, event events.Event) events.Entry {
 	}}
 }
 
+// append stores what nobody else does, however long the nodes take to agree on it.
 func (w *world) append(entries ...events.Entry) {
 	w.Helper()
-	if _, err := w.ledger.Append(w.Context(), entries); err != nil {
-		w.Fatal(err)
+	for deadline := time.Now().Add(2 * time.Minute); ; {
+		_, err := w.ledger.Append(w.Context(), entries)
+		unknown := errors.Is(err, events.ErrOutcomeUnknown) || errors.Is(err, events.ErrUnavailable)
+		if err == nil || errors.Is(err, events.ErrConflict) && w.doubted {
+			return // it was stored when nothing was heard of it
+		}
+		if w.doubted = true; !unknown || time.Now().After(deadline) {
+			w.Fatal(err)
+		}
 	}
 }
 

@@ -397,7 +397,9 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 	c.must(200, "PATCH", "/v1/organizations/"+c.org, obj{"policy": obj{"sealing": "on", "signals": obj{"new_source": "off"}}})
 	made := c.create(obj{"profile": "gold", "scope": obj{"workspaces": []string{"hiring"}}, "name": "of a person"})
 	root := c.with(w.owner)
+	c.must(201, "POST", "/provider-keys", obj{"provider": "mistral", "secret": "0a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P"})
 	wishes := map[string]any{
+		"add-provider-key": obj{"provider": "openai", "secret": "sk-proj-0a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T"}, "update-provider-key": obj{"name": "Tried"}, "remove-provider-key": nil,
 		"create-organization": obj{"id": c.org + "-tried", "name": "Tried"}, "update-organization": obj{"name": "Tried"}, "delete-organization": nil,
 		"create-workspace": obj{"id": "tried", "name": "Tried"}, "update-workspace": obj{"name": "Tried"}, "delete-workspace": nil,
 		"replace-permissions": obj{"permissions": []obj{}}, "create-profile": obj{"id": "tried", "name": "Tried"},
@@ -406,8 +408,13 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 		"erase-data-subject": obj{"subject": made.Text("key.id")}, "revoke-key": obj{"reason": "tried"}, "delete-key": nil, "rotate-key": obj{"grace": "0"}, "revoke-token": form("token=" + made.Text("secret")), "revoke-self": obj{"reason": "tried"},
 		"import-keys": obj{"keys": []obj{{"digest": obj{"alg": "sha256", "value": strings.Repeat("ab", 32)}, "permissions": []string{"interview:read"}, "scope": everywhere}}},
 	}
-	verifications := map[string]bool{"verify": true, "verify-batch": true, "authorize": true, "introspect": true}
-	looks := []string{"/v1/organizations/" + c.org, "/workspaces", "/permissions", "/profiles", "/keys?status=all", "/keys/" + made.Text("key.id") + "/history"}
+	// Verdicts and what asks a provider, or is handed its key, change nothing that was
+	// decided; what is wrapped anew is the same as before.
+	others := map[string]bool{
+		"verify": true, "verify-batch": true, "authorize": true, "introspect": true,
+		"test-provider-key": true, "test-pasted-provider-key": true, "resolve-provider-key": true, "rewrap-provider-keys": true,
+	}
+	looks := []string{"/v1/organizations/" + c.org, "/workspaces", "/permissions", "/profiles", "/provider-keys", "/keys?status=all", "/keys/" + made.Text("key.id") + "/history"}
 	look := func() (all string) {
 		for _, path := range looks {
 			all += used.ReplaceAllString(root.must(200, "GET", path, nil).String(), "") + "\n"
@@ -428,7 +435,7 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 	tried := 0
 	for path, methods := range document.Paths {
 		for method, op := range methods {
-			if !strings.Contains("post put patch delete", method) || verifications[op.OperationID] {
+			if !strings.Contains("post put patch delete", method) || others[op.OperationID] {
 				continue
 			}
 			has := false
@@ -444,7 +451,7 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 			if op.OperationID == "delete-profile" {
 				query += "&force=true"
 			}
-			at := strings.NewReplacer("{org}", c.org, "{workspace}", "hiring", "{profile}", "gold", "{key}", made.Text("key.id")).Replace(path)
+			at := strings.NewReplacer("{org}", c.org, "{workspace}", "hiring", "{profile}", "gold", "{provider}", "mistral", "{key}", made.Text("key.id")).Replace(path)
 			by := root
 			if op.OperationID == "revoke-self" {
 				by = c.with(made.Text("secret"))
@@ -488,6 +495,8 @@ func TestAroundDryRunOnEveryChange(t *testing.T) {
 		{"keys", "disable", id},
 		{"keys", "rotate", id},
 		{"keys", "revoke", id},
+		{"provider-keys", "rename", "mistral", "Tried"},
+		{"provider-keys", "remove", "mistral"},
 	} {
 		says(t, root.cli(append(args, "--dry-run")...), "Nothing was changed", "keyledger.")
 	}

@@ -147,7 +147,9 @@ func (s *shared) begin(t *testing.T) {
 	}
 	serve := func(t testing.TB, data string) *server {
 		args := []string{binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--record-client-ip"}
-		return launch(t, slices.Concat(args, as(credentials.ServerCreds), []string{"--installation-key", filepath.Join(begun, "installation.key")})...)
+		return launch(t, slices.Concat(args, as(credentials.ServerCreds), []string{
+			"--installation-key", filepath.Join(begun, "installation.key"), "--kek", "file:" + filepath.Join(begun, "provider.kek"),
+		})...)
 	}
 	one, two := serve(lasting{t, s}, begun), serve(lasting{t, s}, filepath.Join(dir, "two"))
 	s.servers = append(s.servers, one, two)
