@@ -271,6 +271,11 @@ func appendCell(out []pageText, l pageLine, v any) []pageText {
 		if v {
 			line.Text = strings.ReplaceAll(l.column, "_", " ")
 		}
+	case int64:
+		// Versions count from 1: this one was not tested.
+		if v != 0 || l.column != "last_test_version" {
+			line.Text = cellText(v)
+		}
 	default:
 		line.Text = cellText(v)
 	}

@@ -23,6 +23,29 @@ func TestPagesTellEverything(t *testing.T) {
 	}
 }
 
+// A cell that says nothing has no line, and a number says something when it is 0, but
+// for the version of a test that never was.
+func TestPageCells(t *testing.T) {
+	for _, c := range []struct {
+		line pageLine
+		cell any
+		want string
+	}{
+		{pageLine{"last_test_version", "of version"}, int64(0), ""},
+		{pageLine{"last_test_version", "of version"}, int64(2), "2"},
+		{pageLine{"age_days", ""}, int64(0), "0"},
+		{pageLine{"last_test_result", ""}, "", ""},
+	} {
+		got := ""
+		for _, l := range appendCell(nil, c.line, c.cell) {
+			got += l.Text
+		}
+		if got != c.want {
+			t.Errorf("%s %v: %q, want %q", c.line.column, c.cell, got, c.want)
+		}
+	}
+}
+
 func TestPageEnd(t *testing.T) {
 	for want, got := range map[string]string{
 		"0 rows. This is all of it.":     pageEnd(0, false),
