@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -44,6 +45,10 @@ func (a *app) readProviderSecret(file string) (providerkey.Secret, error) {
 	if file != "" && file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
+			// A path that is none may be the key itself: it is not repeated.
+			if at := new(fs.PathError); errors.As(err, &at) {
+				err = at.Err
+			}
 			return none, fmt.Errorf("the secret file cannot be read: %w", err)
 		}
 		defer f.Close()
