@@ -1,9 +1,11 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -137,7 +139,12 @@ func (p *parts) openProviders(cfg Config) (api.ProvidersConfig, error) {
 	if err != nil {
 		return out, fmt.Errorf("serve: --provider-ca, --provider-allow: %w", err)
 	}
-	if out.Client, err = providers.New(providers.Config{Doer: door, Endpoints: endpoints, Models: out.Models}); err != nil {
+	// Customers name no address that is the operator's alone.
+	own, err := egress.New(egress.Config{Allow: slices.Concat(cfg.Providers.Allow, hosts(endpoints)), CA: ca, MaxBody: providers.MaxBody})
+	if err != nil {
+		return out, fmt.Errorf("serve: --provider-endpoint: %w", err)
+	}
+	if out.Client, err = providers.New(providers.Config{Doer: door, Own: own, Endpoints: endpoints, Models: out.Models}); err != nil {
 		return out, err
 	}
 	out.Reach = func(ctx context.Context, baseURL string) error { return door.Check(ctx, baseURL) }
@@ -145,4 +152,16 @@ func (p *parts) openProviders(cfg Config) (api.ProvidersConfig, error) {
 		out.LastFour = p.ledger.envelopes.OpenLastFour
 	}
 	return out, nil
+}
+
+// hosts are where addresses lie, with their ports.
+func hosts(endpoints map[events.ProviderID]string) []string {
+	var out []string
+	for _, text := range endpoints {
+		// It was read when the flags were.
+		if u, err := url.Parse(text); err == nil {
+			out = append(out, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")))
+		}
+	}
+	return out
 }

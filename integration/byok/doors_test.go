@@ -40,6 +40,15 @@ func TestB13BaseURLs(t *testing.T) {
 	if n := w.asked(); n != 0 {
 		t.Errorf("%d requests reached this machine", n)
 	}
+	// An operator's own address for a provider is asked, and is none that customers name.
+	other := w.organization()
+	if a := other.must(200, other.owner, "POST", "/provider-keys/test", obj{"provider": "openai", "secret": w.key("openai", works)}); a.Text("result") != "works" {
+		t.Errorf("the operator's own: %s", a)
+	}
+	own := obj{"provider": "openai-compatible", "secret": secret, "base_url": w.base("openai-compatible")}
+	if a := other.ask(other.owner, "POST", "/provider-keys/test", own); a.Status != 422 {
+		t.Errorf("a customer names the operator's own: %s", a)
+	}
 	// What the operator allows may be asked, and leads nowhere else.
 	open := begin(t, newFake(t))
 	o := open.organization()

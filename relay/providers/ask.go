@@ -21,7 +21,7 @@ import (
 
 // question is one test, under way.
 type question struct {
-	client  *Client
+	doer    Doer
 	dialect dialect
 	base    string
 	secret  string
@@ -178,7 +178,7 @@ func (q question) send(ctx context.Context, c call) (answer, error) {
 	if !c.keyless {
 		q.dialect.authorize(req.Header, q.secret)
 	}
-	resp, err := q.client.doer.Do(req)
+	resp, err := q.doer.Do(req)
 	if err != nil {
 		return answer{}, err
 	}

@@ -45,6 +45,8 @@ type Doer interface {
 type Config struct {
 	// Doer sends the requests, and says which addresses may be reached.
 	Doer Doer
+	// Own sends those to Endpoints, which customers do not name; nil is Doer.
+	Own Doer
 	// Endpoints take the place of providers' own addresses, version included, such
 	// as https://eu.api.openai.com/v1: an operator's gateway, or a region. Providers
 	// whose customers give a base URL have none.
@@ -110,7 +112,7 @@ func isPlain(s string) bool {
 // Client tests keys. It is safe for use by several goroutines, and holds nothing
 // between tests.
 type Client struct {
-	doer      Doer
+	doer, own Doer
 	endpoints map[events.ProviderID]string
 	models    map[events.ProviderID][]string
 	timeout   time.Duration
@@ -122,14 +124,12 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		doer: cfg.Doer, timeout: cfg.Timeout,
+		doer: unled(cfg.Doer), own: unled(cfg.Own), timeout: cfg.Timeout,
 		endpoints: map[events.ProviderID]string{},
 		models:    map[events.ProviderID][]string{},
 	}
-	if plain, ok := cfg.Doer.(*http.Client); ok {
-		own := *plain
-		own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-		c.doer = &own
+	if c.own == nil {
+		c.own = c.doer
 	}
 	if c.timeout == 0 {
 		c.timeout = DefaultTimeout
@@ -148,6 +148,17 @@ func New(cfg Config) (*Client, error) {
 		c.models[id] = slices.Clone(models)
 	}
 	return c, nil
+}
+
+// unled keeps a plain client from following redirects.
+func unled(d Doer) Doer {
+	plain, ok := d.(*http.Client)
+	if !ok {
+		return d
+	}
+	own := *plain
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &own
 }
 
 // Models returns those that the platform needs of a provider.
@@ -193,16 +204,16 @@ func (c *Client) Test(ctx context.Context, w Wish) Outcome {
 			Problem: found.Problem, LooksLike: found.LooksLike, finding: found,
 		}
 	}
-	base := c.endpoints[w.Provider]
+	base, doer := c.endpoints[w.Provider], c.own
 	if base == "" {
-		base = w.BaseURL
+		base, doer = w.BaseURL, c.doer
 	}
 	if _, err := provider.ParseBaseURL(base); err != nil {
 		return Outcome{Provider: w.Provider, Result: events.ProviderUnreachable, Reason: BadAddress}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	q := question{client: c, dialect: d, base: base, secret: w.Secret, need: c.models[w.Provider]}
+	q := question{doer: doer, dialect: d, base: base, secret: w.Secret, need: c.models[w.Provider]}
 	out := q.ask(ctx)
 	out.Provider = w.Provider
 	return out

@@ -312,6 +312,19 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
+// TestTheOperatorsOwnAddresses: what an operator has asked in the place of a provider
+// goes by another door than what customers name.
+func TestTheOperatorsOwnAddresses(t *testing.T) {
+	s := providertest.Start(t)
+	c := newClient(t, s, providers.Config{Doer: doer{egress.ErrForbidden}, Own: s.Client()})
+	for _, p := range events.Providers() {
+		out := c.Test(t.Context(), wish(s, p, providertest.Works))
+		if named := s.BaseURL(p) != ""; out.Works() == named || named && out.Reason != providers.ForbiddenAddress {
+			t.Errorf("%s: %s (%s)", p, out.Result, out.Reason)
+		}
+	}
+}
+
 // doer answers every request with an error.
 type doer struct{ err error }
 
