@@ -2,11 +2,13 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The groups that the help lists commands under.
@@ -39,6 +41,10 @@ config file; flags win over the environment, and that over the file.`,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if given := new(pflag.InvalidValueError); errors.As(err, &given) && given.GetFlag().Name == "kek" {
+			// It may be a key, in the place of where one is.
+			return usage("--kek says where a key is: file:PATH, env:NAME or kms:unix:///PATH", "See %s --help.", cmd.CommandPath())
+		}
 		// What the parser of numbers says adds nothing.
 		text, _, _ := strings.Cut(err.Error(), ": strconv.")
 		if before, _, ofTime := strings.Cut(text, ": time: "); ofTime {
