@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +33,7 @@ start it again with it, before the next step:
 
 func (a *app) kekNewCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "new FILE", Short: "Make a key-encryption key", Args: takes("FILE"),
+		Use: "new FILE", Short: "Make a key-encryption key", Args: takesKEKs("FILE"),
 		Long: `Make a key-encryption key in a file that only its owner can read. What is there
 already is left as it is.
 
@@ -63,7 +65,7 @@ it they open no provider key, and with it they do.`,
 
 func (a *app) kekAddCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "add FILE", Short: "Add a key that opens, and does not wrap yet", Args: takes("FILE"),
+		Use: "add FILE", Short: "Add a key that opens, and does not wrap yet", Args: takesKEKs("FILE"),
 		Long: `Add a new key to a file. It opens and does not wrap yet: when every server has the
 file, kek promote has it wrap.`,
 		Example: `  keyledger kek add provider.kek`,
@@ -85,7 +87,7 @@ file, kek promote has it wrap.`,
 
 func (a *app) kekPromoteCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "promote FILE [KEY]", Short: "Have another key wrap", Args: takes("FILE", "[KEY]"),
+		Use: "promote FILE [KEY]", Short: "Have another key wrap", Args: takesKEKs("FILE", "[KEY]"),
 		Long: `Have another key of a file wrap from now on: the one that is named, or the one that
 was added last. Every server must know it by then, or it cannot open what the others
 wrap; and all must have the file before keyledger provider-keys rewrap.`,
@@ -118,7 +120,7 @@ wrap; and all must have the file before keyledger provider-keys rewrap.`,
 
 func (a *app) kekDropCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "drop FILE [KEY]", Short: "Remove a key for good", Args: takes("FILE", "[KEY]"),
+		Use: "drop FILE [KEY]", Short: "Remove a key for good", Args: takesKEKs("FILE", "[KEY]"),
 		Long: `Remove a key from a file for good, the only other one unless it is named. What it has wrapped and was not wrapped anew since
 is lost, in the ledger as in its backups: let keyledger provider-keys rewrap say first
 that nothing is left. The key that wraps cannot be removed.`,
@@ -153,7 +155,7 @@ that nothing is left. The key that wraps cannot be removed.`,
 
 func (a *app) kekShowCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "show FILE", Short: "Show which keys a file holds, and never the keys", Args: takes("FILE"),
+		Use: "show FILE", Short: "Show which keys a file holds, and never the keys", Args: takesKEKs("FILE"),
 		Example: `  keyledger kek show provider.kek`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			keys, err := readKEK(args[0])
@@ -169,6 +171,18 @@ func (a *app) kekShowCommand() *cobra.Command {
 	}
 	a.out.flags(c.Flags())
 	return c
+}
+
+// takesKEKs is takes, for files with keys: the text of one, in the place of its name, is
+// not repeated.
+func takesKEKs(names ...string) cobra.PositionalArgs {
+	count := takes(names...)
+	return func(cmd *cobra.Command, args []string) error {
+		if slices.ContainsFunc(args, func(arg string) bool { return strings.ContainsAny(arg, "{\"") }) {
+			return errSecretArgument
+		}
+		return count(cmd, args)
+	}
 }
 
 // tellKEK tells what became of a file of keys.
