@@ -160,7 +160,7 @@ management key of role resolver or owner, and every resolve is on record.
 The secret itself is printed by --secret-only and in -o json, and nowhere else; with
 --secret-only nothing is printed for built_in. The exit code is 0 for both.`,
 		Example: `  keyledger provider-keys resolve openai
-  OPENAI_API_KEY=$(keyledger provider-keys resolve openai --secret-only)`,
+  keyledger provider-keys resolve openai --secret-only | my-worker`,
 		ValidArgs: idTexts(events.Providers()),
 	}
 	c.Flags().BoolVar(&alone, "secret-only", false, "print the secret alone, and nothing for built_in")
