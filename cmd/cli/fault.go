@@ -271,6 +271,20 @@ func (a *app) hintFor(cmd *cobra.Command, p wire.Problem) string {
 		return "An owner of the installation raises the plan: keyledger orgs update ORG --plan growth."
 	case "provider_key_exists":
 		return "keyledger provider-keys replace puts another key in its place."
+	case "provider_key_malformed":
+		switch p.Problem {
+		case "missing_prefix", "too_short", "too_long":
+			return "If it is right all the same, --force goes on."
+		default:
+			return ""
+		}
+	case "base_url_required":
+		return "Name it by --base-url."
+	case "not_found":
+		if strings.Contains(p.Detail, "provider key") {
+			return "keyledger provider-keys list shows those that are connected, add connects another one."
+		}
+		return ""
 	case "kek_missing":
 		return "Start the server with --kek."
 	case "already_rotated":
