@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyledger/keyledger/api/gate"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 )
 
 // metrics are the server's own. No label ever holds what a client chose: routes
@@ -61,7 +62,7 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		}, []string{"provider", "result"}),
 	}
 	for _, p := range events.Providers() {
-		for _, source := range [...]string{sourceCustomer, sourceBuiltIn, sourceRefused} {
+		for _, source := range [...]string{access.AnswerCustomer, access.AnswerBuiltIn, sourceRefused} {
 			m.resolves.WithLabelValues(string(p), source)
 		}
 		for _, result := range events.ProviderResults() {

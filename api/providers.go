@@ -103,11 +103,7 @@ func providerNamed(text string) (events.ProviderID, error) {
 	case text == "":
 		return "", domain.Refuse(domain.ErrInvalid, "provider", "is needed: an id of GET /v1/providers")
 	case err != nil:
-		detail := "there is no such provider; GET /v1/providers lists them"
-		if near, ok := provider.Nearest(text); ok {
-			detail = "there is no such provider; did you mean " + string(near) + "?"
-		}
-		return "", domain.Refuse(domain.ErrUnknownProvider, "provider", "%s", detail)
+		return "", providerkey.RefuseProvider(text)
 	}
 	return id, nil
 }

@@ -14,10 +14,7 @@ import (
 	gather "github.com/keyledger/keyledger/relay/access"
 )
 
-// What a resolve answers: the customer's key, or that there is none to use.
 const (
-	sourceCustomer = "customer"
-	sourceBuiltIn  = "built_in"
 	// sourceRefused is what metrics say when nothing was answered.
 	sourceRefused = "refused"
 
@@ -66,7 +63,7 @@ func (s *Server) resolveProviderKey(ctx context.Context, c *call) (reply, error)
 	}
 	s.metrics.providerResolve(id, string(out.Source))
 	answer := wire.ResolvedProviderKey{Provider: string(id), Source: string(out.Source), Reason: string(out.Reason)}
-	if answer.Source == sourceCustomer {
+	if out.Source == commands.SourceCustomer {
 		answer.Version, answer.Secret, answer.BaseURL = out.Version, wire.ProviderSecret(out.Secret.Reveal()), out.BaseURL
 		answer.LastTest = lastTest(out.Tested)
 		s.sources.note(seen{sourceName{org, id, peerOf(c.r)}, c.principal.Actor.Key, events.TimeOf(time.Now())})

@@ -235,27 +235,16 @@ func (s *Service) changeProviderKey(ctx context.Context, w Wish, org events.OrgI
 	o.under = org
 	box := &enclosing{s: s, org: org, provider: id, dryRun: w.DryRun}
 	var k ProviderKey
-	out, err := s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
-		var h history
-		var err error
-		if k, h, err = s.loadProviderKey(ctx, subject); err != nil {
-			return attempt{}, err
-		}
+	out, err := s.settle(ctx, o, func(ctx context.Context) (a attempt, err error) {
 		// What a conflict was met with may be stored all the same.
 		box.doubtful = len(box.drawn) > 0
-		a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
-		if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
-			return a, err
-		}
-		a.config = s.cfg.Configuration.position()
-		// It may have ended since the wish came: what is drawn then is for nobody.
-		if err := s.refuseOrg(org); err != nil {
-			return a, err
-		}
-		facts, err := decide(ctx, k, box)
-		for _, e := range facts {
-			a.facts = append(a.facts, placed{subject: subject, event: e})
-		}
+		k, a, err = s.attemptProviderKey(ctx, o, subject, func(k ProviderKey) ([]events.Event, error) {
+			// It may have ended since the wish came: what is drawn then is for nobody.
+			if err := s.refuseOrg(org); err != nil {
+				return nil, err
+			}
+			return decide(ctx, k, box)
+		})
 		return a, err
 	})
 	switch {
@@ -276,6 +265,25 @@ func (s *Service) changeProviderKey(ctx context.Context, w Wish, org events.OrgI
 	}
 	after.Outcome = s.answer(ctx, o, out)
 	return after, nil
+}
+
+// attemptProviderKey reads a provider key, and decides on it unless the wish was
+// fulfilled before.
+func (s *Service) attemptProviderKey(ctx context.Context, o order, subject events.Subject, decide func(ProviderKey) ([]events.Event, error)) (ProviderKey, attempt, error) {
+	k, h, err := s.loadProviderKey(ctx, subject)
+	if err != nil {
+		return k, attempt{}, err
+	}
+	a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
+	if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
+		return k, a, err
+	}
+	a.config = s.cfg.Configuration.position()
+	facts, err := decide(k)
+	for _, e := range facts {
+		a.facts = append(a.facts, placed{subject: subject, event: e})
+	}
+	return k, a, err
 }
 
 // after is the key after a wish.

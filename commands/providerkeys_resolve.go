@@ -9,6 +9,7 @@ import (
 	"github.com/keyledger/keyledger/domain/provider"
 	"github.com/keyledger/keyledger/domain/providerkey"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/access"
 	"github.com/keyledger/keyledger/events/seals"
 )
 
@@ -21,8 +22,8 @@ type ProviderSource string
 
 // The sources.
 const (
-	SourceCustomer ProviderSource = "customer"
-	SourceBuiltIn  ProviderSource = "built_in"
+	SourceCustomer ProviderSource = access.AnswerCustomer
+	SourceBuiltIn  ProviderSource = access.AnswerBuiltIn
 )
 
 // BuiltInReason is why the built-in allocation serves.

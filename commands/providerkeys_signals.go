@@ -81,25 +81,14 @@ func (s *Service) noteProvider(ctx context.Context, o order, org events.OrgID, i
 	o.under = org
 	subject := events.ProviderKeySubject(org, id)
 	var k ProviderKey
-	out, err := s.settle(ctx, o, func(ctx context.Context) (attempt, error) {
-		var h history
-		var err error
-		if k, h, err = s.loadProviderKey(ctx, subject); err != nil {
-			return attempt{}, err
-		}
-		a := attempt{histories: map[events.Subject]history{subject: h}, revision: h.revision(), position: h.last()}
-		if a.done, err = h.own(o); err != nil || len(a.done) > 0 {
-			return a, err
-		}
-		a.config = s.cfg.Configuration.position()
-		own, doubtful := s.cfg.Configuration.standing(org)
-		if !own.Live() || doubtful {
-			return a, nil
-		}
-		facts, err := providerkey.Decide(k.State, command(own.Policy.Signals))
-		for _, e := range facts {
-			a.facts = append(a.facts, placed{subject: subject, event: e})
-		}
+	out, err := s.settle(ctx, o, func(ctx context.Context) (a attempt, err error) {
+		k, a, err = s.attemptProviderKey(ctx, o, subject, func(k ProviderKey) ([]events.Event, error) {
+			own, doubtful := s.cfg.Configuration.standing(org)
+			if !own.Live() || doubtful {
+				return nil, nil
+			}
+			return providerkey.Decide(k.State, command(own.Policy.Signals))
+		})
 		return a, err
 	})
 	if err != nil {
