@@ -101,15 +101,8 @@ provider is asked first; the exit code is 3 and nothing is saved unless it works
 	c.Flags().StringVar(&name, "name", "", "display `name`")
 	w := a.wishFlags(c, false)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		secret, err := a.readProviderSecret(p.file)
+		secret, s, org, err := a.secretToSave(cmd, args[0], p)
 		if err != nil {
-			return err
-		}
-		s, org, err := a.openOrg(cmd)
-		if err != nil {
-			return err
-		}
-		if err := a.firstTested(cmd, s, org, args[0], secret, p); err != nil {
 			return err
 		}
 		var got answer
@@ -124,6 +117,18 @@ provider is asked first; the exit code is 3 and nothing is saved unless it works
 		})
 	}
 	return c
+}
+
+// secretToSave reads a key that is to be saved, and has it tested where that was asked
+// for.
+func (a *app) secretToSave(cmd *cobra.Command, provider string, p providerSecret) (secret providerkey.Secret, s *session, org string, err error) {
+	if secret, err = a.readProviderSecret(p.file); err != nil {
+		return secret, nil, "", err
+	}
+	if s, org, err = a.openOrg(cmd); err != nil {
+		return secret, nil, "", err
+	}
+	return secret, s, org, a.firstTested(cmd, s, org, provider, secret, p)
 }
 
 // firstTested asks the provider about a key that is to be saved, where that was asked
@@ -200,15 +205,8 @@ there when they have had the time to ask again.`,
 	p.flags(c)
 	w := a.wishFlags(c, true)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		secret, err := a.readProviderSecret(p.file)
+		secret, s, org, err := a.secretToSave(cmd, args[0], p)
 		if err != nil {
-			return err
-		}
-		s, org, err := a.openOrg(cmd)
-		if err != nil {
-			return err
-		}
-		if err := a.firstTested(cmd, s, org, args[0], secret, p); err != nil {
 			return err
 		}
 		return a.patchProviderKey(cmd, s, org, args[0], wire.UpdateProviderKey{
