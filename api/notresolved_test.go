@@ -1,14 +1,10 @@
 package api_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
-	"github.com/keyledger/keyledger/api"
 	"github.com/keyledger/keyledger/events"
-	records "github.com/keyledger/keyledger/events/access"
-	gather "github.com/keyledger/keyledger/relay/access"
 )
 
 // A secret that does not open is on record as that, and never answered as built_in.
@@ -34,23 +30,7 @@ func TestSecretThatDoesNotOpen(t *testing.T) {
 // An outage is not on record: it tells nothing of a provider key, and would be told of
 // all of them.
 func TestOutagesAreNoFailingResolves(t *testing.T) {
-	var deaf *gather.Gatherer
-	b := startBYOK(t, func(c *api.Config) {
-		var err error
-		deaf, err = gather.New(gather.Config{
-			Ledger: c.Positions.Ledger, Server: "deaf", Sink: nowhere{},
-			Tell: func(context.Context, string, string) (string, records.SourceKind) { return "", "" },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		deaf.Start()
-		c.Accesses = deaf
-	})
-	connect(b.Server, "acme")
-	if err := deaf.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	b, deaf := startDeaf(t)
 	before := deaf.Stats().Taken
 	b.Must(503, b.resolver, "POST", keysOf+"/resolve", `{"provider":"openai"}`)
 	if taken := deaf.Stats().Taken; taken != before {

@@ -312,8 +312,10 @@ func TestDryTestsAreOnRecord(t *testing.T) {
 	}
 }
 
-// What cannot be recorded is not handed out.
-func TestResolvesAreRecordedFirst(t *testing.T) {
+// startDeaf is startBYOK, with a provider connected, where nothing can be recorded any
+// more.
+func startDeaf(t *testing.T) (byok, *gather.Gatherer) {
+	t.Helper()
 	var deaf *gather.Gatherer
 	b := startBYOK(t, func(c *api.Config) {
 		var err error
@@ -331,6 +333,12 @@ func TestResolvesAreRecordedFirst(t *testing.T) {
 	if err := deaf.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return b, deaf
+}
+
+// What cannot be recorded is not handed out.
+func TestResolvesAreRecordedFirst(t *testing.T) {
+	b, _ := startDeaf(t)
 	a := b.Must(503, b.resolver, "POST", keysOf+"/resolve", `{"provider":"openai"}`)
 	if strings.Contains(a.Body, openAIKey) || strings.Contains(a.Body, "built_in") || a.Header.Get("Retry-After") == "" {
 		t.Errorf("%v %s", a.Header, a.Body)

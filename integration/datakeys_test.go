@@ -15,7 +15,6 @@ import (
 
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/events"
-	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 	"github.com/keyledger/keyledger/events/seals"
 	"github.com/keyledger/keyledger/events/wrapping"
@@ -207,19 +206,8 @@ func (stubborn) Destroy(context.Context, string, func([]byte) bool) (bool, error
 // opensFolder works on a data folder that no server works with.
 func opensFolder(t *testing.T, data string, use func(*jetstream.Ledger, events.LedgerID, wrapping.Ring)) {
 	t.Helper()
-	broker, err := embedded.Start(t.Context(), embedded.Config{Dir: data})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer broker.Shutdown()
-	id, _, err := jetstream.Identify(t.Context(), broker.Conn())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ledger, err := jetstream.New(jetstream.Config{Conn: broker.Conn(), Ledger: id, Replicas: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	ledger, id, end := folderLedger(t, data)
+	defer end()
 	text, err := os.ReadFile(filepath.Join(data, "provider.kek"))
 	if err != nil {
 		t.Fatal(err)

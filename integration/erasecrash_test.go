@@ -177,15 +177,15 @@ func (broken) Destroy(context.Context, string, func([]byte) bool) (bool, error) 
 	return false, errDied
 }
 
-// eraseAndDie records an erasure on a data folder that no server works with, and
-// ends there. It returns the name of the key that it should have destroyed.
-func eraseAndDie(t *testing.T, data string, org events.OrgID, subject events.DataSubject) string {
+// folderLedger opens the ledger of a data folder that no server works with, and returns
+// what closes it.
+func folderLedger(t *testing.T, data string) (*jetstream.Ledger, events.LedgerID, func()) {
 	t.Helper()
 	broker, err := embedded.Start(t.Context(), embedded.Config{Dir: data})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer broker.Shutdown()
+	t.Cleanup(broker.Shutdown)
 	id, _, err := jetstream.Identify(t.Context(), broker.Conn())
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +194,15 @@ func eraseAndDie(t *testing.T, data string, org events.OrgID, subject events.Dat
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ledger, id, broker.Shutdown
+}
+
+// eraseAndDie records an erasure on a data folder that no server works with, and
+// ends there. It returns the name of the key that it should have destroyed.
+func eraseAndDie(t *testing.T, data string, org events.OrgID, subject events.DataSubject) string {
+	t.Helper()
+	ledger, id, end := folderLedger(t, data)
+	defer end()
 	text, err := os.ReadFile(filepath.Join(data, "installation.key"))
 	if err != nil {
 		t.Fatal(err)
