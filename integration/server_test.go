@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/integration/program"
 )
 
@@ -71,7 +71,7 @@ func (s *server) awaitReady() *server {
 // launch runs the program and waits until it answers, ready or not.
 func launch(t *testing.T, data string) *server {
 	t.Helper()
-	address := freeAddress(t)
+	address := clustertest.FreeAddresses(t, 1)[0]
 	s := run(t, data, address, alone...)
 	s.url = "http://" + address
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -82,17 +82,6 @@ func launch(t *testing.T, data string) *server {
 			t.Fatalf("serve does not answer\n%s", s.Logged())
 		}
 	}
-}
-
-// freeAddress is one that nobody listened on a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // run starts the program on a data folder.

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyledger/keyledger/events/clustertest"
 )
 
 // `keyledger events tail` shows every event once, in order, whatever becomes of
@@ -20,7 +22,7 @@ import (
 // Breaking it: a client that begins anew from now on leaves out what happened
 // while it was away.
 func TestTailOutlivesItsServer(t *testing.T) {
-	address := freeAddress(t)
+	address := clustertest.FreeAddresses(t, 1)[0]
 	s := startAt(t, t.TempDir(), address)
 	owner := s.owner()
 	s.organization(owner, "acme", "")

@@ -2,11 +2,9 @@ package clustertest
 
 import (
 	"io"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync"
-	"testing"
 )
 
 // wire carries connections to a port, until it is cut.
@@ -101,31 +99,4 @@ func (w *wire) close() {
 	_ = w.listener.Close()
 	w.cut()
 	w.running.Wait()
-}
-
-// The ports that tests take lie below those that the system gives to connections
-// which go out: one of those could sit on a port before its node does.
-const (
-	firstPort = 20_000
-	lastPort  = 32_000
-)
-
-// FreePorts returns ports of this machine that nobody listened on just now, all
-// different.
-func FreePorts(t testing.TB, n int) []int {
-	t.Helper()
-	ports := make([]int, 0, n)
-	for tries := 0; len(ports) < n; tries++ {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		switch {
-		case err == nil:
-			// Held until all are taken, so that none is given out twice.
-			defer l.Close()
-			ports = append(ports, port)
-		case tries > 1000:
-			t.Fatalf("clustertest: no port is free: %v", err)
-		}
-	}
-	return ports
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/integration/natstest"
 )
 
@@ -28,7 +29,7 @@ http://%s {
 // caddy starts Caddy before an application, asking at an address or unix:PATH.
 func caddy(t testing.TB, ask, application string) *gateway {
 	t.Helper()
-	addresses := freeAddresses(t, 2)
+	addresses := clustertest.FreeAddresses(t, 2)
 	g := &gateway{address: addresses[0], plain: addresses[1], stale: 503, down: []int{502, 504}}
 	port := g.address[strings.LastIndexByte(g.address, ':'):]
 	if path, ok := strings.CutPrefix(ask, "unix:"); ok {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/keyledger/keyledger/events/clustertest"
 )
 
 // haproxyMore is what a test adds to the configuration.
@@ -30,7 +32,7 @@ func brokenHAProxy(t testing.TB, ask, application string) *gateway {
 
 func haproxyWith(t testing.TB, ask, application string, more ...put) *gateway {
 	t.Helper()
-	addresses := freeAddresses(t, 2)
+	addresses := clustertest.FreeAddresses(t, 2)
 	g := &gateway{address: addresses[0], plain: addresses[1], stale: 503, down: []int{503}}
 	if path, ok := strings.CutPrefix(ask, "unix:"); ok {
 		ask = "unix@" + path

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/keyledger/keyledger/events/clustertest"
 )
 
 // nginxMain is what an installed nginx has around the included file. The workers
@@ -31,7 +33,7 @@ http {
 // nginx starts nginx before an application, asking at an address or unix:PATH.
 func nginx(t testing.TB, ask, application string) *gateway {
 	t.Helper()
-	addresses := freeAddresses(t, 2)
+	addresses := clustertest.FreeAddresses(t, 2)
 	g := &gateway{address: addresses[0], plain: addresses[1], stale: 403, down: []int{500}}
 	dir := configure(t, "nginx", put{"127.0.0.1:8081", ask}, put{"127.0.0.1:3000", application}, put{"listen 80", "listen " + g.address}, put{"listen      80", "listen " + g.address})
 	user := ""

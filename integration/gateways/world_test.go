@@ -1,7 +1,6 @@
 package gateways
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,7 +41,7 @@ const organization = "acme"
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	binary, data, addresses := program.Build(t, t.TempDir()), t.TempDir(), freeAddresses(t, 3)
+	binary, data, addresses := program.Build(t, t.TempDir()), t.TempDir(), clustertest.FreeAddresses(t, 3)
 	broker, tcp, grpc := addresses[0], addresses[1], addresses[2]
 	w := &world{application: newApplication(t)}
 	w.server = program.Start(t, binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--nats-listen", broker, "--record-client-ip").Ready()
@@ -107,16 +106,6 @@ func (w *world) key(t testing.TB, wish obj) holder {
 func (w *world) revoke(t testing.TB, h holder) {
 	t.Helper()
 	w.owner.Must(t, 200, "POST", "/v1/organizations/"+organization+"/keys/"+h.id+"/revoke", obj{"reason": "it was stolen"})
-}
-
-// freeAddresses are addresses that nobody listened on a moment ago, all different.
-func freeAddresses(t testing.TB, n int) []string {
-	t.Helper()
-	addresses := make([]string, 0, n)
-	for _, port := range clustertest.FreePorts(t, n) {
-		addresses = append(addresses, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	}
-	return addresses
 }
 
 // next names a request.

@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,9 +81,7 @@ func ReserveLeaf(t testing.TB) *Cluster {
 // TakeLeafs has the nodes take leaf nodes, from their start on.
 func (c *Cluster) TakeLeafs() {
 	c.t.Helper()
-	for _, port := range clustertest.FreePorts(c.t, len(c.nodes)) {
-		c.leafs = append(c.leafs, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	}
+	c.leafs = clustertest.FreeAddresses(c.t, len(c.nodes))
 }
 
 // Hubs are the addresses at which the nodes take leaf nodes.
@@ -100,10 +96,11 @@ func (c *Cluster) Hubs() []string {
 func reserve(t testing.TB, nodes int) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, confFile: Conf, folder: "auth"}
-	for i, addresses := range freeAddresses(t, nodes) {
+	addresses := clustertest.FreeAddresses(t, 3*nodes)
+	for i := range nodes {
 		c.nodes = append(c.nodes, &node{
 			name: fmt.Sprintf("nats-%d", i+1), dir: t.TempDir(),
-			client: addresses[0], cluster: addresses[1], monitor: addresses[2],
+			client: addresses[3*i], cluster: addresses[3*i+1], monitor: addresses[3*i+2],
 		})
 	}
 	return c
@@ -414,17 +411,6 @@ func (c *Cluster) until(what string, done func() bool) {
 			c.t.Fatalf("natstest: %s: not within %s", what, patience)
 		}
 	}
-}
-
-// freeAddresses returns addresses that nobody listened on just now, three for each
-// node, all different.
-func freeAddresses(t testing.TB, nodes int) [][3]string {
-	t.Helper()
-	free := make([][3]string, nodes)
-	for i, port := range clustertest.FreePorts(t, 3*nodes) {
-		free[i/3][i%3] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	}
-	return free
 }
 
 // Root returns the module's root folder.

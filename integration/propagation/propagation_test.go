@@ -35,7 +35,7 @@ var (
 func TestRevocationReachesEveryVerifier(t *testing.T) {
 	dir := t.TempDir()
 	binary, data := program.Build(t, dir), filepath.Join(dir, "data")
-	address := fmt.Sprintf("127.0.0.1:%d", clustertest.FreePorts(t, 1)[0])
+	address := clustertest.FreeAddresses(t, 1)[0]
 	server := program.Start(t, binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--nats-listen", address)
 	door := program.At(server.Address("http://"), "")
 	owner, err := os.ReadFile(filepath.Join(data, "owner.key"))
@@ -185,7 +185,7 @@ func newRaw(t *testing.T, dir string) *raw {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build nats-server: %v\n%s", err, out)
 	}
-	r := &raw{t: t, address: fmt.Sprintf("127.0.0.1:%d", clustertest.FreePorts(t, 1)[0])}
+	r := &raw{t: t, address: clustertest.FreeAddresses(t, 1)[0]}
 	text := fmt.Sprintf("listen: %q\njetstream { store_dir: %q, sync_interval: always }\n", r.address, filepath.Join(dir, "raw"))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

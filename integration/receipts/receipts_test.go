@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/integration/program"
 )
 
@@ -21,23 +22,24 @@ type world struct {
 	t      testing.TB
 	binary string
 	data   string
+	broker string // where the server's broker listens, the same after a restart
 	server *program.Process
 	owner  *program.Door
 }
 
 func begin(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, binary: program.Build(t, t.TempDir()), data: t.TempDir()}
-	w.serve("127.0.0.1:0")
+	w := &world{t: t, binary: program.Build(t, t.TempDir()), data: t.TempDir(), broker: clustertest.FreeAddresses(t, 1)[0]}
+	w.serve()
 	w.owner.Must(t, 201, "POST", "/v1/organizations", obj{"id": "acme", "name": "Acme"})
 	w.owner.Must(t, 201, "POST", "/v1/organizations", obj{"id": "other", "name": "Other"})
 	w.owner.Must(t, 200, "PUT", "/v1/organizations/acme/permissions", obj{"permissions": []obj{{"name": "interview:read", "access": "read"}}})
 	return w
 }
 
-func (w *world) serve(nats string) {
+func (w *world) serve() {
 	w.t.Helper()
-	w.server = program.Start(w.t, w.binary, "serve", "--data", w.data, "--listen", "127.0.0.1:0", "--nats-listen", nats).Ready()
+	w.server = program.Start(w.t, w.binary, "serve", "--data", w.data, "--listen", "127.0.0.1:0", "--nats-listen", w.broker).Ready()
 	key, err := os.ReadFile(filepath.Join(w.data, "owner.key"))
 	if err != nil {
 		w.t.Fatal(err)
@@ -177,9 +179,8 @@ func TestReceipts(t *testing.T) {
 
 	t.Log("the server begins again")
 	before, _ := w.receipt(id, "1s")
-	nats := strings.TrimPrefix(w.server.Address("nats://"), "nats://")
 	w.server.Stop()
-	w.serve(nats)
+	w.serve()
 	w.awaits("edge", "live")
 	program.Until(t, "what was known to be known again", func() bool {
 		a, items = w.receipt(id, "1s")
