@@ -166,7 +166,7 @@ func earlier(a, b time.Time) time.Time {
 // tally counts the verifiers that are live.
 type tally struct {
 	live, applied, usesStored int
-	// last is when the last of them was known to have applied it, 0 where that is not
+	// last is when the last of them had applied it, 0 where that is not
 	// known of all.
 	last events.Time
 }
@@ -215,7 +215,7 @@ func (s *Server) receipt(ctx context.Context, c *call, k catalog.Key, rev revoca
 	for _, v := range standings {
 		out.Items = append(out.Items, s.showStanding(v))
 		bounded = bounded && (v.Applied || v.DeniesBy != 0)
-		everywhere = max(everywhere, v.KnownAt, v.DeniesBy)
+		everywhere = max(everywhere, v.AppliedBy, v.DeniesBy)
 	}
 	if bounded && len(standings) > 0 {
 		out.DeniedEverywhereBy = instant(everywhere)

@@ -36,7 +36,7 @@ type Receipt struct {
 	AppliedBy    int            `json:"applied_by" doc:"So many of them have." example:"3"`
 	Verifiers    int            `json:"verifiers" doc:"So many there are." example:"3"`
 	// LastAppliedAt is T1 of the receipt.
-	LastAppliedAt      *time.Time        `json:"last_applied_at,omitzero" doc:"When the last of them was known to have applied it: its first announcement that says so, by the broker's clock. It had it then or earlier. Left out while not all have, and where that was before anything is known of it."`
+	LastAppliedAt      *time.Time        `json:"last_applied_at,omitzero" doc:"When the last of them had applied it, by the broker's clock: its first announcement that says so, less how long ago that was by its word. It had it then or earlier. Left out while not all have, and where that was before anything is known of it."`
 	LastAcceptedUse    *AcceptedUse      `json:"last_accepted_use,omitzero" doc:"The last VALID use that is recorded."`
 	UsesComplete       bool              `json:"uses_complete" doc:"Every use that a live verifier accepted before it applied the revocation is stored, and read: no later accepted use will turn up of those."`
 	DeniedEverywhereBy *time.Time        `json:"denied_everywhere_by,omitzero" doc:"From then on every verifier denies the key, those too that are not heard of: they deny by their bound. Left out where one serves past its bound, which nothing bounds."`
@@ -69,7 +69,7 @@ type ReceiptVerifier struct {
 	State        string     `json:"state" enum:"live,lost,silent,ended" doc:"One that ended is here only if it may answer without the broker when it is started again, by what it held."`
 	Since        *time.Time `json:"since,omitzero" doc:"Since when one that is not live is not heard of; of a silent one, since it has a credential."`
 	Applied      bool       `json:"applied"`
-	AppliedAt    *time.Time `json:"applied_at,omitzero" doc:"When that was first known, by the broker's clock: it had it then or earlier. Left out where that was before anything is known of it."`
+	AppliedAt    *time.Time `json:"applied_at,omitzero" doc:"When it had, by the broker's clock: when that was first announced, less how long ago it was by the verifier's word. It had it then or earlier. Left out where that was before anything is known of it."`
 	Position     string     `json:"position,omitzero" doc:"How far it had come by its last word."`
 	LastHeardAt  *time.Time `json:"last_heard_at,omitzero"`
 	MaxStaleness float64    `json:"max_staleness" doc:"Its bound, in seconds; of one that has not applied it and may start without the broker, how old what it holds may be then, if that is longer."`

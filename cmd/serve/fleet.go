@@ -48,7 +48,7 @@ func (p *parts) makeFleet(cfg Config) error {
 	f.ledger, f.log = p.ledger.views, cfg.Logger
 	f.took = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "keyledger_revocation_propagation_seconds",
-		Help:    "Time from a revocation being stored until the last live verifier was known to have applied it. Some of many are timed.",
+		Help:    "Time from a revocation being stored until the last live verifier had applied it. Some of many are timed.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	})
 	var err error

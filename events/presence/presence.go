@@ -78,6 +78,10 @@ type Announcement struct {
 	StartedAt     events.Time    `json:"started_at"`
 	// Applied is the last position that its verdicts rest on.
 	Applied events.Position `json:"applied"`
+	// Revoked is the last revocation that it has seen come, and RevokedAgo for how long
+	// before At its verdicts have rested on it, in milliseconds.
+	Revoked    events.Position `json:"revoked,omitzero"`
+	RevokedAgo int64           `json:"revoked_ago_ms,omitzero"`
 	// Staleness is how long ago it was last known to hold everything, in
 	// milliseconds, -1 if that is not known. Past MaxStaleness it denies, unless it
 	// ServesStale: then nothing bounds how long it accepts a revoked key.
@@ -138,6 +142,8 @@ func (a *Announcement) Check() error {
 		fault(err != nil || i > 0 && a.Organizations[i-1] >= org, "organizations")
 	}
 	fault(a.StartedAt.IsZero(), "started_at")
+	fault(a.Revoked > a.Applied, "revoked")
+	fault(a.RevokedAgo < 0 || a.Revoked == 0 && a.RevokedAgo != 0, "revoked_ago_ms")
 	fault(a.Staleness < -1, "staleness_ms")
 	fault(a.MaxStaleness <= 0, "max_staleness_ms")
 	fault(a.OfflineStart < 0, "offline_start_ms")

@@ -15,7 +15,7 @@ import (
 func announcement() Announcement {
 	return Announcement{
 		Ledger: events.LedgerID{1}, Verifier: "edge-1", Boot: uses.BootID{2}, Number: 1, Kind: Sidecar, Version: "v1.0",
-		Organizations: []events.OrgID{"acme", "globex"}, StartedAt: events.TimeOf(time.Unix(1, 0)), Applied: 7, Staleness: -1,
+		Organizations: []events.OrgID{"acme", "globex"}, StartedAt: events.TimeOf(time.Unix(1, 0)), Applied: 7, Revoked: 6, RevokedAgo: 5, Staleness: -1,
 		MaxStaleness: 30_000, Recorded: 2, Backlog: 1, Lease: DefaultLease.Milliseconds(),
 	}
 }
@@ -53,6 +53,8 @@ func TestWhatIsNoAnnouncement(t *testing.T) {
 		"version":          func(a *Announcement) { a.Version = "v1\n" },
 		"organizations":    func(a *Announcement) { a.Organizations = []events.OrgID{"globex", "acme"} },
 		"started_at":       func(a *Announcement) { a.StartedAt = 0 },
+		"revoked":          func(a *Announcement) { a.Revoked = 8 },
+		"revoked_ago_ms":   func(a *Announcement) { a.Revoked = 0 },
 		"staleness_ms":     func(a *Announcement) { a.Staleness = -2 },
 		"max_staleness_ms": func(a *Announcement) { a.MaxStaleness = 0 },
 		"backlog":          func(a *Announcement) { a.Backlog = 3 },

@@ -50,30 +50,38 @@ func nothingIsValidAfterTheReceipt(t *testing.T, w *world) {
 	type receipt struct {
 		key     key
 		at      time.Time
-		applied map[string]bool
+		// applied is when each had applied it, by the receipt.
+		applied map[string]time.Time
 		denied  time.Time
 	}
 	var receipts []receipt
 	for _, k := range all {
 		w.revoke(k)
 		a := w.owner.Must(t, 200, "GET", "/v1/organizations/acme/keys/"+k.id+"/receipt?wait=1s", nil)
-		r := receipt{key: k, at: time.Now(), applied: map[string]bool{}}
+		r := receipt{key: k, at: time.Now(), applied: map[string]time.Time{}}
 		items, _ := a.Get("items").([]any)
+		named := map[string]bool{}
 		for _, item := range items {
 			v := item.(obj)
 			name, _ := v["verifier"].(string)
-			r.applied[name] = v["applied"] == true
+			named[name] = true
+			if v["applied"] == true {
+				r.applied[name] = r.at
+			}
+			since, _ := v["applied_at"].(string)
+			if at, err := time.Parse(time.RFC3339Nano, since); err == nil {
+				r.applied[name] = at
+			}
 			by, _ := v["denies_by"].(string)
 			if at, err := time.Parse(time.RFC3339Nano, by); err == nil && at.After(r.denied) {
 				r.denied = at
 			}
 		}
 		for _, s := range sidecars {
-			applied, named := r.applied[s.name]
-			if !named {
+			if !named[s.name] {
 				t.Fatalf("the receipt does not name %s: %s", s.name, a)
 			}
-			if !applied && r.denied.IsZero() {
+			if r.applied[s.name].IsZero() && r.denied.IsZero() {
 				t.Fatalf("the receipt does not tell by when %s denies: %s", s.name, a)
 			}
 		}
@@ -92,9 +100,9 @@ func nothingIsValidAfterTheReceipt(t *testing.T, w *world) {
 	for i, s := range sidecars {
 		for _, r := range receipts {
 			watches[i].neverUndone(t, r.key)
-			if r.applied[s.name] {
+			if at := r.applied[s.name]; !at.IsZero() {
 				judged++
-				watches[i].neverAfter(t, r.key, r.at, "VALID", "the receipt says that "+s.name+" had applied the revocation")
+				watches[i].neverAfter(t, r.key, at, "VALID", "the receipt says that "+s.name+" had applied the revocation")
 			} else {
 				watches[i].neverAfter(t, r.key, r.denied, "VALID", "the receipt says that "+s.name+" denies by then")
 			}

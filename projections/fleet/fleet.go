@@ -8,8 +8,8 @@
 // serves is the ledger's word, where it has a credential.
 //
 // Times are the broker's. That a verifier holds a position is known from its first
-// announcement that says so: it may have had it some milliseconds earlier. What is
-// known of that is kept for revocations, since nobody asks about other positions, and
+// announcement that says so, which tells also how long ago the last revocation was
+// applied: it had it by then, or some milliseconds earlier. What is known of that is kept for revocations, since nobody asks about other positions, and
 // goes when the server does; the stream of announcements brings back its last minutes.
 package fleet
 

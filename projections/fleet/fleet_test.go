@@ -300,7 +300,7 @@ func TestARevocationIsAppliedByWhoSaysSo(t *testing.T) {
 		time.Sleep(time.Second)
 		w.revoke("acme")
 		w.say("edge", 1, nil)
-		if s := w.standing(r, "edge"); !s.Applied || s.AppliedAt != known || s.KnownAt != known || s.DeniesBy != 0 || s.UsesStored {
+		if s := w.standing(r, "edge"); !s.Applied || s.AppliedAt != known || s.AppliedBy != known || s.DeniesBy != 0 || s.UsesStored {
 			t.Errorf("%+v, known at %s", s, known)
 		}
 		// What was accepted before is stored once the verifier says so of a time after
@@ -313,9 +313,27 @@ func TestARevocationIsAppliedByWhoSaysSo(t *testing.T) {
 		if s := w.standing(r, "edge"); !s.UsesStored {
 			t.Errorf("%+v", s)
 		}
+		// Since when it had it is its own word, by no clock but the broker's.
+		third := w.revoke("acme")
+		applied := w.now()
+		time.Sleep(40 * time.Millisecond)
+		w.say("edge", 1, func(a *presence.Announcement) { a.At, a.Revoked, a.RevokedAgo = 1, third.Position, 40 })
+		if s := w.standing(third, "edge"); s.AppliedAt != applied || s.AppliedBy != applied {
+			t.Errorf("%+v, applied at %s", s, applied)
+		}
+		// Nobody had it before it was there.
+		fourth := w.revoke("acme")
+		w.say("boast", 3, func(a *presence.Announcement) { a.Revoked, a.RevokedAgo = fourth.Position, time.Hour.Milliseconds() })
+		if s := w.standing(fourth, "boast"); s.AppliedAt != fourth.At || s.AppliedBy != fourth.At {
+			t.Errorf("%+v of %+v", s, fourth)
+		}
+		// By when one had it that tells of a later one.
+		if s := w.standing(third, "boast"); s.AppliedAt != 0 || s.AppliedBy != third.At {
+			t.Errorf("%+v of %+v", s, third)
+		}
 		// Who comes later has it, and nobody knows since when.
 		w.say("late", 2, nil)
-		if s := w.standing(r, "late"); !s.Applied || s.AppliedAt != 0 || s.KnownAt != w.now() {
+		if s := w.standing(r, "late"); !s.Applied || s.AppliedAt != 0 || s.AppliedBy != w.now() {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -456,7 +474,7 @@ func TestStepsAreKeptForRevocations(t *testing.T) {
 			i := slices.IndexFunc(said, func(s told) bool { return s.applied >= r.Position })
 			s := w.standing(r, "edge")
 			switch {
-			case i < 0 && s.Applied, i >= 0 && (!s.Applied || s.KnownAt != said[i].at), i > 0 && s.AppliedAt != said[i].at, i == 0 && s.AppliedAt != 0:
+			case i < 0 && s.Applied, i >= 0 && (!s.Applied || s.AppliedBy != said[i].at), i > 0 && s.AppliedAt != said[i].at, i == 0 && s.AppliedAt != 0:
 				rt.Fatalf("revoked at %d: %+v; said %+v", r.Position, s, said)
 			}
 		}

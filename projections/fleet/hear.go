@@ -41,6 +41,11 @@ type step struct {
 	applied events.Position
 	// stored is when, by the broker's clock, at by the verifier's own.
 	stored, at events.Time
+	// revoked is the last revocation that it held then, and since is by when it did, by
+	// the broker's clock: as long before the announcement was stored as it says, so that
+	// no clock but that is asked, and all that took the announcement time is added.
+	revoked events.Position
+	since   events.Time
 }
 
 // Hear takes announcements in, in the order of their stream. What is none is counted
@@ -97,7 +102,10 @@ func (v *View) hear(m presence.Message, now time.Time) error {
 
 // step notes what a run holds by its last announcement.
 func (v *View) step(r *run) {
-	next := step{applied: r.last.Applied, stored: r.stored, at: r.last.At}
+	next := step{
+		applied: r.last.Applied, stored: r.stored, at: r.last.At,
+		revoked: r.last.Revoked, since: r.stored.Add(-time.Duration(r.last.RevokedAgo) * time.Millisecond),
+	}
 	n := len(r.steps)
 	if n == 0 {
 		r.steps = append(r.steps, next)

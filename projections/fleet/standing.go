@@ -31,11 +31,11 @@ type Standing struct {
 	// Since is since when one that is not live is not heard of: its last word, or for
 	// one that never spoke when its credential was issued.
 	Since events.Time
-	// Applied says that its verdicts rest on the revocation, KnownAt since when that
-	// is known. AppliedAt is the same where the announcement before it did not say so,
-	// and 0 where there is none before it.
-	Applied            bool
-	KnownAt, AppliedAt events.Time
+	// Applied says that its verdicts rest on the revocation, AppliedBy since when at
+	// the latest. AppliedAt is the same where the announcement before did not say so, or
+	// it is the very revocation that is told of, and 0 where neither is.
+	Applied              bool
+	AppliedBy, AppliedAt events.Time
 	// Position is how far it had come by its last word, and HeardAt when that was.
 	Position events.Position
 	HeardAt  events.Time
@@ -116,9 +116,12 @@ func (of Revocation) standing(name events.VerifierID, r *run, live bool) Standin
 	case !held && !s.ServesStale:
 		s.DeniesBy = of.bound(s.MaxStaleness)
 	case held:
-		s.KnownAt, s.MaxStaleness = first.stored, r.maxStaleness()
-		if exact {
-			s.AppliedAt = first.stored
+		s.AppliedBy, s.MaxStaleness = first.stored, r.maxStaleness()
+		if first.revoked >= of.Position {
+			s.AppliedBy = min(max(first.since, of.At), first.stored)
+		}
+		if exact || first.revoked == of.Position {
+			s.AppliedAt = s.AppliedBy
 		}
 		// One clock, the verifier's own, tells both times.
 		s.UsesStored = first.at != 0 && r.last.StoredThrough > first.at
@@ -143,7 +146,7 @@ type timed struct {
 }
 
 // Propagated returns how long revocations took that arrived since it was last asked:
-// from being stored until the last verifier that is live was known to have applied
+// from being stored until the last verifier that is live had applied
 // them. At most [maxTimed] are timed at once, so that there are some among many. One
 // that has not arrived after five minutes is told with those.
 func (v *View) Propagated(now time.Time) []time.Duration {

@@ -1,6 +1,6 @@
 // Package announcing has a verifier say who it is, how far it has come and that it is
 // still there: at its start, every third of the time that an announcement holds, soon
-// after it has applied a revocation, and at its end. So others can tell by when nobody
+// after it has applied a revocation, and how long ago that was, and at its end. So others can tell by when nobody
 // accepts a key any more.
 //
 // Verdicts wait for the first announcement of a run alone, if whoever makes them says
@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,10 @@ const (
 	// gather is how long to wait for more of what is to be told soon: revocations
 	// come many at a time.
 	gather = 10 * time.Millisecond
+	// scatter is within how long after that a fleet tells that it has applied a
+	// revocation. The broker syncs each announcement: those of a hundred verifiers in a
+	// row would have the next revocation wait.
+	scatter = 200 * time.Millisecond
 	// between is the least time between two announcements, whatever happens: a fleet
 	// tells together as often as its size.
 	between = 250 * time.Millisecond
@@ -40,8 +45,8 @@ const (
 
 // Config says what is announced, and how.
 type Config struct {
-	// State returns what the verifier is at. Number, At, Lease and Ended are the
-	// announcer's to set. Required; it is called by one goroutine at a time.
+	// State returns what the verifier is at. Number, At, Revoked, RevokedAgo, Lease and
+	// Ended are the announcer's to set. Required; it is called by one goroutine at a time.
 	State func() presence.Announcement
 	// Publish stores an announcement. Required; one is under way at a time.
 	Publish func(context.Context, presence.Announcement) error
@@ -77,6 +82,7 @@ type Announcer struct {
 	config         Config
 	soon           chan struct{}
 	stored, failed atomic.Uint64
+	applied        atomic.Pointer[applied]
 
 	// What follows belongs to Run, and to End after it.
 	number uint64
@@ -87,6 +93,12 @@ type Announcer struct {
 	// stored.
 	owed     bool
 	unstored events.Time
+}
+
+// applied is a revocation, and when it was applied.
+type applied struct {
+	position events.Position
+	at       time.Time
 }
 
 // New returns an announcer that waits for its Run.
@@ -103,8 +115,8 @@ func New(c Config) (*Announcer, error) {
 	return &Announcer{config: c, soon: make(chan struct{}, 1)}, nil
 }
 
-// Soon has the verifier announce itself within some milliseconds, or as soon as the
-// last announcement is long enough ago; and once more when all uses from before that
+// Soon has the verifier announce itself within [gather] and [scatter], or as soon as
+// the last announcement is long enough ago; and once more when all uses from before that
 // are stored. It returns at once.
 func (a *Announcer) Soon() {
 	select {
@@ -127,11 +139,11 @@ func (a *Announcer) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-a.soon:
-			a.owed = true
-			if early := a.earliest(time.Now().Add(gather)); a.pause == 0 && early.Before(due) {
+			if early := a.earliest(time.Now().Add(gather + rand.N(scatter))); !a.owed && a.pause == 0 && early.Before(due) {
 				due = early
 				timer.Reset(time.Until(due))
 			}
+			a.owed = true
 			continue
 		case <-timer.C:
 		}
@@ -176,9 +188,12 @@ func (a *Announcer) say(ctx context.Context, ended bool) error {
 	defer cancel()
 	owed := a.owed
 	a.owed = false
-	told := a.config.State()
+	told, now := a.config.State(), time.Now()
 	a.number++
-	told.At, told.Number, told.Lease, told.Ended = events.TimeOf(time.Now()), a.number, a.config.Lease.Milliseconds(), ended
+	told.At, told.Number, told.Lease, told.Ended = events.TimeOf(now), a.number, a.config.Lease.Milliseconds(), ended
+	if revoked := a.applied.Load(); revoked != nil && revoked.position <= told.Applied {
+		told.Revoked, told.RevokedAgo = revoked.position, max(now.Sub(revoked.at), 0).Milliseconds()
+	}
 	if err := a.config.Publish(ctx, told); err != nil {
 		a.owed = a.owed || owed
 		a.failed.Add(1)
@@ -229,9 +244,11 @@ func (v *view) Name() string { return "announcing" }
 func (v *view) Position(context.Context) (events.Position, error) { return v.through, nil }
 
 func (v *view) Apply(_ context.Context, facts []events.Recorded) error {
-	recent := events.TimeOf(time.Now().Add(-news))
-	for i := range facts {
-		if facts[i].Subject.Aggregate == events.AggregateRevoked && facts[i].Stored > recent {
+	now := time.Now()
+	recent := events.TimeOf(now.Add(-news))
+	for _, fact := range slices.Backward(facts) {
+		if fact.Subject.Aggregate == events.AggregateRevoked && fact.Stored > recent {
+			v.announcer.applied.Store(&applied{fact.Position, now})
 			v.announcer.Soon()
 			break
 		}
