@@ -48,8 +48,8 @@ func nothingIsValidAfterTheReceipt(t *testing.T, w *world) {
 		}
 	})
 	type receipt struct {
-		key     key
-		at      time.Time
+		key key
+		at  time.Time
 		// applied is when each had applied it, by the receipt.
 		applied map[string]time.Time
 		denied  time.Time

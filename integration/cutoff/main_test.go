@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // inside is set for the process that has a network of its own. It names the folder
@@ -32,13 +34,13 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	// All that needs a module comes before: from inside nothing is reached.
-	for out, pkg := range map[string]string{"keyledger": "../../cmd/keyledger", "nats-server": "github.com/nats-io/nats-server/v2"} {
-		build := exec.Command("go", "build", "-o", filepath.Join(dir, out), pkg)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if text, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, text)
-			return 1
-		}
+	_, err = program.BuildInto(dir)
+	if err == nil {
+		_, err = program.BuildBrokerInto(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	again := exec.Command("unshare", append([]string{"--user", "--map-root-user", "--net", "--mount", "--kill-child", os.Args[0]}, os.Args[1:]...)...)
 	again.Env = append(os.Environ(), inside+"="+dir)

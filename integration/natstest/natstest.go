@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/keyledger/keyledger/events/clustertest"
+	"github.com/keyledger/keyledger/integration/program"
 )
 
 // Nodes is how many nodes there are: the fewest of which one can be missed.
@@ -120,12 +121,7 @@ func (c *Cluster) Members() []string {
 func (c *Cluster) Start(auth string) {
 	c.t.Helper()
 	root := Root(c.t)
-	c.binary = filepath.Join(c.t.TempDir(), "nats-server")
-	build := exec.Command("go", "build", "-o", c.binary, "github.com/nats-io/nats-server/v2")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		c.t.Fatalf("natstest: build nats-server: %v\n%s", err, out)
-	}
+	c.binary = program.BuildBroker(c.t, c.t.TempDir())
 	for i, n := range c.nodes {
 		// What a conf includes lies beside the name that it was opened by.
 		err := errors.Join(
@@ -416,15 +412,9 @@ func (c *Cluster) until(what string, done func() bool) {
 // Root returns the module's root folder.
 func Root(t testing.TB) string {
 	t.Helper()
-	dir, err := os.Getwd()
+	root, err := program.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
-		}
-	}
-	t.Fatal("natstest: no go.mod above the test")
-	return ""
+	return root
 }

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,27 +25,6 @@ import (
 
 // Patience bounds what takes its own time. No test is about how long that is.
 const Patience = 90 * time.Second
-
-// Build builds the program into a folder, and returns its path.
-func Build(t testing.TB, dir string) string {
-	t.Helper()
-	binary, err := BuildInto(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return binary
-}
-
-// BuildInto is Build before there is a test.
-func BuildInto(dir string) (string, error) {
-	binary := filepath.Join(dir, "keyledger")
-	build := exec.Command("go", "build", "-o", binary, "github.com/keyledger/keyledger/cmd/keyledger")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("program: build: %w\n%s", err, out)
-	}
-	return binary, nil
-}
 
 // Process is the program at work.
 type Process struct {

@@ -20,7 +20,6 @@ import (
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/clustertest"
-	"github.com/keyledger/keyledger/integration/natstest"
 	"github.com/keyledger/keyledger/integration/program"
 	"github.com/keyledger/keyledger/verify"
 )
@@ -179,12 +178,7 @@ type raw struct {
 
 func newRaw(t *testing.T, dir string) *raw {
 	t.Helper()
-	binary, conf := filepath.Join(dir, "nats-server"), filepath.Join(dir, "raw.conf")
-	build := exec.Command("go", "build", "-o", binary, "github.com/nats-io/nats-server/v2")
-	build.Dir = natstest.Root(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build nats-server: %v\n%s", err, out)
-	}
+	binary, conf := program.BuildBroker(t, dir), filepath.Join(dir, "raw.conf")
 	r := &raw{t: t, address: clustertest.FreeAddresses(t, 1)[0]}
 	text := fmt.Sprintf("listen: %q\njetstream { store_dir: %q, sync_interval: always }\n", r.address, filepath.Join(dir, "raw"))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
