@@ -252,8 +252,14 @@ func readKEK(path string) (*wrapping.Keyset, error) {
 	return keys, nil
 }
 
-// changeKEK puts changed keys in a file's place, whole or not at all.
+// changeKEK puts changed keys in a file's place, whole or not at all. Of two who change
+// it at once one is refused: else a key that was just told of would be gone.
 func changeKEK(path string, change func(*wrapping.Keyset) (*wrapping.Keyset, error)) (*wrapping.Keyset, error) {
+	release, err := credentials.Claim(path)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	keys, err := readKEK(path)
 	if err != nil {
 		return nil, err

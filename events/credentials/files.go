@@ -43,6 +43,27 @@ func CreateFile(path string, content []byte) error {
 	return place(path, content, func(from string) error { return errors.Join(os.Link(from, path), os.Remove(from)) })
 }
 
+// ErrBusy says that somebody else changes a file at this moment.
+var ErrBusy = errors.New("credentials: another program is changing the file")
+
+// Claim lets one program at a time read a file, change it and put it in place by
+// [WriteFile], of those that claim it; another meanwhile is [ErrBusy]. It holds the
+// folder, since the file itself is replaced, and leaves nothing there.
+func Claim(path string) (release func(), err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = dir.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s; try again when that has ended", ErrBusy, path)
+		}
+		return nil, fmt.Errorf("credentials: claim %s: %w", path, err)
+	}
+	return func() { _ = dir.Close() }, nil
+}
+
 // ErrNotOwn says that a file is not this user's alone, so that somebody else may
 // know what it holds, or have put it there.
 var ErrNotOwn = errors.New("credentials: the file is not this user's alone")

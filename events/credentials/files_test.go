@@ -36,3 +36,24 @@ func TestReadOwn(t *testing.T) {
 		}
 	}
 }
+
+// TestClaim: of two who change a file one waits for the other, and nothing of it stays.
+func TestClaim(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	release, err := Claim(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Claim(path); !errors.Is(err, ErrBusy) {
+		t.Errorf("claimed twice: %v", err)
+	}
+	release()
+	release, err = Claim(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if left, err := os.ReadDir(filepath.Dir(path)); len(left) != 0 || err != nil {
+		t.Errorf("left there: %v, %v", left, err)
+	}
+}
