@@ -139,7 +139,7 @@ func TestAFleetTellsByAndBy(t *testing.T) {
 			a.Soon()
 			time.Sleep(time.Second)
 			_, told := a.told()
-			at[(told[len(earlier)] - happened).Truncate(20*time.Millisecond)]++
+			at[(told[len(earlier)]-happened).Truncate(20*time.Millisecond)]++
 			stop()
 		}
 		if slices.Max(slices.Collect(maps.Values(at))) > 30 {
