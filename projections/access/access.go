@@ -213,20 +213,17 @@ func (v *View) add(tx *sqlview.Tx, m access.Message, r *access.Record) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	row := []any{
-		string(r.Org), string(r.Kind), int64(r.Minute), r.What, r.Code, r.Actor.String(), string(r.Role), r.Source, string(r.SourceKind), string(r.Server),
-		r.Single, r.Answer, int64(r.Version), int64(r.Count), int64(r.FirstAt), int64(r.LastAt),
-	}
-	n, err = tx.Exec(`UPDATE access SET count = count + ?14, first_at = min(first_at, ?15), last_at = max(last_at, ?16)
-		WHERE org = ?1 AND kind = ?2 AND minute = ?3 AND what = ?4 AND code = ?5 AND actor = ?6 AND role = ?7 AND source = ?8 AND source_kind = ?9 AND server = ?10
-			AND single = ?11 AND answer = ?12 AND version = ?13`, row...)
-	if err != nil || n > 0 {
-		return err
-	}
-	if _, err := tx.Exec(`INSERT INTO access (org, kind, minute, what, code, actor, role, source, source_kind, server, single, answer, version,
+	// The index says which rows are one, and only a new one is at this position.
+	var position events.Position
+	if _, err := tx.QueryRow(`INSERT INTO access AS a (org, kind, minute, what, code, actor, role, source, source_kind, server, single, answer, version,
 			count, first_at, last_at, request_id, position)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)`,
-		append(row, r.RequestID, int64(m.Position))...); err != nil {
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (org, kind, minute, what, code, actor, role, source, source_kind, server, single, answer, version)
+		DO UPDATE SET count = a.count + excluded.count, first_at = min(a.first_at, excluded.first_at), last_at = max(a.last_at, excluded.last_at)
+		RETURNING position`, []any{
+		string(r.Org), string(r.Kind), int64(r.Minute), r.What, r.Code, r.Actor.String(), string(r.Role), r.Source, string(r.SourceKind), string(r.Server),
+		r.Single, r.Answer, int64(r.Version), int64(r.Count), int64(r.FirstAt), int64(r.LastAt), r.RequestID, int64(m.Position),
+	}, &position); err != nil || position != m.Position {
 		return err
 	}
 	return v.trim(tx, r.Org, r.Kind)
@@ -255,15 +252,13 @@ func (v *View) forget(tx *sqlview.Tx, stored events.Time) error {
 // trim counts a new row, and lets the oldest of its kind go when there are too many.
 func (v *View) trim(tx *sqlview.Tx, of events.OrgID, what access.Kind) error {
 	org, kind, most := string(of), string(what), int64(v.cfg.MaxOfKind)
-	if _, err := tx.Exec(`INSERT INTO lane AS l VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET rows = l.rows + 1`, org, kind); err != nil {
-		return err
-	}
 	var rows int64
-	if _, err := tx.QueryRow(`SELECT rows FROM lane WHERE org = ? AND kind = ?`, []any{org, kind}, &rows); err != nil || rows <= most+most/100 {
+	if _, err := tx.QueryRow(`INSERT INTO lane AS l VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET rows = l.rows + 1 RETURNING rows`,
+		[]any{org, kind}, &rows); err != nil || rows <= most+most/100 {
 		return err
 	}
 	if _, err := tx.Exec(`DELETE FROM access WHERE position IN (
-		SELECT position FROM access WHERE org = ? AND kind = ? ORDER BY position LIMIT ?)`, org, kind, rows-most); err != nil {
+		SELECT position FROM access INDEXED BY access_kind WHERE org = ? AND kind = ? ORDER BY position LIMIT ?)`, org, kind, rows-most); err != nil {
 		return err
 	}
 	_, err := tx.Exec(`UPDATE lane SET rows = ? WHERE org = ? AND kind = ?`, most, org, kind)

@@ -19,15 +19,28 @@ import (
 // one that queries read.
 const attachEvery = time.Second
 
+// keptStatements is how many queries a pool keeps prepared: more than a view asks,
+// but for lists by rare filters, which are prepared whenever they are asked. To
+// prepare a query takes longer than to run most of them.
+const keptStatements = 32
+
 // Query runs a query beside the writer. Rows left open keep one of a few
 // connections: close them before asking again.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return db.readers.pool().QueryContext(ctx, query, args...)
+	pool := db.readers.pool()
+	if stmt := pool.prepared(ctx, query); stmt != nil {
+		return stmt.QueryContext(ctx, args...)
+	}
+	return pool.QueryContext(ctx, query, args...)
 }
 
 // QueryRow runs a query for one row.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return db.readers.pool().QueryRowContext(ctx, query, args...)
+	pool := db.readers.pool()
+	if stmt := pool.prepared(ctx, query); stmt != nil {
+		return stmt.QueryRowContext(ctx, args...)
+	}
+	return pool.QueryRowContext(ctx, query, args...)
 }
 
 // Snapshot runs several queries over one state of the file.
@@ -55,6 +68,33 @@ type readerPool struct {
 	*sql.DB
 	attached os.FileInfo // the file at the time, nil if there was none
 	standIn  atomic.Bool // some connection found the file unfit
+
+	mu    sync.RWMutex
+	stmts map[string]*sql.Stmt // end with the pool
+}
+
+// prepared returns a query's statement. There is none of a query that fails, which
+// says so when it is run, and of one too many.
+func (p *readerPool) prepared(ctx context.Context, query string) *sql.Stmt {
+	p.mu.RLock()
+	stmt, full := p.stmts[query], len(p.stmts) >= keptStatements
+	p.mu.RUnlock()
+	if stmt != nil || full {
+		return stmt
+	}
+	stmt, err := p.PrepareContext(ctx, query)
+	if err != nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stmts[query] != nil {
+		// Somebody else was faster. Both are the same, and this one is idle.
+		_ = stmt.Close()
+		return p.stmts[query]
+	}
+	p.stmts[query] = stmt
+	return stmt
 }
 
 func (r *readers) open(db *DB) {
@@ -65,7 +105,7 @@ func (r *readers) open(db *DB) {
 
 func (r *readers) newPool() *readerPool {
 	cfg := r.db.cfg
-	p := &readerPool{}
+	p := &readerPool{stmts: map[string]*sql.Stmt{}}
 	c := &readerConnector{pool: p, attach: cfg.Attach, dsn: dsn(cfg.Path, readerPragmas)}
 	if a := cfg.Attach; a != nil {
 		p.attached = fileAt(a.Path)
@@ -76,20 +116,20 @@ func (r *readers) newPool() *readerPool {
 	return p
 }
 
-func (r *readers) pool() *sql.DB {
+func (r *readers) pool() *readerPool {
 	p := r.current.Load()
 	a := r.db.cfg.Attach
 	if a == nil {
-		return p.DB
+		return p
 	}
 	now, looked := time.Now().UnixNano(), r.looked.Load()
 	if now-looked < int64(attachEvery) || !r.looked.CompareAndSwap(looked, now) {
-		return p.DB
+		return p
 	}
 	found := fileAt(a.Path)
 	same := (found == nil) == (p.attached == nil) && (found == nil || os.SameFile(found, p.attached))
 	if same && (found == nil || !p.standIn.Load()) {
-		return p.DB
+		return p
 	}
 	next := r.newPool()
 	r.mu.Lock()
@@ -99,7 +139,7 @@ func (r *readers) pool() *sql.DB {
 	// as they are idle.
 	p.SetMaxIdleConns(-1)
 	r.left = append(r.left, p.DB)
-	return next.DB
+	return next
 }
 
 func (r *readers) close() error {
