@@ -24,7 +24,8 @@ type Partial struct {
 // increase.
 func (p *Partial) Add(facts []events.Recorded) ([]events.Recorded, error) {
 	whole := 0
-	for _, r := range facts {
+	for i := range facts {
+		r := &facts[i]
 		before := p.seen
 		if r.Position <= before {
 			return nil, fmt.Errorf("%w: position %d came after %d", events.ErrCorrupt, r.Position, before)
@@ -45,10 +46,13 @@ func (p *Partial) Add(facts []events.Recorded) ([]events.Recorded, error) {
 			return nil, fmt.Errorf("%w: position %d is of the batch from %d to %d, and %d is not", events.ErrCorrupt, r.Position, first, last, before)
 		}
 		p.first, p.last = first, last
-		p.held = append(p.held, r)
+		p.held = append(p.held, *r)
 		if r.Position == last {
 			p.last, whole = 0, len(p.held)
 		}
+	}
+	if whole == 0 {
+		return nil, nil
 	}
 	out := p.held[:whole:whole]
 	p.held = append([]events.Recorded(nil), p.held[whole:]...)

@@ -27,7 +27,8 @@ type Holder struct {
 // may have got it from a part.
 func (h *Holder) Add(facts []events.Recorded) ([]events.Recorded, error) {
 	end := -1
-	for i, r := range facts {
+	for i := range facts {
+		r := &facts[i]
 		index, size := r.Meta.BatchIndex, r.Meta.BatchSize
 		switch {
 		case h.size != 0 && (index != h.index+1 || size != h.size):
