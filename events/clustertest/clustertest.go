@@ -6,6 +6,7 @@
 package clustertest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -203,19 +204,25 @@ func (c *Cluster) Authority() *credentials.Authority { return c.authority }
 // Operator returns the connection that may do everything with the streams.
 func (c *Cluster) Operator() *nats.Conn { return c.operator }
 
-// Begin makes the ledger's streams, anew if there are any, once the cluster can.
+// In is the same cluster in another test, where what is asked of it ends with that
+// test, and it itself does not.
+func (c *Cluster) In(t testing.TB) *Cluster {
+	t.Helper()
+	in := *c
+	in.t = t
+	return &in
+}
+
+// Begin makes the ledger's streams, anew those that were used, once the cluster can.
 func (c *Cluster) Begin() {
 	c.t.Helper()
-	js, err := natsjs.New(c.operator)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for _, name := range jetstream.Streams() {
-		c.until("no stream "+name, func() bool {
-			err := js.DeleteStream(c.t.Context(), name)
-			return err == nil || errors.Is(err, natsjs.ErrStreamNotFound)
-		})
-	}
+	c.until("unused streams", func() bool {
+		err := Clear(c.t.Context(), c.operator)
+		if err != nil && !errors.Is(err, events.ErrUnavailable) {
+			c.t.Fatal(err)
+		}
+		return err == nil
+	})
 	c.until("streams", func() bool {
 		err := jetstream.EnsureStreams(c.t.Context(), c.operator, Nodes)
 		if err != nil && !errors.Is(err, events.ErrUnavailable) {
@@ -223,6 +230,32 @@ func (c *Cluster) Begin() {
 		}
 		return err == nil
 	})
+}
+
+// Clear deletes those of the ledger's streams that anything was ever stored in, or
+// that anybody reads, over a connection that may do everything. Making one again costs
+// a cluster several times what a small test does, so those that are as new stay.
+func Clear(ctx context.Context, conn *nats.Conn) error {
+	js, err := natsjs.New(conn)
+	if err != nil {
+		return err
+	}
+	for _, name := range jetstream.Streams() {
+		s, err := js.Stream(ctx, name)
+		if errors.Is(err, natsjs.ErrStreamNotFound) {
+			continue
+		}
+		if err == nil {
+			if state := s.CachedInfo().State; state.LastSeq == 0 && state.Consumers == 0 {
+				continue
+			}
+			err = js.DeleteStream(ctx, name)
+		}
+		if err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
+			return fmt.Errorf("%w: clear stream %s: %w", events.ErrUnavailable, name, err)
+		}
+	}
+	return nil
 }
 
 // Leader returns the node that leads a stream, once there is one among those

@@ -54,13 +54,13 @@ func TestLedgerOnThreeNodes(t *testing.T) {
 	})
 }
 
-// The suite on three nodes, followed by credentials that show everything.
+// What follows on three nodes, by credentials that show everything.
 func TestLedgerByCredentialOnThreeNodes(t *testing.T) {
 	t.Parallel()
 	c := clustertest.Start(t)
 	conns := []*nats.Conn{c.Connect(0), c.Connect(1), c.Connect(2)}
 	used := new(atomic.Int64)
-	ledgertest.Run(t, func(t *testing.T) ledgertest.Bench {
+	ledgertest.RunFollower(t, func(t *testing.T) ledgertest.Bench {
 		c.Begin()
 		conn := conns[int(used.Add(1))%len(conns)]
 		return ledgertest.Bench{

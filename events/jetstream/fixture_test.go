@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
 )
@@ -30,6 +32,14 @@ func setUp(t testing.TB, b *embedded.Broker) error {
 	return b.Setup(t.Context(), func(conn *nats.Conn) error {
 		return jetstream.EnsureStreams(t.Context(), conn, 1)
 	})
+}
+
+// anew makes the streams that were used anew, over a connection that may.
+func anew(t testing.TB, conn *nats.Conn) {
+	t.Helper()
+	if err := errors.Join(clustertest.Clear(t.Context(), conn), jetstream.EnsureStreams(t.Context(), conn, 1)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func start(t testing.TB, dir string) *embedded.Broker {

@@ -139,13 +139,14 @@ func (c credentialed) LastUses(ctx context.Context) (events.Position, error) {
 	return c.reader(jetstream.StreamUses).LastUses(ctx)
 }
 
-// The suite, followed by credentials that show everything.
+// What follows, by credentials that show everything.
 func TestLedgerByCredential(t *testing.T) {
-	ledgertest.Run(t, func(t *testing.T) ledgertest.Bench {
-		all, holder := open(t)
-		conn := all()
+	all, holder := open(t)
+	conn, reading, used := all(), holder(), new(atomic.Int64)
+	ledgertest.RunFollower(t, func(t *testing.T) ledgertest.Bench {
+		anew(t, conn)
 		return ledgertest.Bench{
-			Ledger: credentialed{ledger(t, conn), t, conn, holder(), new(atomic.Int64)}, ID: ledgerID,
+			Ledger: credentialed{ledger(t, conn), t, conn, reading, used}, ID: ledgerID,
 			Plant: func(t testing.TB, subject string, body []byte) { plant(t, conn, subject, body) },
 		}
 	})
@@ -484,7 +485,7 @@ func TestReadersOfOneCredential(t *testing.T) {
 	for _, subjects := range [][]string{nil, {"ledger.>"}} {
 		all, holder := open(t)
 		conn := all()
-		l, facts := ledger(t, conn), 300
+		l, facts := ledger(t, conn), 60
 		reader(t, conn, spec("r", subjects...))
 		var both sync.WaitGroup
 		for range 2 {

@@ -82,7 +82,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("child says %q after %d: %v", lines.Text(), answered, err)
 			}
 			answered = pos
-			if n == 100 {
+			if n == 30 {
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}

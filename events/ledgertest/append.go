@@ -209,7 +209,7 @@ func together(n int, f func(i int)) {
 }
 
 func race(t *testing.T, b *bench) {
-	const writers, rounds = 16, 20
+	const writers, rounds = 16, 8
 	b.append(t, b.workspace("a"))
 	subject := events.WorkspaceSubject(org, "a")
 	var mu sync.Mutex
@@ -240,7 +240,7 @@ func race(t *testing.T, b *bench) {
 }
 
 func guard(t *testing.T, b *bench) {
-	const writers, limit = 8, 10
+	const writers, limit = 8, 6
 	quota := events.QuotaSubject(org)
 	create := func() error {
 		for {
@@ -286,7 +286,7 @@ func guard(t *testing.T, b *bench) {
 // rotateRevoke races the rotation of a key, whose successor expects that the key
 // was not revoked, with its unconditional revocation.
 func rotateRevoke(t *testing.T, b *bench) {
-	const rounds = 60
+	const rounds = 20
 	for range rounds {
 		old, next := newKey(), newKey()
 		created := b.append(t, expecting(b.key(old), 0))[0].Position

@@ -110,7 +110,7 @@ func latest(t *testing.T, b *bench) {
 // ask for it to be read again, and then confirms it. What it says of its end no
 // answered write stands behind.
 func confirmedRead(t *testing.T, b *bench) {
-	const readers, times = 8, 10
+	const readers, times = 8, 5
 	subject := events.WorkspaceSubject(org, "a")
 	var answered atomic.Uint64
 	answered.Store(uint64(b.append(t, b.workspace("a"))[0].Position))

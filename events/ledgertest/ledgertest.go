@@ -77,55 +77,77 @@ const patience = 60 * time.Second
 
 // Run runs the suite. Each test opens an empty ledger of its own.
 func Run(t *testing.T, open func(t *testing.T) Bench) {
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, *bench)
-	}{
-		{"positions run from 1", positions},
-		{"an expectation holds or nothing is stored", expectations},
-		{"a batch is stored as one", batches},
-		{"a batch is refused as one", batchConflict},
-		{"a message id is stored once", repeatedID},
-		{"a message id is stored once in a batch", repeatedIDInBatch},
-		{"what is never appended is refused", refused},
-		{"what is too large is refused", tooLarge},
-		{"a cancelled append stores nothing", cancelled},
-		{"racing writers of one subject: one wins", race},
-		{"a guard keeps a limit exact", guard},
-		{"no successor after a revocation", rotateRevoke},
-		{"facts that stand alone go out together", each},
-		{"facts that stand alone are refused together", eachRefused},
-		{"load reads one subject", load},
-		{"latest reads the last of one subject", latest},
-		{"what was read is confirmed", confirmedRead},
-		{"load reads a long history up to now", loadLong},
-		{"load refuses a doubtful history", loadDoubtful},
-		{"load refuses a long history that is doubtful", loadLongDoubtful},
-		{"follow begins after a position", followFrom},
-		{"follow keeps up with many writers", followRacing},
-		{"follow hands the largest batch over as one", followLargest},
-		{"follow ends when it is told to", followEnds},
-		{"follow refuses a ledger that ends too soon", followBeyond},
-		{"a batch is held back until it is whole", heldBack},
-		{"a torn batch is corruption", torn},
-		{"an unknown kind comes back as it is", unknownKind},
-		{"a foreign body is malformed", foreignBody},
-		{"a foreign subject is malformed", foreignSubject},
-		{"a fact of another ledger is malformed", foreignLedger},
-		{"uses are stored in order", usesOrder},
-		{"uses are stored once", usesOnce},
-		{"uses that are none are refused", usesRefused},
-		{"the oldest uses are dropped", usesDropped},
-		{"a seal is stored once and destroyed", sealsDestroyed},
-		{"of many who destroy a seal and store the next", sealsRacing},
-		{"seals are listed in their order", sealsListed},
-		{"a seal that is moved is listed", sealsMoved},
-	} {
-		t.Run(test.name, func(t *testing.T) {
+	run(t, open, func(test) bool { return true })
+}
+
+// RunFollower runs those tests of the suite that follow a ledger, for one that does
+// nothing else in a way of its own.
+func RunFollower(t *testing.T, open func(t *testing.T) Bench) {
+	run(t, open, func(c test) bool { return c.follows })
+}
+
+type test struct {
+	name    string
+	run     func(*testing.T, *bench)
+	follows bool
+}
+
+// suite are all tests.
+func suite() []test {
+	const follows = true
+	return []test{
+		{"positions run from 1", positions, follows},
+		{"an expectation holds or nothing is stored", expectations, !follows},
+		{"a batch is stored as one", batches, follows},
+		{"a batch is refused as one", batchConflict, !follows},
+		{"a message id is stored once", repeatedID, !follows},
+		{"a message id is stored once in a batch", repeatedIDInBatch, !follows},
+		{"what is never appended is refused", refused, !follows},
+		{"what is too large is refused", tooLarge, !follows},
+		{"a cancelled append stores nothing", cancelled, !follows},
+		{"racing writers of one subject: one wins", race, !follows},
+		{"a guard keeps a limit exact", guard, !follows},
+		{"no successor after a revocation", rotateRevoke, !follows},
+		{"facts that stand alone go out together", each, follows},
+		{"facts that stand alone are refused together", eachRefused, !follows},
+		{"load reads one subject", load, !follows},
+		{"latest reads the last of one subject", latest, !follows},
+		{"what was read is confirmed", confirmedRead, !follows},
+		{"load reads a long history up to now", loadLong, !follows},
+		{"load refuses a doubtful history", loadDoubtful, !follows},
+		{"load refuses a long history that is doubtful", loadLongDoubtful, !follows},
+		{"follow begins after a position", followFrom, follows},
+		{"follow keeps up with many writers", followRacing, follows},
+		{"follow hands the largest batch over as one", followLargest, follows},
+		{"follow ends when it is told to", followEnds, follows},
+		{"follow refuses a ledger that ends too soon", followBeyond, follows},
+		{"a batch is held back until it is whole", heldBack, follows},
+		{"a torn batch is corruption", torn, follows},
+		{"an unknown kind comes back as it is", unknownKind, follows},
+		{"a foreign body is malformed", foreignBody, follows},
+		{"a foreign subject is malformed", foreignSubject, follows},
+		{"a fact of another ledger is malformed", foreignLedger, follows},
+		{"uses are stored in order", usesOrder, follows},
+		{"uses are stored once", usesOnce, follows},
+		{"uses that are none are refused", usesRefused, !follows},
+		{"the oldest uses are dropped", usesDropped, follows},
+		{"a seal is stored once and destroyed", sealsDestroyed, !follows},
+		{"of many who destroy a seal and store the next", sealsRacing, !follows},
+		{"seals are listed in their order", sealsListed, !follows},
+		{"a seal that is moved is listed", sealsMoved, !follows},
+	}
+}
+
+func run(t *testing.T, open func(t *testing.T) Bench, of func(test) bool) {
+	for _, c := range suite() {
+		if !of(c) {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
 			b := open(t)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			t.Cleanup(cancel)
-			test.run(t, &bench{Bench: b, ctx: ctx})
+			c.run(t, &bench{Bench: b, ctx: ctx})
 		})
 	}
 }

@@ -61,7 +61,7 @@ func loadLong(t *testing.T, b *bench) {
 		t.Fatalf("%d facts after 40", len(facts))
 	}
 	// Whoever has an answer to an append sees it in the next load.
-	for r := events.Revision(revisions + 1); r <= revisions+30; r++ {
+	for r := events.Revision(revisions + 1); r <= revisions+10; r++ {
 		tip := b.append(t, b.rename("a", r))[0]
 		facts := b.load(t, subject, 0)
 		if len(facts) != int(r) || facts[r-1].Position != tip.Position {
@@ -132,7 +132,7 @@ func followFrom(t *testing.T, b *bench) {
 }
 
 func followRacing(t *testing.T, b *bench) {
-	const writers, each = 16, 12
+	const writers, each = 16, 6
 	total := events.Position(0)
 	for i := range writers * each {
 		total += events.Position(sizeOf(i))

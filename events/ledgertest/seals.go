@@ -61,7 +61,7 @@ func sealsDestroyed(t *testing.T, b *bench) {
 
 // Whoever means one seal never destroys the one that takes its place.
 func sealsRacing(t *testing.T, b *bench) {
-	const name, rounds = "x.subject.raced", 20
+	const name, rounds = "x.subject.raced", 8
 	for n := range rounds {
 		old, next := fmt.Sprintf("old %d", n), fmt.Sprintf("next %d", n)
 		if err := b.Ledger.Seal(b.ctx, name, []byte(old)); err != nil {
@@ -171,7 +171,7 @@ func sealsMoved(t *testing.T, b *bench) {
 		})
 	}
 	names := [...]string{"x.moved.a", "x.moved.b"}
-	for n := range 50 {
+	for n := range 20 {
 		if err := b.Ledger.Seal(b.ctx, names[(n+1)%2], []byte(fmt.Sprint(n+1))); err != nil {
 			t.Error(err)
 			break
