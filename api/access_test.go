@@ -17,7 +17,7 @@ import (
 // and organization it asks for, newest first.
 func accesses(t testing.TB, s *apitest.Server, caller, org, query string, enough func([]wire.Access) bool) []wire.Access {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(25 * time.Millisecond) {
 		list := as[wire.List[wire.Access]](t, s.Must(200, caller, "GET", "/v1/organizations/"+org+"/audit/access?limit=200"+query, "")).Items
 		if enough(list) {
 			return list

@@ -143,7 +143,7 @@ func TestLifeOfAProviderKey(t *testing.T) {
 // eventually waits for an event of a type.
 func (b byok) eventually(t *testing.T, kind string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if strings.Contains(b.Must(200, b.owner, "GET", "/v1/organizations/acme/audit/events?type="+kind, "").Body, `"type":"`+kind) {
 			return
 		}

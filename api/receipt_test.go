@@ -193,7 +193,7 @@ func TestReceiptOfARevocation(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", r)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
 	if u := r.LastAcceptedUse; u.Verifier != "test" || u.Number == 0 || u.Position == "" || u.At.After(r.Revoked.At) {
 		t.Errorf("%+v", u)

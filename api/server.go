@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/keyledger/keyledger/api/gate"
@@ -79,16 +80,7 @@ func New(cfg Config) (*Server, error) {
 	if s.sheets, err = parseReportPage(); err != nil {
 		return nil, err
 	}
-	endpoints := s.endpoints()
-	document, err := describe(endpoints, cfg.Version, overview)
-	if err != nil {
-		return nil, err
-	}
-	page, err := document.page()
-	if err != nil {
-		return nil, err
-	}
-	s.handler = s.tracked(s.route(endpoints, document.json, page))
+	s.handler = s.tracked(s.route(s.endpoints()))
 	return s, nil
 }
 
@@ -114,7 +106,7 @@ func (s *Server) endpoints() []endpoint {
 
 // route registers the endpoints. Each path also gets a handler for all other
 // methods, which says what the path does take.
-func (s *Server) route(endpoints []endpoint, document, page []byte) http.Handler {
+func (s *Server) route(endpoints []endpoint) http.Handler {
 	mux := http.NewServeMux()
 	allowed := map[string][]string{}
 	for i := range endpoints {
@@ -130,9 +122,23 @@ func (s *Server) route(endpoints []endpoint, document, page []byte) http.Handler
 		mux.Handle(e.method+" "+e.path, handler)
 		allowed[e.path] = append(allowed[e.path], e.method)
 	}
+	// Written when it is first asked for, which it mostly never is.
+	document := sync.OnceValues(func() (*document, error) { return describe(endpoints, s.cfg.Version, overview) })
 	served := map[string]http.Handler{
-		"/openapi.json": static("application/json", document, ""),
-		"/docs":         static("text/html; charset=utf-8", page, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+		"/openapi.json": static("application/json", "", func() ([]byte, error) {
+			d, err := document()
+			if err != nil {
+				return nil, err
+			}
+			return d.json, nil
+		}),
+		"/docs": static("text/html; charset=utf-8", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'", sync.OnceValues(func() ([]byte, error) {
+			d, err := document()
+			if err != nil {
+				return nil, err
+			}
+			return d.page()
+		})),
 	}
 	for path, handler := range served {
 		mux.Handle("GET "+path, handler)
@@ -220,8 +226,15 @@ func notAllowed(methods []string) http.HandlerFunc {
 	}
 }
 
-func static(contentType string, body []byte, policy string) http.Handler {
+// static serves what is the same for as long as the process lives.
+func static(contentType, policy string, written func() ([]byte, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		body, err := written()
+		if err != nil {
+			t := trackOf(w)
+			t.fail(writeProblem(w, err, t.requestID), err)
+			return
+		}
 		w.Header().Set("Content-Type", contentType)
 		if policy != "" {
 			w.Header().Set("Content-Security-Policy", policy)

@@ -70,7 +70,7 @@ func wantEnd(t *testing.T, e map[string]string, code, detail string) {
 func wantEnded(t *testing.T, s *apitest.Server, reason string, want int) {
 	t.Helper()
 	line := fmt.Sprintf("keyledger_event_streams_ended_total{reason=%q} %d\n", reason, want)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		a := s.Must(200, "", "GET", "/metrics", "")
 		if strings.Contains(a.Body, line) {
 			return
@@ -188,7 +188,7 @@ func TestStreamsOfAKeyAreBounded(t *testing.T) {
 		t.Errorf("another key: %d", res.StatusCode)
 	}
 	closeOne()
-	for deadline := time.Now().Add(10 * time.Second); open(ctx, greedy).StatusCode != 200; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); open(ctx, greedy).StatusCode != 200; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a stream that was closed still counts")
 		}

@@ -41,7 +41,7 @@ func used(t *testing.T, s *apitest.Server, secret, permission, workspace string,
 // awaited asks until a list has so many items.
 func awaited[T any](t *testing.T, want int, list func() (wire.KeptList[T], error)) []T {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		got, err := list()
 		if err != nil {
 			t.Fatal(err)

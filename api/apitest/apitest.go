@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -160,8 +159,7 @@ func run(t testing.TB, id events.LedgerID, ledger Ledger, keys *seals.Keys, kek 
 	must(t, err)
 	configuration := commands.NewConfiguration()
 	verifiers := newFleet(t, id)
-	dir := t.TempDir()
-	file := func(view string) string { return filepath.Join(dir, view+".db") }
+	file := viewFiles(t, id)
 	used, err := usage.Open(ctx, usage.Config{Path: file("usage"), Of: s.Positions, Blocks: ledger})
 	must(t, err)
 	browse, err := catalog.Open(ctx, catalog.Config{Path: file("catalog"), Of: s.Positions, UsagePath: file("usage")})
