@@ -13,7 +13,6 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/events/access"
-	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -165,12 +164,35 @@ func TestOwnSnapshots(t *testing.T) {
 func TestOwnPresence(t *testing.T) {
 	both(t, func(w *world) {
 		conn := w.connect(nats.UserCredentialBytes(w.admit(grant("ver", events.CredentialVerifier, "acme"))))
-		for verifier, want := range map[events.VerifierID]error{"ver": nil, "other": nats.ErrNoResponders} {
-			answer, err := conn.Request(presence.Subject(verifier), []byte("here"), 10*time.Second)
-			// What its user may not publish is answered by nothing at all.
-			if want != nil && !errors.Is(err, want) && !errors.Is(err, nats.ErrTimeout) || want == nil && (err != nil || !strings.Contains(string(answer.Data), `"seq"`)) {
-				w.Errorf("presence of %s: %v", verifier, err)
+		said := func() string {
+			var got struct {
+				Message struct {
+					Seq  uint64
+					Data []byte
+				}
 			}
+			w.ask("$JS.API.STREAM.MSG.GET."+jetstream.StreamPresence, fmt.Sprintf(`{"last_by_subj":%q}`, presence.Subject("other")), &got)
+			return fmt.Sprintf("%d %q", got.Message.Seq, got.Message.Data)
+		}
+		before, inbox := said(), conn.NewInbox()
+		answers, err := conn.SubscribeSync(inbox)
+		if err == nil {
+			err = conn.PublishRequest(presence.Subject("other"), inbox, []byte("forged"))
+		}
+		if err != nil {
+			w.Fatal(err)
+		}
+		// The stream takes what it is told in order: what came before this is there.
+		answer, err := conn.Request(presence.Subject("ver"), []byte("here"), 30*time.Second)
+		if err != nil || !strings.Contains(string(answer.Data), `"seq"`) {
+			w.Errorf("presence of its own: %v", err)
+		}
+		if after := said(); after != before {
+			w.Errorf("presence of another: %s, before %s", after, before)
+		}
+		// What its user may not publish is answered by nothing at all.
+		if answer, err := answers.NextMsg(short); err == nil && answer.Header.Get("Status") != "503" {
+			w.Errorf("presence of another: %v %q", answer.Header, answer.Data)
 		}
 	})
 }
@@ -258,7 +280,7 @@ func TestRestart(t *testing.T) {
 // A node that was away when somebody was let in, and somebody shut out, hears of both
 // from the others.
 func TestNodeThatWasAway(t *testing.T) {
-	c := clustertest.Start(t)
+	c := nodes.in(t)
 	c.Begin()
 	system := c.System()
 	push := func(account credentials.Account, err error) {

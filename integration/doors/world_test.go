@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ type world struct {
 	push             func(...credentials.Account)
 	ledger           *jetstream.Ledger
 	replicas         int
-	// own are the names of those who try.
+	// own are the names of those who have tried.
 	own []string
 	// doubted says that the outcome of something appended was not known.
 	doubted bool
@@ -51,10 +52,66 @@ type world struct {
 	waiting string
 }
 
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+// run runs the tests, and ends the three nodes that they share.
+func run(m *testing.M) int {
+	defer nodes.end()
+	return m.Run()
+}
+
 // both runs a test on one node and on three.
 func both(t *testing.T, f func(*world)) {
-	t.Run("one node", func(t *testing.T) { f(oneNode(t)) })
-	t.Run("three nodes", func(t *testing.T) { f(threeNodes(t)) })
+	t.Run("one node", func(t *testing.T) {
+		t.Parallel()
+		f(oneNode(t))
+	})
+	t.Run("three nodes", func(t *testing.T) {
+		t.Parallel()
+		f(threeNodes(t))
+	})
+}
+
+// nodes are the three nodes. A test has them to itself, and its streams are new.
+var nodes lasting
+
+// lasting is the test that began the nodes, but for what must last longer than that
+// test does.
+type lasting struct {
+	testing.TB
+	once    sync.Once
+	cluster *clustertest.Cluster
+	ends    []func()
+}
+
+// in gives a test the nodes.
+func (l *lasting) in(t *testing.T) *clustertest.Cluster {
+	t.Helper()
+	l.once.Do(func() {
+		l.TB = t
+		l.cluster = clustertest.Start(l)
+	})
+	if l.cluster == nil {
+		t.Fatal("the nodes did not begin; another test says why")
+	}
+	return l.cluster.In(t)
+}
+
+func (l *lasting) Cleanup(end func()) { l.ends = append(l.ends, end) }
+
+func (l *lasting) TempDir() string {
+	dir, err := os.MkdirTemp("", "doors")
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { sweep(dir) })
+	return dir
+}
+
+func (l *lasting) end() {
+	for _, end := range slices.Backward(l.ends) {
+		end()
+	}
 }
 
 func oneNode(t *testing.T) *world {
@@ -86,20 +143,22 @@ func folder(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		for range 50 {
-			if os.RemoveAll(dir) == nil {
-				return
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-	})
+	t.Cleanup(func() { sweep(dir) })
 	return dir
+}
+
+func sweep(dir string) {
+	for range 50 {
+		if os.RemoveAll(dir) == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 func threeNodes(t *testing.T) *world {
 	t.Helper()
-	c := clustertest.Start(t)
+	c := nodes.in(t)
 	c.Begin()
 	system := c.System()
 	// Outsiders come in where no stream is led: what they ask for crosses a wire.
@@ -304,9 +363,23 @@ func must[T any](t testing.TB, f func() (T, error)) T {
 
 // state is what the streams hold, are configured as, and who reads them how far.
 type state struct {
-	messages []string
+	messages []line
 	configs  []string
-	acked    []string
+	acked    []line
+}
+
+// line tells of a message or a reader, and who may change it: whose uses and presence
+// it is, or who reads.
+type line struct{ of, text string }
+
+// but leaves out what some may change.
+func but(lines []line, names []string) (out []string) {
+	for _, l := range lines {
+		if !slices.Contains(names, l.of) {
+			out = append(out, l.text)
+		}
+	}
+	return out
 }
 
 type consumer struct {
@@ -317,8 +390,7 @@ type consumer struct {
 	} `json:"ack_floor"`
 }
 
-// look reads all of it, but the uses that those who try may record under their own
-// names, and what they may say of themselves.
+// look reads all of it.
 func (w *world) look() state {
 	w.Helper()
 	var s state
@@ -346,15 +418,12 @@ func (w *world) look() state {
 			m := got.Message
 			// Of one who announces himself often the first are gone.
 			seq = m.Seq
-			place := fmt.Sprint(seq)
+			place, of := fmt.Sprint(seq), ""
 			if stream == jetstream.StreamUses || stream == jetstream.StreamPresence {
-				if name := m.Subject[strings.LastIndex(m.Subject, ".")+1:]; slices.Contains(w.own, name) {
-					continue
-				}
-				// Its place depends on what was recorded under their names.
-				place = ""
+				// Its place depends on what those who try record under their own names.
+				place, of = "", m.Subject[strings.LastIndex(m.Subject, ".")+1:]
 			}
-			s.messages = append(s.messages, fmt.Sprintf("%s %s %s %s %q %q", stream, place, m.Time, m.Subject, m.Header, m.Data))
+			s.messages = append(s.messages, line{of, fmt.Sprintf("%s %s %s %s %q %q", stream, place, m.Time, m.Subject, m.Header, m.Data)})
 		}
 		var list struct {
 			Consumers []consumer `json:"consumers"`
@@ -363,9 +432,7 @@ func (w *world) look() state {
 		slices.SortFunc(list.Consumers, func(a, b consumer) int { return strings.Compare(a.Name, b.Name) })
 		for _, c := range list.Consumers {
 			s.configs = append(s.configs, stream+" "+c.Name+" "+string(c.Config))
-			if !slices.Contains(w.own, c.Name) {
-				s.acked = append(s.acked, fmt.Sprint(stream, " ", c.Name, " ", c.Floor.Stream))
-			}
+			s.acked = append(s.acked, line{c.Name, fmt.Sprint(stream, " ", c.Name, " ", c.Floor.Stream)})
 		}
 	}
 	return s
