@@ -101,6 +101,14 @@ func Start(t testing.TB) *Cluster {
 	return c
 }
 
+// For returns the cluster for a test within the one that it was started for: what
+// that test connects ends with it. One such test at a time has the cluster.
+func (c *Cluster) For(t testing.TB) *Cluster {
+	inner := *c
+	inner.t = t
+	return &inner
+}
+
 // start starts a node, and does not wait for the others.
 func (c *Cluster) start(i int) {
 	c.t.Helper()

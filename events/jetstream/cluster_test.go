@@ -30,10 +30,35 @@ func ledgerOver(t *testing.T, conn *nats.Conn, catchUp time.Duration) *jetstream
 	return l
 }
 
-// The suite on three nodes, over a connection to a node that need not lead.
-func TestLedgerOnThreeNodes(t *testing.T) {
+// What leaves the cluster as it was shares one, one test after the other.
+func TestOnThreeNodes(t *testing.T) {
 	t.Parallel()
 	c := clustertest.Start(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *clustertest.Cluster)
+	}{
+		{"ledger", ledgerOnThreeNodes},
+		{"ledger by credential", ledgerByCredentialOnThreeNodes},
+		{"conflicts", conflictsOnThreeNodes},
+		{"withheld commit", withheldCommitOnThreeNodes},
+		{"corruption", corruptionOnThreeNodes},
+		{"snapshots", onThree(snapshotsAreRead)},
+		{"half a snapshot", onThree(halfASnapshot)},
+		{"snapshot meanwhile", onThree(snapshotMeanwhile)},
+		{"snapshots at a time", onThree(snapshotsAtATime)},
+		{"presence", onThree(presenceIsKept)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := c.For(t)
+			c.Begin()
+			test.run(t, c)
+		})
+	}
+}
+
+// The suite on three nodes, over a connection to a node that need not lead.
+func ledgerOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 	var conns [clustertest.Nodes]*nats.Conn
 	for i := range conns {
 		conns[i] = c.Connect(i)
@@ -55,9 +80,7 @@ func TestLedgerOnThreeNodes(t *testing.T) {
 }
 
 // What follows on three nodes, by credentials that show everything.
-func TestLedgerByCredentialOnThreeNodes(t *testing.T) {
-	t.Parallel()
-	c := clustertest.Start(t)
+func ledgerByCredentialOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 	conns := []*nats.Conn{c.Connect(0), c.Connect(1), c.Connect(2)}
 	used := new(atomic.Int64)
 	ledgertest.RunFollower(t, func(t *testing.T) ledgertest.Bench {

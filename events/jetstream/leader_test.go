@@ -27,12 +27,14 @@ func confirmed(ctx context.Context, l *jetstream.Ledger, id events.WorkspaceID) 
 		if err == nil || time.Now().After(patience) {
 			return r, err
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
 // A leader that is cut off goes on answering, and what it answers is outdated once
 // the others have another; none of that is confirmed. What the others answer is.
 func TestConfirm(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t)
 	c.Begin()
 	first := c.First()
@@ -82,13 +84,14 @@ func TestConfirm(t *testing.T) {
 					t.Errorf("confirmed: position %d, when another was answered", r.Position)
 				}
 			}
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond)
 		}
 	})
 	change := entry("a")
 	change.Meta.Revision, change.Event, change.Expect = 2, events.WorkspaceRenamed{Name: events.ClearText("renamed")}, events.Expect(change.Subject, before.Position)
 	for err = errors.New("not tried"); err != nil && !errors.Is(err, events.ErrConflict); {
 		_, err = current.Append(t.Context(), []events.Entry{change})
+		time.Sleep(20 * time.Millisecond)
 	}
 	answered.Store(true)
 	if r, err := confirmed(t.Context(), current, "a"); err != nil || r.Position <= before.Position {

@@ -26,10 +26,7 @@ func TestConflictsOnOneNode(t *testing.T) {
 	})
 }
 
-func TestConflictsOnThreeNodes(t *testing.T) {
-	t.Parallel()
-	c := clustertest.Start(t)
-	c.Begin()
+func conflictsOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 	conflicts(t, ledgerOver(t, c.Connect(0), 0), ledgerOver(t, c.Connect(1), 0), map[string]string{
 		"a stale expectation": "(10071)", "an id again": "stored before", "an id again, with its expectation": "stored before", "an id again, in a batch": "(10201)",
 		// Two on their way to the quorum at once.
@@ -90,48 +87,43 @@ func conflicts(t *testing.T, l, other *jetstream.Ledger, want map[string]string)
 	}
 }
 
-// A batch whose commit does not come is not there for anybody, and in nobody's way.
 func TestWithheldCommit(t *testing.T) {
-	t.Parallel()
-	for _, nodes := range []int{1, clustertest.Nodes} {
-		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
-			var conn *nats.Conn
-			var l *jetstream.Ledger
-			if nodes == 1 {
-				all, _ := open(t)
-				conn = all()
-				l = ledger(t, conn)
-			} else {
-				c := clustertest.Start(t)
-				c.Begin()
-				conn = c.Connect(0)
-				l = ledgerOver(t, conn, 0)
-			}
-			wish := entries(3)
-			for i, e := range wish[:2] {
-				m := nats.NewMsg(e.Subject.String())
-				m.Data = []byte("part")
-				m.Header = nats.Header{
-					"Nats-Batch-Id": {"withheld"}, "Nats-Batch-Sequence": {fmt.Sprint(i + 1)},
-					"Nats-Expected-Last-Subject-Sequence": {"0"}, "Nats-Expected-Last-Subject-Sequence-Subject": {e.Subject.String()},
-				}
-				if err := conn.PublishMsg(m); err != nil {
-					t.Fatal(err)
-				}
-			}
-			// The same subjects, while it is open.
-			facts, err := l.Append(t.Context(), wish)
-			if err != nil || facts[0].Position != 1 {
-				t.Fatalf("append: %v", err)
-			}
-			for i, r := range follow(t, l, 3) {
-				if r.Subject != wish[i].Subject || r.Meta.ID != wish[i].Meta.ID {
-					t.Fatalf("position %d is another's", r.Position)
-				}
-			}
-			lastBecomes(t, l, 3)
-		})
+	all, _ := open(t)
+	conn := all()
+	withheldCommit(t, ledger(t, conn), conn)
+}
+
+func withheldCommitOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
+	conn := c.Connect(0)
+	withheldCommit(t, ledgerOver(t, conn, 0), conn)
+}
+
+// A batch whose commit does not come is not there for anybody, and in nobody's way.
+func withheldCommit(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
+	t.Helper()
+	wish := entries(3)
+	for i, e := range wish[:2] {
+		m := nats.NewMsg(e.Subject.String())
+		m.Data = []byte("part")
+		m.Header = nats.Header{
+			"Nats-Batch-Id": {"withheld"}, "Nats-Batch-Sequence": {fmt.Sprint(i + 1)},
+			"Nats-Expected-Last-Subject-Sequence": {"0"}, "Nats-Expected-Last-Subject-Sequence-Subject": {e.Subject.String()},
+		}
+		if err := conn.PublishMsg(m); err != nil {
+			t.Fatal(err)
+		}
 	}
+	// The same subjects, while it is open.
+	facts, err := l.Append(t.Context(), wish)
+	if err != nil || facts[0].Position != 1 {
+		t.Fatalf("append: %v", err)
+	}
+	for i, r := range follow(t, l, 3) {
+		if r.Subject != wish[i].Subject || r.Meta.ID != wish[i].Meta.ID {
+			t.Fatalf("position %d is another's", r.Position)
+		}
+	}
+	lastBecomes(t, l, 3)
 }
 
 // An append that a leader takes who is cut off is neither done nor not done: its
@@ -189,10 +181,7 @@ func TestUnknownOutcomeOnThreeNodes(t *testing.T) {
 
 // On three nodes, as on one: what went missing is found out by whoever comes across
 // it, and a stream that is changed or gone is refused.
-func TestCorruptionOnThreeNodes(t *testing.T) {
-	t.Parallel()
-	c := clustertest.Start(t)
-	c.Begin()
+func corruptionOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 	conn := c.Connect(1)
 	l := ledgerOver(t, conn, 500*time.Millisecond)
 	js, err := natsjs.New(c.Operator())

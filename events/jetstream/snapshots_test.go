@@ -28,37 +28,36 @@ import (
 
 const scope events.ScopeLabel = "00112233445566778899aabbccddeeff"
 
-// onBoth runs a test on one node and on three, with a ledger over a connection that has
-// a server's rights, and one that may do everything.
-func onBoth(t *testing.T, f func(*testing.T, *jetstream.Ledger, *nats.Conn)) {
-	t.Run("one node", func(t *testing.T) {
-		t.Parallel()
-		b, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(b.Shutdown)
-		if err := setUp(t, b); err != nil {
-			t.Fatal(err)
-		}
-		secret, err := b.Authority().Creds(credentials.OperatorCreds)
-		if err != nil {
-			t.Fatal(err)
-		}
-		operator, err := nats.Connect("nats://"+b.Addr().String(), nats.UserCredentialBytes(secret))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(operator.Close)
-		f(t, ledger(t, b.Conn()), operator)
-	})
-	t.Run("three nodes", func(t *testing.T) {
-		t.Parallel()
-		c := clustertest.Start(t)
-		c.Begin()
+// onOne runs a test on one node, with a ledger over a connection that has a server's
+// rights, and one that may do everything.
+func onOne(t *testing.T, f func(*testing.T, *jetstream.Ledger, *nats.Conn)) {
+	t.Helper()
+	b, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Shutdown)
+	if err := setUp(t, b); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := b.Authority().Creds(credentials.OperatorCreds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator, err := nats.Connect("nats://"+b.Addr().String(), nats.UserCredentialBytes(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(operator.Close)
+	f(t, ledger(t, b.Conn()), operator)
+}
+
+// onThree is the same on three nodes, over a connection to one that does not lead.
+func onThree(f func(*testing.T, *jetstream.Ledger, *nats.Conn)) func(*testing.T, *clustertest.Cluster) {
+	return func(t *testing.T, c *clustertest.Cluster) {
 		conn := c.Connect((c.Leader(jetstream.StreamSnapshots) + 1) % clustertest.Nodes)
 		f(t, ledgerOver(t, conn, 0), c.Operator())
-	})
+	}
 }
 
 // snapshot is one of so many bytes at a position, and its manifest.
@@ -127,47 +126,63 @@ func reads(t *testing.T, r *jetstream.Reader, want snapshots.Manifest, content [
 	}
 }
 
-func TestSnapshots(t *testing.T) {
-	onBoth(t, func(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
-		all, part := snapshotReader(t, conn, "all", ""), snapshotReader(t, conn, "part", scope)
-		none := func(r *jetstream.Reader) {
-			t.Helper()
-			kept := spools{}
-			if m, err := r.Snapshot(t.Context(), kept.spool); !errors.Is(err, jetstream.ErrNoSnapshot) {
-				t.Errorf("read %+v: %v", m, err)
-			}
+// refuses checks that a reader comes to get an error instead of a snapshot: on a
+// cluster a node may lag that is asked.
+func refuses(t *testing.T, r *jetstream.Reader, want error) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		m, err := r.Snapshot(t.Context(), spools{}.spool)
+		if errors.Is(err, want) {
+			return
 		}
-		none(all)
-		if _, there, err := l.SnapshotManifest(t.Context(), ""); there || err != nil {
-			t.Fatalf("there is one: %v", err)
+		if time.Now().After(deadline) {
+			t.Errorf("read %+v: %v; want %v", m, err, want)
+			return
 		}
-		var first snapshots.Manifest
-		// More than are asked for at a time, exactly full chunks, and less than one.
-		for i, size := range []int{70*snapshots.ChunkBytes + 1, snapshots.ChunkBytes, 1} {
-			m, content := snapshot("", events.Position(i+1), size)
-			if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
-				t.Fatal(err)
-			}
-			reads(t, all, m, content)
-			none(part)
-			got, there, err := l.SnapshotManifest(t.Context(), "")
-			if err != nil || !there || got.Text() != m.Text() || got.Side == first.Side {
-				t.Errorf("manifest: %+v, %v", got, err)
-			}
-			first = got
+	}
+}
+
+func TestSnapshots(t *testing.T) { onOne(t, snapshotsAreRead) }
+
+func snapshotsAreRead(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
+	all, part := snapshotReader(t, conn, "all", ""), snapshotReader(t, conn, "part", scope)
+	none := func(r *jetstream.Reader) {
+		t.Helper()
+		kept := spools{}
+		if m, err := r.Snapshot(t.Context(), kept.spool); !errors.Is(err, jetstream.ErrNoSnapshot) {
+			t.Errorf("read %+v: %v", m, err)
 		}
-		m, content := snapshot(scope, 9, 3*snapshots.ChunkBytes)
+	}
+	none(all)
+	if _, there, err := l.SnapshotManifest(t.Context(), ""); there || err != nil {
+		t.Fatalf("there is one: %v", err)
+	}
+	var first snapshots.Manifest
+	// More than are asked for at a time, exactly full chunks, and less than one.
+	for i, size := range []int{70*snapshots.ChunkBytes + 1, snapshots.ChunkBytes, 1} {
+		m, content := snapshot("", events.Position(i+1), size)
 		if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
 			t.Fatal(err)
 		}
-		reads(t, part, m, content)
-		m, content = snapshot("", 3, 1)
 		reads(t, all, m, content)
-		// What was replaced takes no room: the manifests, and what they are of.
-		if held := messages(t, conn, jetstream.StreamSnapshots); held != 1+1+1+3 {
-			t.Errorf("%d messages are held", held)
+		none(part)
+		got, there, err := l.SnapshotManifest(t.Context(), "")
+		if err != nil || !there || got.Text() != m.Text() || got.Side == first.Side {
+			t.Errorf("manifest: %+v, %v", got, err)
 		}
-	})
+		first = got
+	}
+	m, content := snapshot(scope, 9, 3*snapshots.ChunkBytes)
+	if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	reads(t, part, m, content)
+	m, content = snapshot("", 3, 1)
+	reads(t, all, m, content)
+	// What was replaced takes no room: the manifests, and what they are of.
+	if held := messages(t, conn, jetstream.StreamSnapshots); held != 1+1+1+3 {
+		t.Errorf("%d messages are held", held)
+	}
 }
 
 func messages(t *testing.T, conn *nats.Conn, stream string) int {
@@ -185,63 +200,59 @@ func messages(t *testing.T, conn *nats.Conn, stream string) int {
 
 // What is not stored to its end, or is not what it should be, is there for nobody,
 // and leaves nothing behind: the one before is.
-func TestHalfASnapshot(t *testing.T) {
-	onBoth(t, func(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
-		r := snapshotReader(t, conn, "all", "")
-		m, content := snapshot("", 1, 2*snapshots.ChunkBytes)
-		if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
-			t.Fatal(err)
-		}
-		next, later := snapshot("", 2, 3*snapshots.ChunkBytes)
-		wrong := next
-		wrong.Digest[0]++
-		for what, try := range map[string]struct {
-			m snapshots.Manifest
-			r io.Reader
-		}{
-			"short":  {next, bytes.NewReader(later[:len(later)-1])},
-			"long":   {next, bytes.NewReader(append(slices.Clone(later), 0))},
-			"wrong":  {wrong, bytes.NewReader(later)},
-			"broken": {next, io.MultiReader(bytes.NewReader(later[:snapshots.ChunkBytes+1]), failing{})},
-		} {
-			if err := l.PublishSnapshot(t.Context(), try.m, try.r); !errors.Is(err, jetstream.ErrNotTheBytes) {
-				t.Errorf("%s: %v", what, err)
-			}
-			reads(t, r, m, content)
-			if held := messages(t, conn, jetstream.StreamSnapshots); held != 3 {
-				t.Errorf("%s: %d messages are held", what, held)
-			}
-		}
-		// As a crash leaves it: the next one removes it.
-		for n := range 2 {
-			plant(t, conn, snapshots.ChunkSubject("", "crashed", n), later[:snapshots.ChunkBytes])
+func TestHalfASnapshot(t *testing.T) { onOne(t, halfASnapshot) }
+
+func halfASnapshot(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
+	r := snapshotReader(t, conn, "all", "")
+	m, content := snapshot("", 1, 2*snapshots.ChunkBytes)
+	if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	next, later := snapshot("", 2, 3*snapshots.ChunkBytes)
+	wrong := next
+	wrong.Digest[0]++
+	for what, try := range map[string]struct {
+		m snapshots.Manifest
+		r io.Reader
+	}{
+		"short":  {next, bytes.NewReader(later[:len(later)-1])},
+		"long":   {next, bytes.NewReader(append(slices.Clone(later), 0))},
+		"wrong":  {wrong, bytes.NewReader(later)},
+		"broken": {next, io.MultiReader(bytes.NewReader(later[:snapshots.ChunkBytes+1]), failing{})},
+	} {
+		if err := l.PublishSnapshot(t.Context(), try.m, try.r); !errors.Is(err, jetstream.ErrNotTheBytes) {
+			t.Errorf("%s: %v", what, err)
 		}
 		reads(t, r, m, content)
-		if err := l.PublishSnapshot(t.Context(), next, bytes.NewReader(later)); err != nil {
-			t.Fatal(err)
+		if held := messages(t, conn, jetstream.StreamSnapshots); held != 3 {
+			t.Errorf("%s: %d messages are held", what, held)
 		}
-		reads(t, r, next, later)
-		if held := messages(t, conn, jetstream.StreamSnapshots); held != 4 {
-			t.Errorf("%d messages are held", held)
-		}
-		// A chunk that was spoilt, and a manifest that is none.
-		side := manifest(t, l).Side
-		plant(t, conn, snapshots.ChunkSubject("", side, 1), later[:snapshots.ChunkBytes])
-		if got, err := r.Snapshot(t.Context(), spools{}.spool); !errors.Is(err, events.ErrUnavailable) {
-			t.Errorf("read %+v: %v", got, err)
-		}
-		plant(t, conn, snapshots.ManifestSubject(""), []byte("{}"))
-		if _, there, err := l.SnapshotManifest(t.Context(), ""); there || err != nil {
-			t.Errorf("there is one: %v", err)
-		}
-		if _, err := r.Snapshot(t.Context(), spools{}.spool); !errors.Is(err, jetstream.ErrNoSnapshot) {
-			t.Errorf("read: %v", err)
-		}
-		if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
-			t.Fatal(err)
-		}
-		reads(t, r, m, content)
-	})
+	}
+	// As a crash leaves it: the next one removes it.
+	for n := range 2 {
+		plant(t, conn, snapshots.ChunkSubject("", "crashed", n), later[:snapshots.ChunkBytes])
+	}
+	reads(t, r, m, content)
+	if err := l.PublishSnapshot(t.Context(), next, bytes.NewReader(later)); err != nil {
+		t.Fatal(err)
+	}
+	reads(t, r, next, later)
+	if held := messages(t, conn, jetstream.StreamSnapshots); held != 4 {
+		t.Errorf("%d messages are held", held)
+	}
+	// A chunk that was spoilt, and a manifest that is none.
+	side := manifest(t, l).Side
+	plant(t, conn, snapshots.ChunkSubject("", side, 1), later[:snapshots.ChunkBytes])
+	refuses(t, r, events.ErrUnavailable)
+	plant(t, conn, snapshots.ManifestSubject(""), []byte("{}"))
+	if _, there, err := l.SnapshotManifest(t.Context(), ""); there || err != nil {
+		t.Errorf("there is one: %v", err)
+	}
+	refuses(t, r, jetstream.ErrNoSnapshot)
+	if err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	reads(t, r, m, content)
 }
 
 // meanwhile reads as a reader does, and has something done before the first byte.
@@ -258,23 +269,23 @@ func (m *meanwhile) Read(b []byte) (int, error) {
 
 // Of two servers that store at a time, whoever is first has stored one: the other's
 // comes to nothing, and spoils nothing.
-func TestSnapshotMeanwhile(t *testing.T) {
-	onBoth(t, func(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
-		late, content := snapshot("", 1, 3*snapshots.ChunkBytes)
-		first, other := snapshot("", 2, 2*snapshots.ChunkBytes)
-		err := l.PublishSnapshot(t.Context(), late, &meanwhile{Reader: bytes.NewReader(content), do: func() {
-			if err := l.PublishSnapshot(t.Context(), first, bytes.NewReader(other)); err != nil {
-				t.Error(err)
-			}
-		}})
-		if !errors.Is(err, events.ErrConflict) {
-			t.Errorf("the late one: %v", err)
+func TestSnapshotMeanwhile(t *testing.T) { onOne(t, snapshotMeanwhile) }
+
+func snapshotMeanwhile(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
+	late, content := snapshot("", 1, 3*snapshots.ChunkBytes)
+	first, other := snapshot("", 2, 2*snapshots.ChunkBytes)
+	err := l.PublishSnapshot(t.Context(), late, &meanwhile{Reader: bytes.NewReader(content), do: func() {
+		if err := l.PublishSnapshot(t.Context(), first, bytes.NewReader(other)); err != nil {
+			t.Error(err)
 		}
-		reads(t, snapshotReader(t, conn, "r", ""), first, other)
-		if held := messages(t, conn, jetstream.StreamSnapshots); held != 3 {
-			t.Errorf("%d messages are held", held)
-		}
-	})
+	}})
+	if !errors.Is(err, events.ErrConflict) {
+		t.Errorf("the late one: %v", err)
+	}
+	reads(t, snapshotReader(t, conn, "r", ""), first, other)
+	if held := messages(t, conn, jetstream.StreamSnapshots); held != 3 {
+		t.Errorf("%d messages are held", held)
+	}
 }
 
 // Whoever does not want it, by what its manifest says, reads nothing of it.
@@ -313,65 +324,65 @@ func manifest(t *testing.T, l *jetstream.Ledger) snapshots.Manifest {
 
 // Servers that store at a time, and readers that read meanwhile: whatever is read is
 // whole, and of those who begin together one wins.
-func TestSnapshotsAtATime(t *testing.T) {
-	onBoth(t, func(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
-		first, content := snapshot("", 1, 5*snapshots.ChunkBytes)
-		if err := l.PublishSnapshot(t.Context(), first, bytes.NewReader(content)); err != nil {
-			t.Fatal(err)
-		}
-		const writers, rounds = 3, 4
-		var writing, reading sync.WaitGroup
-		var mu sync.Mutex
-		stored := map[events.Position]bool{1: true}
-		for w := range writers {
-			writing.Go(func() {
-				for round := range rounds {
-					m, content := snapshot("", events.Position(2+round*writers+w), (5+w)*snapshots.ChunkBytes)
-					err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content))
-					if err != nil && !errors.Is(err, events.ErrConflict) {
-						t.Error(err)
-					}
-					mu.Lock()
-					stored[m.Position] = stored[m.Position] || err == nil
-					mu.Unlock()
+func TestSnapshotsAtATime(t *testing.T) { onOne(t, snapshotsAtATime) }
+
+func snapshotsAtATime(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
+	first, content := snapshot("", 1, 5*snapshots.ChunkBytes)
+	if err := l.PublishSnapshot(t.Context(), first, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	const writers, rounds = 3, 3
+	var writing, reading sync.WaitGroup
+	var mu sync.Mutex
+	stored := map[events.Position]bool{1: true}
+	for w := range writers {
+		writing.Go(func() {
+			for round := range rounds {
+				m, content := snapshot("", events.Position(2+round*writers+w), (5+w)*snapshots.ChunkBytes)
+				err := l.PublishSnapshot(t.Context(), m, bytes.NewReader(content))
+				if err != nil && !errors.Is(err, events.ErrConflict) {
+					t.Error(err)
 				}
-			})
-		}
-		done := make(chan struct{})
-		for i := range 2 {
-			r := snapshotReader(t, conn, fmt.Sprint("r", i), "")
-			reading.Go(func() {
-				for {
-					select {
-					case <-done:
-						return
-					default:
-					}
-					kept := spools{}
-					m, err := r.Snapshot(t.Context(), kept.spool)
-					// It may be replaced faster than anybody can read.
-					if err != nil && !errors.Is(err, events.ErrUnavailable) && !errors.Is(err, jetstream.ErrNoSnapshot) {
-						t.Error(err)
-					}
-					if err == nil && sha256.Sum256(kept[m.Side].Bytes()) != m.Digest {
-						t.Error("read what is not what its manifest says")
-					}
+				mu.Lock()
+				stored[m.Position] = stored[m.Position] || err == nil
+				mu.Unlock()
+			}
+		})
+	}
+	done := make(chan struct{})
+	for i := range 2 {
+		r := snapshotReader(t, conn, fmt.Sprint("r", i), "")
+		reading.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(5 * time.Millisecond):
 				}
-			})
-		}
-		writing.Wait()
-		close(done)
-		reading.Wait()
-		m := manifest(t, l)
-		if !stored[m.Position] {
-			t.Errorf("the last one, at %d, was refused", m.Position)
-		}
-		_, content = snapshot("", m.Position, int(m.Size))
-		reads(t, snapshotReader(t, conn, "after", ""), m, content)
-		if held := messages(t, conn, jetstream.StreamSnapshots); held != 1+m.Chunks {
-			t.Errorf("%d messages are held, of one snapshot of %d chunks", held, m.Chunks)
-		}
-	})
+				kept := spools{}
+				m, err := r.Snapshot(t.Context(), kept.spool)
+				// It may be replaced faster than anybody can read.
+				if err != nil && !errors.Is(err, events.ErrUnavailable) && !errors.Is(err, jetstream.ErrNoSnapshot) {
+					t.Error(err)
+				}
+				if err == nil && sha256.Sum256(kept[m.Side].Bytes()) != m.Digest {
+					t.Error("read what is not what its manifest says")
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(done)
+	reading.Wait()
+	m := manifest(t, l)
+	if !stored[m.Position] {
+		t.Errorf("the last one, at %d, was refused", m.Position)
+	}
+	_, content = snapshot("", m.Position, int(m.Size))
+	reads(t, snapshotReader(t, conn, "after", ""), m, content)
+	if held := messages(t, conn, jetstream.StreamSnapshots); held != 1+m.Chunks {
+		t.Errorf("%d messages are held, of one snapshot of %d chunks", held, m.Chunks)
+	}
 }
 
 func announcement(verifier events.VerifierID, n uint64) presence.Announcement {
@@ -383,72 +394,72 @@ func announcement(verifier events.VerifierID, n uint64) presence.Announcement {
 
 // Of each verifier the last announcements are kept, and whoever follows goes on
 // behind what has ended.
-func TestPresence(t *testing.T) {
-	onBoth(t, func(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
-		r := reader(t, conn, spec("v1"))
-		announce := func(publish func(context.Context, presence.Message) error, verifier events.VerifierID, from, to uint64) {
-			t.Helper()
-			for n := from; n <= to; n++ {
-				a := announcement(verifier, n)
-				m, err := presence.Encode(&a)
-				if err != nil {
+func TestPresence(t *testing.T) { onOne(t, presenceIsKept) }
+
+func presenceIsKept(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
+	r := reader(t, conn, spec("v1"))
+	announce := func(publish func(context.Context, presence.Message) error, verifier events.VerifierID, from, to uint64) {
+		t.Helper()
+		for n := from; n <= to; n++ {
+			a := announcement(verifier, n)
+			m, err := presence.Encode(&a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Stored twice under its id, it is there once.
+			for range 1 + n%2 {
+				if err := publish(t.Context(), m); err != nil {
 					t.Fatal(err)
 				}
-				// Stored twice under its id, it is there once.
-				for range 1 + n%2 {
-					if err := publish(t.Context(), m); err != nil {
-						t.Fatal(err)
-					}
-				}
 			}
 		}
-		follow := func(after events.Position, want int) (seen []string, last events.Position) {
-			t.Helper()
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
-			enough := errors.New("enough")
-			err := l.FollowPresence(ctx, after, func(list []presence.Message) error {
-				for _, m := range list {
-					a, err := presence.Decode(ledgerID, m)
-					if err != nil {
-						return err
-					}
-					seen, last = append(seen, fmt.Sprint(a.Verifier, " ", a.Number)), m.Position
-					if m.Stored.IsZero() {
-						t.Error("it has no time")
-					}
+	}
+	follow := func(after events.Position, want int) (seen []string, last events.Position) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		enough := errors.New("enough")
+		err := l.FollowPresence(ctx, after, func(list []presence.Message) error {
+			for _, m := range list {
+				a, err := presence.Decode(ledgerID, m)
+				if err != nil {
+					return err
 				}
-				if len(seen) >= want {
-					return enough
+				seen, last = append(seen, fmt.Sprint(a.Verifier, " ", a.Number)), m.Position
+				if m.Stored.IsZero() {
+					t.Error("it has no time")
 				}
-				return nil
-			})
-			if !errors.Is(err, enough) || len(seen) != want {
-				t.Fatalf("%d of %d came: %v", len(seen), want, err)
 			}
-			return seen, last
+			if len(seen) >= want {
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) || len(seen) != want {
+			t.Fatalf("%d of %d came: %v", len(seen), want, err)
 		}
-		announce(l.PublishPresence, "server", 1, 2)
-		_, met := follow(0, 2)
-		announce(r.PublishPresence, "v1", 1, 100)
-		seen, last := follow(met, 64)
-		if seen[0] != "v1 37" || seen[63] != "v1 100" {
-			t.Errorf("%v", seen)
-		}
-		if seen, _ := follow(0, 66); seen[0] != "server 1" {
-			t.Errorf("%v", seen)
-		}
-		if got, err := l.LastPresence(t.Context()); err != nil || got != last {
-			t.Errorf("it ends at %d instead of %d: %v", got, last, err)
-		}
-		err := l.PublishPresence(t.Context(), presence.Message{Subject: "presence.v1", ID: "x", Body: make([]byte, presence.MaxBytes+1)})
-		if !errors.Is(err, events.ErrTooLarge) {
-			t.Errorf("too long: %v", err)
-		}
-		if err := l.CheckStreams(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
+		return seen, last
+	}
+	announce(l.PublishPresence, "server", 1, 2)
+	_, met := follow(0, 2)
+	announce(r.PublishPresence, "v1", 1, 100)
+	seen, last := follow(met, 64)
+	if seen[0] != "v1 37" || seen[63] != "v1 100" {
+		t.Errorf("%v", seen)
+	}
+	if seen, _ := follow(0, 66); seen[0] != "server 1" {
+		t.Errorf("%v", seen)
+	}
+	if got, err := l.LastPresence(t.Context()); err != nil || got != last {
+		t.Errorf("it ends at %d instead of %d: %v", got, last, err)
+	}
+	err := l.PublishPresence(t.Context(), presence.Message{Subject: "presence.v1", ID: "x", Body: make([]byte, presence.MaxBytes+1)})
+	if !errors.Is(err, events.ErrTooLarge) {
+		t.Errorf("too long: %v", err)
+	}
+	if err := l.CheckStreams(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // A credential's verifier stores its uses as the server does.
