@@ -1,6 +1,7 @@
 package watermill_test
 
 import (
+	"flag"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -10,15 +11,26 @@ import (
 	"github.com/keyledger/keyledger/relay/watermill"
 )
 
+// fullSuite has Watermill's suite send thousands of messages to fifty subscribers,
+// as it does by itself. Its short sizes cross every boundary that there is here: a
+// hundred messages are asked for in several requests, and are several windows.
+var fullSuite = flag.Bool("full-suite", false, "Watermill's suite in full, which takes minutes")
+
 // strict is what the default promises: one message of a group at a time.
-var strict = tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true}
+func strict() tests.Features {
+	return tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true, ForceShort: !*fullSuite}
+}
 
 // ahead is what is promised when more than one message is in flight.
-var ahead = tests.Features{ConsumerGroups: true, Persistent: true}
+func ahead() tests.Features {
+	return tests.Features{ConsumerGroups: true, Persistent: true, ForceShort: !*fullSuite}
+}
 
 // alone is what a subscription without a group promises. Fifty of them, each with
 // all messages and none acknowledged, take half a minute and show nothing more.
-var alone = tests.Features{Persistent: true, GuaranteedOrder: true, GuaranteedOrderWithSingleSubscriber: true, NewSubscriberReceivesOldMessages: true, ForceShort: true}
+func alone() tests.Features {
+	return tests.Features{Persistent: true, GuaranteedOrder: true, GuaranteedOrderWithSingleSubscriber: true, NewSubscriberReceivesOldMessages: true, ForceShort: true}
+}
 
 type constructors struct {
 	conn     *nats.Conn
@@ -48,23 +60,21 @@ func window(n int, double bool) func(string) watermill.Delivery {
 // Watermill's universal suite, for each promise that there is.
 func TestPubSub(t *testing.T) {
 	conn := operator(t, broker(t))
-	t.Run("strict", func(t *testing.T) {
-		c := constructors{conn, window(1, true)}
-		tests.TestPubSub(t, strict, c.one, c.group)
-	})
-	t.Run("ahead", func(t *testing.T) {
-		c := constructors{conn, window(100, false)}
-		tests.TestPubSub(t, ahead, c.one, c.group)
-	})
+	for name, promise := range map[string]struct {
+		features tests.Features
+		delivery func(string) watermill.Delivery
+	}{
+		"strict":    {strict(), window(1, false)},
+		"confirmed": {strict(), window(1, true)},
+		"ahead":     {ahead(), window(32, false)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := constructors{conn, promise.delivery}
+			tests.TestPubSub(t, promise.features, c.one, c.group)
+		})
+	}
 	t.Run("alone", func(t *testing.T) {
 		c := constructors{conn, window(1, false)}
-		tests.TestPubSub(t, alone, c.alone, c.group)
+		tests.TestPubSub(t, alone(), c.alone, c.group)
 	})
-}
-
-// The same, several times side by side.
-func TestPubSubStress(t *testing.T) {
-	t.Setenv("STRESS_TEST_COUNT", "4")
-	c := constructors{operator(t, broker(t)), window(1, false)}
-	tests.TestPubSubStressTest(t, strict, c.one, c.group)
 }
