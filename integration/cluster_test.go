@@ -13,43 +13,63 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
-	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/integration/natstest"
 )
 
 // cluster is three brokers that an installation is begun on.
 type cluster struct {
-	*clustertest.Cluster
+	*natstest.Cluster
 	t *testing.T
 	// creds is the folder with the credentials that programs use.
 	creds string
+	// operator may do everything with the streams.
+	operator *nats.Conn
 }
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{Cluster: clustertest.Start(t), t: t, creds: t.TempDir()}
-	for _, name := range []string{credentials.ServerCreds, credentials.OperatorCreds} {
-		secret, err := c.Authority().Creds(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(c.creds, name), secret, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	c := &cluster{Cluster: natstest.Reserve(t), t: t, creds: t.TempDir()}
+	authority, err := credentials.Create(c.creds)
+	if err == nil {
+		err = authority.WriteCluster(c.Members())
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(c.creds)
+	c.operator = c.connect(credentials.OperatorCreds)
 	return c
+}
+
+// connect returns a connection with somebody's rights.
+func (c *cluster) connect(creds string, options ...nats.Option) *nats.Conn {
+	c.t.Helper()
+	conn, err := nats.Connect(c.URL(0), append(options, nats.UserCredentials(filepath.Join(c.creds, creds)),
+		nats.MaxReconnects(-1), nats.DontRandomize(), nats.ReconnectWait(50*time.Millisecond))...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(conn.Close)
+	return conn
+}
+
+// drop takes a stream away behind everybody's back.
+func (c *cluster) drop(stream string) {
+	c.t.Helper()
+	if _, err := c.operator.Request("$JS.API.STREAM.DELETE."+stream, nil, 10*time.Second); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // flags are those with which a program reaches the cluster as somebody.
 func (c *cluster) flags(creds string, more ...string) []string {
-	urls := make([]string, clustertest.Nodes)
-	for i := range urls {
-		urls[i] = c.URL(i)
-	}
-	return append([]string{"--nats", strings.Join(urls, ","), "--nats-creds", filepath.Join(c.creds, creds)}, more...)
+	return append([]string{"--nats", c.URL(0), "--nats-creds", filepath.Join(c.creds, creds)}, more...)
 }
 
 // begin begins an installation with a folder of its own and returns that.
@@ -289,9 +309,7 @@ func (c *cluster) missingStream(t *testing.T, begun string, servers []*server) {
 	for _, s := range servers {
 		s.Stop()
 	}
-	if _, err := c.Operator().Request("$JS.API.STREAM.DELETE."+jetstream.StreamUses, nil, 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
+	c.drop(jetstream.StreamUses)
 	// A cluster is given some time to find a stream that it should have.
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -349,9 +367,7 @@ func TestBeginningOnACluster(t *testing.T) {
 		}
 		c.ownedBy(began)
 		for _, stream := range jetstream.Streams() {
-			if _, err := c.Operator().Request("$JS.API.STREAM.DELETE."+stream, nil, 10*time.Second); err != nil {
-				t.Fatal(err)
-			}
+			c.drop(stream)
 		}
 	}
 }
@@ -359,13 +375,9 @@ func TestBeginningOnACluster(t *testing.T) {
 // ownedBy checks that the ledger has one owner, whose key is in a folder.
 func (c *cluster) ownedBy(data string) {
 	c.t.Helper()
-	id, err := events.ParseLedgerID(strings.TrimSpace(read(c.t, data, "ledger.id")))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	l, err := jetstream.New(jetstream.Config{Conn: c.Connect(0), Ledger: id, Replicas: clustertest.Nodes})
-	if err != nil {
-		c.t.Fatal(err)
+	l := c.ledger()
+	if id := strings.TrimSpace(read(c.t, data, "ledger.id")); id != c.id().String() {
+		c.t.Errorf("the folder is of ledger %s, the cluster's is %s", id, c.id())
 	}
 	owners, err := l.Aggregates(c.t.Context(), events.System, events.AggregateKey)
 	if err != nil || len(owners) != 1 {
@@ -389,7 +401,7 @@ func TestClusterGoneAndBack(t *testing.T) {
 	secret := s.must(201, owner, "POST", "/v1/organizations/acme/keys", keyBody).Text("secret")
 	ready := func() bool { a, err := s.ask("", "GET", "/readyz", ""); return err == nil && a.Status == 200 }
 	s.until("ready", ready)
-	for i := range clustertest.Nodes {
+	for i := range natstest.Nodes {
 		c.Stop(i)
 	}
 	s.until("not ready", func() bool { return !ready() })
@@ -402,9 +414,7 @@ func TestClusterGoneAndBack(t *testing.T) {
 		a, err := s.ask(owner, "POST", "/v1/authorize?permission=interview:read", "", "X-Api-Key", secret)
 		return err == nil && a.Status == 503
 	})
-	for i := range clustertest.Nodes {
-		c.Restart(i)
-	}
+	c.RestartAll()
 	s.until("ready again", ready)
 	s.until("valid again", func() bool { return s.verdict(owner, secret, "interview:read") == "VALID" })
 	s.must(201, owner, "POST", "/v1/organizations", `{"id":"later","name":"Later"}`)

@@ -26,8 +26,8 @@ import (
 var (
 	// seed makes what clients do, and when the program is killed, the same again.
 	seed = flag.Uint64("seed", 0, "what clients do, and when they are interrupted, is drawn from it; 0 draws one")
-	// rounds is made for some 40 seconds; a night takes thousands.
-	rounds = flag.Int("rounds", 24, "how often the program is killed")
+	// rounds is made for some ten seconds; a night takes thousands.
+	rounds = flag.Int("rounds", 12, "how often the program is killed")
 )
 
 // The organizations of the test: acme's keys live long, the crowd's come and go
@@ -223,7 +223,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		began := time.Now()
 		var running sync.WaitGroup
 		clients.run(t, s, owner, &running)
-		time.Sleep(time.Duration(100+dice.IntN(900)) * time.Millisecond)
+		time.Sleep(time.Duration(50+dice.IntN(450)) * time.Millisecond)
 		s.Kill()
 		running.Wait()
 		clients.verifiers.killed(began)

@@ -43,7 +43,7 @@ func revocations(t testing.TB, ledger *jetstream.Ledger) (times map[string]int, 
 // takes up only what comes due after its start leaves the rest out.
 func TestRevocationsAfterAnEnd(t *testing.T) {
 	t.Parallel()
-	const keys = 2000
+	const keys = 700
 	c := startCluster(t)
 	begun := c.begin()
 	owner := ownerIn(t, begun)

@@ -11,13 +11,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/keyledger/keyledger/api/client"
 	"github.com/keyledger/keyledger/api/wire"
 	"github.com/keyledger/keyledger/commands"
 	"github.com/keyledger/keyledger/domain/key"
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/credentials"
+	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
+	"github.com/keyledger/keyledger/integration/natstest"
 	"github.com/keyledger/keyledger/projections"
 )
 
@@ -99,12 +104,8 @@ func (c *cluster) past(ledger *jetstream.Ledger, ago time.Duration) *commands.Se
 	var running sync.WaitGroup
 	running.Go(func() { _ = runner.Run(ctx) })
 	c.t.Cleanup(func() { cancel(); running.Wait() })
-	id, _, err := jetstream.Identify(ctx, c.Connect(0))
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	service, err := commands.New(commands.Config{
-		Log: ledger, Ledger: id, Configuration: configuration, Await: runner.WaitFor, Logger: quiet,
+		Log: ledger, Ledger: c.id(), Configuration: configuration, Await: runner.WaitFor, Logger: quiet,
 		Holders: func(context.Context, events.OrgID) ([]events.KeyID, error) { return nil, nil },
 		Now:     func() time.Time { return time.Now().Add(-ago) },
 	})
@@ -117,16 +118,23 @@ func (c *cluster) past(ledger *jetstream.Ledger, ago time.Duration) *commands.Se
 
 func (c *cluster) ledger() *jetstream.Ledger {
 	c.t.Helper()
-	conn := c.Connect(0)
-	id, _, err := jetstream.Identify(c.t.Context(), conn)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	ledger, err := jetstream.New(jetstream.Config{Conn: conn, Ledger: id, Replicas: 3})
+	ledger, err := jetstream.New(jetstream.Config{
+		Conn: c.connect(credentials.ServerCreds, nats.CustomInboxPrefix(embedded.InboxPrefix)), Ledger: c.id(), Replicas: natstest.Nodes,
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return ledger
+}
+
+// id is that of the ledger on the cluster.
+func (c *cluster) id() events.LedgerID {
+	c.t.Helper()
+	id, _, err := jetstream.Identify(c.t.Context(), c.operator)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return id
 }
 
 // endsAt creates a key that ends at an instant.

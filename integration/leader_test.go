@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,9 @@ import (
 // bound is how long after its revocation was answered a key may still be VALID
 // somewhere: a server's max staleness.
 const bound = 30 * time.Second
+
+// pace is how long a customer waits before his next key.
+const pace = 50 * time.Millisecond
 
 // owned is a key that one client has made, and nobody else touches.
 type owned struct {
@@ -96,7 +100,8 @@ func (c *customer) run(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		default:
+		// Customers without a pause would only keep the machine busy.
+		case <-time.After(pace):
 		}
 		one, other := c.servers[n%len(c.servers)], c.servers[(n+1)%len(c.servers)]
 		name := fmt.Sprintf("%d-%d", c.number, c.wishes)
@@ -147,11 +152,11 @@ func (c *customer) judge(s *server, k *owned) {
 	}
 }
 
-// look asks for the verdict over keys that were revoked longer ago than the bound,
-// without a word on how much the server must know.
+// look asks for the verdict over the key that was revoked last of those that were
+// longer ago than the bound, without a word on how much the server must know.
 func (c *customer) look(s *server) {
-	for _, k := range c.keys[len(c.keys)/4:] {
-		if k.revoked && time.Since(k.at) > bound && c.wishes%5 == 0 {
+	for _, k := range slices.Backward(c.keys) {
+		if k.revoked && time.Since(k.at) > bound {
 			code, ok := c.verdict(s, k, "")
 			if ok && code != "REVOKED" {
 				c.t.Errorf("%s says %s of a key that was revoked %s ago", s.url, code, time.Since(k.at))
@@ -248,12 +253,11 @@ func TestLeaderLost(t *testing.T) {
 			}
 		}
 	}
-	onward("at first", 50)
+	onward("at first", 30)
 	for round, away := range []struct {
 		what        string
 		leave, back func(int)
 	}{
-		{"killed", nodes.Kill, nodes.Restart},
 		{"killed", nodes.Kill, nodes.Restart},
 		{"standing still", nodes.Pause, func(i int) { nodes.Resume(i); nodes.Healthy(i) }},
 		{"killed", nodes.Kill, nodes.Restart},
@@ -261,11 +265,12 @@ func TestLeaderLost(t *testing.T) {
 		log.gap()
 		node := nodes.Leader("LEDGER")
 		away.leave(node)
-		onward("without the leader", 100)
+		onward("without the leader", 50)
 		away.back(node)
-		onward("with all nodes", 100)
+		onward("with all nodes", 50)
 		t.Logf("round %d: the leader, node %d, %s: the longest time without an answered change was %s", round+1, node+1, away.what, log.gap().Round(100*time.Millisecond))
 	}
+	servers[0].until("verdicts after the bound", func() bool { return log.looked.Load() >= int64(len(customers)) })
 	close(stop)
 	running.Wait()
 	for _, s := range servers {
@@ -280,8 +285,8 @@ func TestLeaderLost(t *testing.T) {
 		t.Errorf("after %d answered changes every node holds %+v", log.answered.Load(), s)
 	}
 	t.Logf("%d changes answered, %d not; %d verdicts after the bound", log.answered.Load(), open, log.looked.Load())
-	if open == 0 || log.looked.Load() == 0 {
-		t.Error("every wish was answered, or nobody asked after the bound: this proves little")
+	if open == 0 {
+		t.Error("every wish was answered: this proves little")
 	}
 }
 
