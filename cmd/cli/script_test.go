@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,8 +38,18 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	providers := providertest.Start(t)
 	url, owner := startServer(t, providers)
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Chdir(here); err != nil {
+			t.Error(err)
+		}
+	})
+	keyledger := &program{}
 	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+		Dir:                 filepath.Join(here, "testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
@@ -51,8 +63,9 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"kl":       runs,
-			"tells":    tells,
+			"kl":       keyledger.runs,
+			"piped":    piped,
+			"tells":    keyledger.tells,
 			"capture":  captures,
 			"await":    awaits,
 			"mode":     hasMode,
@@ -102,22 +115,70 @@ func startServer(t *testing.T, providers *providertest.Server) (url, owner strin
 	return url, filepath.Join(data, serve.OwnerFile)
 }
 
+// program runs keyledger for scripts in this very process: to begin one takes longer
+// than most commands. Whatever a script starts by exec or piped is a process.
+type program struct {
+	// mu lets one command run at a time: each has its script's folder for its own.
+	mu sync.Mutex
+}
+
+// run runs a command as its script would have it, and returns its exit code and what
+// it wrote.
+func (p *program) run(ts *testscript.TestScript, args []string) (code int, stdout, stderr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ts.Check(os.Chdir(ts.MkAbs(".")))
+	var out, errs strings.Builder
+	code = cli.Main(context.Background(), cli.Env{
+		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Version: "v0.0.0-test",
+		LookupEnv: func(name string) (string, bool) { v := ts.Getenv(name); return v, v != "" },
+	})
+	return code, out.String(), errs.String()
+}
+
+// show leaves to the script what a command wrote.
+func show(ts *testscript.TestScript, stdout, stderr string) {
+	for w, text := range map[io.Writer]string{ts.Stdout(): stdout, ts.Stderr(): stderr} {
+		_, err := io.WriteString(w, text)
+		ts.Check(err)
+	}
+}
+
 // runs is "kl CODE ARGS…": keyledger, ended with that exit code, and with no key
 // on its standard error.
-func runs(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 {
-		ts.Fatalf("usage: kl CODE ARGS…")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
+func (p *program) runs(ts *testscript.TestScript, neg bool, args []string) {
+	want, args := ending(ts, neg, args)
+	got, stdout, stderr := p.run(ts, args)
+	show(ts, stdout, stderr)
+	wantEnding(ts, want, got, stderr)
+}
+
+// piped is "piped CODE ARGS…": the same as a process, which reads what the script's
+// last stdin named.
+func piped(ts *testscript.TestScript, neg bool, args []string) {
+	want, args := ending(ts, neg, args)
 	got := 0
 	var exit *exec.ExitError
-	if err := ts.Exec("keyledger", args[1:]...); errors.As(err, &exit) {
+	if err := ts.Exec("keyledger", args...); errors.As(err, &exit) {
 		got = exit.ExitCode()
 	} else if err != nil {
 		ts.Fatalf("%v", err)
 	}
-	if stderr := ts.ReadFile("stderr"); keystring.Contains(stderr) || holdsProviderKey(stderr) {
+	wantEnding(ts, want, got, ts.ReadFile("stderr"))
+}
+
+// ending reads the exit code that a command is to have.
+func ending(ts *testscript.TestScript, neg bool, args []string) (want int, command []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: kl or piped CODE ARGS…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	return want, args[1:]
+}
+
+func wantEnding(ts *testscript.TestScript, want, got int, stderr string) {
+	if keystring.Contains(stderr) || holdsProviderKey(stderr) {
 		ts.Fatalf("a key stands on standard error")
 	}
 	if got != want {
@@ -127,18 +188,23 @@ func runs(ts *testscript.TestScript, neg bool, args []string) {
 
 // tells is "tells REGEXP ARGS…": keyledger, run until its standard output matches,
 // as it does soon.
-func tells(ts *testscript.TestScript, neg bool, args []string) {
+func (p *program) tells(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: tells REGEXP ARGS…")
 	}
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		ts.Check(ts.Exec("keyledger", args[1:]...))
-		if out := ts.ReadFile("stdout"); want.MatchString(out) {
+		code, stdout, stderr := p.run(ts, args[1:])
+		if code != 0 {
+			show(ts, stdout, stderr)
+			ts.Fatalf("exit code %d", code)
+		}
+		if want.MatchString(stdout) {
+			show(ts, stdout, stderr)
 			return
 		} else if time.Now().After(deadline) {
-			ts.Fatalf("%s does not match\n%s", want, out)
+			ts.Fatalf("%s does not match\n%s", want, stdout)
 		}
 	}
 }
