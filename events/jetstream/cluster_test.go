@@ -57,7 +57,8 @@ func TestOnThreeNodes(t *testing.T) {
 	}
 }
 
-// The suite on three nodes, over a connection to a node that need not lead.
+// How facts are stored on three nodes, over a connection to a node that need not lead.
+// What a ledger refuses to send, or to read, it does on one node as well.
 func ledgerOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 	var conns [clustertest.Nodes]*nats.Conn
 	for i := range conns {
@@ -76,21 +77,21 @@ func ledgerOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 			Ledger: l, ID: ledgerID,
 			Plant: func(t testing.TB, subject string, body []byte) { plant(t, conn, subject, body) },
 		}
-	})
+	}, ledgertest.Stored)
 }
 
-// What follows on three nodes, by credentials that show everything.
+// The same, followed by credentials that show everything.
 func ledgerByCredentialOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 	conns := []*nats.Conn{c.Connect(0), c.Connect(1), c.Connect(2)}
 	used := new(atomic.Int64)
-	ledgertest.RunFollower(t, func(t *testing.T) ledgertest.Bench {
+	ledgertest.Run(t, func(t *testing.T) ledgertest.Bench {
 		c.Begin()
 		conn := conns[int(used.Add(1))%len(conns)]
 		return ledgertest.Bench{
-			Ledger: credentialed{ledgerOver(t, conn, 500*time.Millisecond), t, conn, c.Operator(), used}, ID: ledgerID,
+			Ledger: credentialed{ledgerOver(t, conn, 500*time.Millisecond), t, conn, c.Operator(), used, map[string]*jetstream.Reader{}}, ID: ledgerID,
 			Plant: func(t testing.TB, subject string, body []byte) { plant(t, conn, subject, body) },
 		}
-	})
+	}, ledgertest.Follows, ledgertest.Stored)
 }
 
 // Leaders step down and a node leaves while facts are appended, each until it is

@@ -75,72 +75,26 @@ type Bench struct {
 // keeps its promise never comes near it.
 const patience = 60 * time.Second
 
-// Run runs the suite. Each test opens an empty ledger of its own.
-func Run(t *testing.T, open func(t *testing.T) Bench) {
-	run(t, open, func(test) bool { return true })
-}
+// Part is what a test of the suite rests on.
+type Part uint8
 
-// RunFollower runs those tests of the suite that follow a ledger, for one that does
-// nothing else in a way of its own.
-func RunFollower(t *testing.T, open func(t *testing.T) Bench) {
-	run(t, open, func(c test) bool { return c.follows })
-}
+const (
+	// Follows is that it follows the ledger.
+	Follows Part = 1 << iota
+	// Stored is that it rests on how facts get stored and come out again, and not only
+	// on what a ledger refuses to send, or makes of what it is given.
+	Stored
+)
 
-type test struct {
-	name    string
-	run     func(*testing.T, *bench)
-	follows bool
-}
-
-// suite are all tests.
-func suite() []test {
-	const follows = true
-	return []test{
-		{"positions run from 1", positions, follows},
-		{"an expectation holds or nothing is stored", expectations, !follows},
-		{"a batch is stored as one", batches, follows},
-		{"a batch is refused as one", batchConflict, !follows},
-		{"a message id is stored once", repeatedID, !follows},
-		{"a message id is stored once in a batch", repeatedIDInBatch, !follows},
-		{"what is never appended is refused", refused, !follows},
-		{"what is too large is refused", tooLarge, !follows},
-		{"a cancelled append stores nothing", cancelled, !follows},
-		{"racing writers of one subject: one wins", race, !follows},
-		{"a guard keeps a limit exact", guard, !follows},
-		{"no successor after a revocation", rotateRevoke, !follows},
-		{"facts that stand alone go out together", each, follows},
-		{"facts that stand alone are refused together", eachRefused, !follows},
-		{"load reads one subject", load, !follows},
-		{"latest reads the last of one subject", latest, !follows},
-		{"what was read is confirmed", confirmedRead, !follows},
-		{"load reads a long history up to now", loadLong, !follows},
-		{"load refuses a doubtful history", loadDoubtful, !follows},
-		{"load refuses a long history that is doubtful", loadLongDoubtful, !follows},
-		{"follow begins after a position", followFrom, follows},
-		{"follow keeps up with many writers", followRacing, follows},
-		{"follow hands the largest batch over as one", followLargest, follows},
-		{"follow ends when it is told to", followEnds, follows},
-		{"follow refuses a ledger that ends too soon", followBeyond, follows},
-		{"a batch is held back until it is whole", heldBack, follows},
-		{"a torn batch is corruption", torn, follows},
-		{"an unknown kind comes back as it is", unknownKind, follows},
-		{"a foreign body is malformed", foreignBody, follows},
-		{"a foreign subject is malformed", foreignSubject, follows},
-		{"a fact of another ledger is malformed", foreignLedger, follows},
-		{"uses are stored in order", usesOrder, follows},
-		{"uses are stored once", usesOnce, follows},
-		{"uses that are none are refused", usesRefused, !follows},
-		{"the oldest uses are dropped", usesDropped, follows},
-		{"a seal is stored once and destroyed", sealsDestroyed, !follows},
-		{"of many who destroy a seal and store the next", sealsRacing, !follows},
-		{"seals are listed in their order", sealsListed, !follows},
-		{"a seal that is moved is listed", sealsMoved, !follows},
+// Run runs the suite, or those tests of it that rest on all of some parts. Each test
+// opens an empty ledger of its own.
+func Run(t *testing.T, open func(t *testing.T) Bench, parts ...Part) {
+	var all Part
+	for _, p := range parts {
+		all |= p
 	}
-}
-
-func run(t *testing.T, open func(t *testing.T) Bench, of func(test) bool) {
 	for _, c := range suite() {
-		if !of(c) {
+		if c.parts&all != all {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -149,6 +103,57 @@ func run(t *testing.T, open func(t *testing.T) Bench, of func(test) bool) {
 			t.Cleanup(cancel)
 			c.run(t, &bench{Bench: b, ctx: ctx})
 		})
+	}
+}
+
+type test struct {
+	name  string
+	run   func(*testing.T, *bench)
+	parts Part
+}
+
+// suite are all tests.
+func suite() []test {
+	return []test{
+		{"positions run from 1", positions, Follows | Stored},
+		{"an expectation holds or nothing is stored", expectations, Stored},
+		{"a batch is stored as one", batches, Follows | Stored},
+		{"a batch is refused as one", batchConflict, Stored},
+		{"a message id is stored once", repeatedID, Stored},
+		{"a message id is stored once in a batch", repeatedIDInBatch, Stored},
+		{"what is never appended is refused", refused, 0},
+		{"what is too large is refused", tooLarge, 0},
+		{"a cancelled append stores nothing", cancelled, 0},
+		{"racing writers of one subject: one wins", race, Stored},
+		{"a guard keeps a limit exact", guard, Stored},
+		{"no successor after a revocation", rotateRevoke, Stored},
+		{"facts that stand alone go out together", each, Follows | Stored},
+		{"facts that stand alone are refused together", eachRefused, Stored},
+		{"load reads one subject", load, Stored},
+		{"latest reads the last of one subject", latest, Stored},
+		{"what was read is confirmed", confirmedRead, Stored},
+		{"load reads a long history up to now", loadLong, Stored},
+		{"load refuses a doubtful history", loadDoubtful, 0},
+		{"load refuses a long history that is doubtful", loadLongDoubtful, 0},
+		{"follow begins after a position", followFrom, Follows | Stored},
+		{"follow keeps up with many writers", followRacing, Follows | Stored},
+		{"follow hands the largest batch over as one", followLargest, Follows | Stored},
+		{"follow ends when it is told to", followEnds, Follows},
+		{"follow refuses a ledger that ends too soon", followBeyond, Follows | Stored},
+		{"a batch is held back until it is whole", heldBack, Follows | Stored},
+		{"a torn batch is corruption", torn, Follows},
+		{"an unknown kind comes back as it is", unknownKind, Follows},
+		{"a foreign body is malformed", foreignBody, Follows},
+		{"a foreign subject is malformed", foreignSubject, Follows},
+		{"a fact of another ledger is malformed", foreignLedger, Follows},
+		{"uses are stored in order", usesOrder, Follows | Stored},
+		{"uses are stored once", usesOnce, Follows | Stored},
+		{"uses that are none are refused", usesRefused, 0},
+		{"the oldest uses are dropped", usesDropped, Follows | Stored},
+		{"a seal is stored once and destroyed", sealsDestroyed, Stored},
+		{"of many who destroy a seal and store the next", sealsRacing, Stored},
+		{"seals are listed in their order", sealsListed, Stored},
+		{"a seal that is moved is listed", sealsMoved, Stored},
 	}
 }
 
