@@ -105,7 +105,8 @@ func (l *providers) change(ctx context.Context, s *server) {
 			return
 		}
 		l.log.Add(c.number, call, w, a)
-		c.rest()
+		// While it changes at every moment, who asks for it is told to ask again.
+		time.Sleep(time.Duration(c.IntN(150)) * time.Millisecond)
 	}
 }
 
@@ -121,6 +122,7 @@ func (l *providers) resolve(ctx context.Context, s *server) {
 			return
 		case err != nil:
 			l.nothing.Add(1)
+			time.Sleep(100 * time.Millisecond) // the ledger has no leader
 			continue
 		case got.Source == commands.SourceCustomer:
 			l.handed.Add(1)

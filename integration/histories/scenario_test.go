@@ -33,7 +33,7 @@ func under(w *world, happens func(), loads ...load) {
 	}
 	happens()
 	// A slow machine takes its time.
-	for deadline := time.Now().Add(time.Minute); slices.ContainsFunc(loads, func(l load) bool { return !l.enough() }); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); slices.ContainsFunc(loads, func(l load) bool { return !l.enough() }); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.Error("too little was done: this proves little")
 			break
@@ -108,6 +108,7 @@ func TestOneNode(t *testing.T) {
 // Breaking it: resolves that nobody confirms are answered by it with secrets that
 // were replaced, which the model of a provider key shows.
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t)
 	c.Begin()
 	conns := []*nats.Conn{c.Connect(0), c.Connect(1)}

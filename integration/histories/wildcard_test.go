@@ -18,6 +18,7 @@ import (
 // literal one does. Should the wildcard hold one day, this test fails, and the rule
 // may be thought over.
 func TestWildcardExpectationsDoNotHold(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t)
 	js, err := natsjs.New(c.Operator())
 	if err != nil {
