@@ -184,9 +184,7 @@ func (w *world) furnish() *world {
 	if err != nil {
 		w.Fatal(err)
 	}
-	if err := w.ledger.CheckStreams(w.Context()); err != nil {
-		w.Fatal(err)
-	}
+	w.eventually(func() error { return w.ledger.CheckStreams(w.Context()) })
 	for _, org := range []events.OrgID{"acme", "globex"} {
 		for i := range 3 {
 			w.append(entry(events.WorkspaceSubject(org, events.WorkspaceID(fmt.Sprint("w", i))),
@@ -196,9 +194,7 @@ func (w *world) furnish() *world {
 		w.append(entry(events.RevokedSubject(org, id), events.KeyRevoked{}))
 		w.uses(org, "other", "block of "+string(org))
 		record := access.Message{Subject: access.Subject(org, access.LoginFailed), ID: uuid.NewString(), Body: []byte("record of " + string(org))}
-		if err := w.ledger.PublishAccess(w.Context(), []access.Message{record}); err != nil {
-			w.Fatal(err)
-		}
+		w.eventually(func() error { return w.ledger.PublishAccess(w.Context(), []access.Message{record}) })
 	}
 	for _, scope := range []events.ScopeLabel{"", acmeScope} {
 		m := snapshots.Manifest{
@@ -208,17 +204,30 @@ func (w *world) furnish() *world {
 		if scope != "" {
 			m.Organizations = []events.OrgID{"acme"}
 		}
-		if err := w.ledger.PublishSnapshot(w.Context(), m, strings.NewReader("all")); err != nil {
+		w.eventually(func() error { return w.ledger.PublishSnapshot(w.Context(), m, strings.NewReader("all")) })
+	}
+	w.eventually(func() error {
+		return w.ledger.PublishPresence(w.Context(), presence.Message{Subject: presence.Subject("other"), ID: "1", Body: []byte("here")})
+	})
+	w.eventually(func() error {
+		_, err := w.operator.Request("seals.installation.signing", []byte("sealed"), 5*time.Second)
+		return err
+	})
+	return w
+}
+
+// eventually does what the nodes may not agree on at once.
+func (w *world) eventually(do func() error) {
+	w.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		err := do()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
 			w.Fatal(err)
 		}
 	}
-	if err := w.ledger.PublishPresence(w.Context(), presence.Message{Subject: presence.Subject("other"), ID: "1", Body: []byte("here")}); err != nil {
-		w.Fatal(err)
-	}
-	if _, err := w.operator.Request("seals.installation.signing", []byte("sealed"), 5*time.Second); err != nil {
-		w.Fatal(err)
-	}
-	return w
 }
 
 func entry(subject events.Subject, event events.Event) events.Entry {
@@ -245,10 +254,8 @@ func (w *world) append(entries ...events.Entry) {
 
 func (w *world) uses(org events.OrgID, by events.VerifierID, body string) {
 	w.Helper()
-	err := w.ledger.PublishUses(w.Context(), []events.UsesMessage{{Subject: events.UsesSubject(org, by), ID: uuid.NewString(), Body: []byte(body)}})
-	if err != nil {
-		w.Fatal(err)
-	}
+	message := events.UsesMessage{Subject: events.UsesSubject(org, by), ID: uuid.NewString(), Body: []byte(body)}
+	w.eventually(func() error { return w.ledger.PublishUses(w.Context(), []events.UsesMessage{message}) })
 }
 
 // as connects with one of the installation's own credentials.
@@ -306,9 +313,7 @@ func (w *world) open(g credentials.Grant, public string) {
 		w.Fatal(err)
 	}
 	for _, r := range g.Readers(ledgerID) {
-		if err := jetstream.EnsureReader(w.Context(), w.server, r); err != nil {
-			w.Fatal(err)
-		}
+		w.eventually(func() error { return jetstream.EnsureReader(w.Context(), w.server, r) })
 	}
 	w.push(account)
 }
