@@ -379,7 +379,7 @@ func TestManySubjects(t *testing.T) {
 	store, server := installation(t)
 	s := server()
 	var texts []events.Sealed
-	for i := range 9000 {
+	for i := range 8300 {
 		subject := events.DataSubject("user-" + strings.Repeat("0", 5) + hex.EncodeToString([]byte{byte(i >> 8), byte(i)}))
 		texts = append(texts, sealed(t, s, acme, subject, "text"))
 	}
