@@ -147,6 +147,8 @@ func TestARepeatedImportTellsTheSame(t *testing.T) {
 
 // What is lost is the answer, or the rest of it: told again, the wish is finished.
 func TestAnImportThatBrokeOffIsFinishedByItsRepetition(t *testing.T) {
+	// Keys of two facts each.
+	const twoBatches = events.MaxBatch/2 + 8
 	for _, stored := range []bool{false, true} {
 		for _, broken := range []int{1, 2} {
 			t.Run(fmt.Sprintf("batch %d, stored %t", broken, stored), func(t *testing.T) {
@@ -154,8 +156,7 @@ func TestAnImportThatBrokeOffIsFinishedByItsRepetition(t *testing.T) {
 				log := &failing{Ledger: w.memory, at: broken, stored: stored}
 				s := w.server(func(c *commands.Config) { c.Log = log })
 				w.acme(s, events.Limits{})
-				// Two facts each: two batches.
-				keys := foreigners(0, events.MaxImport, inactive)
+				keys := foreigners(0, twoBatches, inactive)
 				wish := w.repeatable(w.owner, "once", "body")
 				log.armed = true
 				if _, err := s.ImportKeys(w.ctx, wish, acme, keys); !errors.Is(err, events.ErrOutcomeUnknown) {
@@ -165,8 +166,8 @@ func TestAnImportThatBrokeOffIsFinishedByItsRepetition(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				tally(t, out, events.MaxImport, 0, 0)
-				if n := len(w.born(acme)); n != events.MaxImport {
+				tally(t, out, twoBatches, 0, 0)
+				if n := len(w.born(acme)); n != twoBatches {
 					t.Errorf("%d keys", n)
 				}
 			})
@@ -178,7 +179,7 @@ func TestAnImportThatBrokeOffIsFinishedByItsRepetition(t *testing.T) {
 	s := w.server(func(c *commands.Config) { c.Log = log })
 	w.acme(s, events.Limits{})
 	log.armed = true
-	if _, err := s.ImportKeys(w.ctx, w.by(w.owner), acme, foreigners(0, events.MaxImport, inactive)); !errors.Is(err, events.ErrOutcomeUnknown) {
+	if _, err := s.ImportKeys(w.ctx, w.by(w.owner), acme, foreigners(0, twoBatches, inactive)); !errors.Is(err, events.ErrOutcomeUnknown) {
 		t.Errorf("%v", err)
 	}
 }
@@ -206,7 +207,7 @@ func (f *failing) Append(ctx context.Context, entries []events.Entry) ([]events.
 // Three servers import the same file at once: every key is born once, and
 // somebody is told so.
 func TestServersThatImportTheSameMakeNoKeyTwice(t *testing.T) {
-	for _, limit := range []int{0, 150} {
+	for _, limit := range []int{0, 60} {
 		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
 			onBothLedgers(t, func(t *testing.T, w *world) {
 				servers := []*server{w.server(), w.server(), w.server()}
@@ -221,7 +222,7 @@ func TestServersThatImportTheSameMakeNoKeyTwice(t *testing.T) {
 				for i, s := range servers {
 					wg.Go(func() {
 						// They overlap, and are not the same.
-						keys := foreigners(50*i, 50*i+200)
+						keys := foreigners(20*i, 20*i+80)
 						err := events.ErrUnavailable
 						for errors.Is(err, events.ErrUnavailable) {
 							outs[i], err = s.ImportKeys(w.ctx, w.by(w.owner), acme, keys)
@@ -244,7 +245,7 @@ func TestServersThatImportTheSameMakeNoKeyTwice(t *testing.T) {
 					}
 				}
 				born := w.born(acme)
-				if want := 300; limit == 0 && len(born) != want || limit > 0 && len(born) != limit {
+				if want := 120; limit == 0 && len(born) != want || limit > 0 && len(born) != limit {
 					t.Errorf("%d keys were born", len(born))
 				}
 				for _, id := range born {
@@ -294,22 +295,22 @@ func TestALimitLetsInAsManyAsHaveAPlace(t *testing.T) {
 }
 
 func TestADryRunOfAnImportAppendsNothing(t *testing.T) {
-	for _, limit := range []int{0, 5} {
+	for limit, n := range map[int]int{0: events.MaxImport, 5: 20} {
 		w := newWorld(t)
 		s := w.server()
 		w.acme(s, events.Limits{MaxActiveKeys: limit})
 		tally(t, w.imports(s, foreigners(0, 2)), 2, 0, 0)
 		end, wish := w.last(), w.by(w.owner)
 		wish.DryRun = true
-		out, err := s.ImportKeys(w.ctx, wish, acme, foreigners(0, events.MaxImport, inactive))
+		out, err := s.ImportKeys(w.ctx, wish, acme, foreigners(0, n, inactive))
 		if err != nil || w.last() != end {
 			t.Fatalf("%v, from %d to %d", err, end, w.last())
 		}
-		fresh := events.MaxImport - 2
+		fresh := n - 2
 		if limit > 0 {
 			fresh = limit - 2
 		}
-		tally(t, out, fresh, 2, events.MaxImport-2-fresh)
+		tally(t, out, fresh, 2, n-2-fresh)
 		if len(out.Facts) != 2*fresh {
 			t.Errorf("%d facts", len(out.Facts))
 		}

@@ -329,7 +329,7 @@ func TestRotateAgainstRevoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	rotated, cascaded := 0, 0
-	for round := range 300 {
+	for round := range 120 {
 		k := w.create(servers[0], acme, plain()).Key
 		cascade := round%2 == 0
 		var wg sync.WaitGroup

@@ -108,7 +108,7 @@ func TestReplacedWithoutAGap(t *testing.T) {
 	for name, c := range map[string]struct {
 		below  func(testing.TB) *world
 		rounds int
-	}{"memory": {newWorld, 150}, "jetstream": {newWorldOnDisk, 25}} {
+	}{"memory": {newWorld, 60}, "jetstream": {newWorldOnDisk, 15}} {
 		t.Run(name, func(t *testing.T) {
 			w := newProviderWorldOn(t, c.below(t))
 			second, id, err := w.kek.Add()
@@ -188,7 +188,7 @@ func TestRemovedWhileWrappedAnew(t *testing.T) {
 		c.Envelopes = seals.NewEnvelopes(wrapping.Ring{Primary: promoted}, w.vault, w.ledger)
 	})
 	w.acme(s, events.Limits{})
-	for n := range 100 {
+	for n := range 60 {
 		added := w.add(s, n)
 		var all sync.WaitGroup
 		all.Go(func() {
