@@ -140,10 +140,11 @@ func (l *Ledger) Load(ctx context.Context, subject events.Subject, after events.
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []events.Recorded
-	if after < events.Position(len(l.facts)) {
-		for _, r := range l.facts[after:] {
-			if r.Subject == subject {
-				out = append(out, r)
+	// Most are asked about subjects that have nothing, or nothing more.
+	if last := l.last[subject.String()]; after < last {
+		for i := range l.facts[after:last] {
+			if r := &l.facts[int(after)+i]; r.Subject == subject {
+				out = append(out, *r)
 			}
 		}
 	}
