@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -243,16 +242,11 @@ func drawProviders(t *rapid.T) *history {
 }
 
 func TestAnyHistoryOfProviderKeys(t *testing.T) {
-	dir := t.TempDir()
-	run := 0
+	empty := fewHistories(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		run++
 		ctx := context.Background()
 		h := drawProviders(rt)
-		c, err := catalog.Open(ctx, catalog.Config{Path: filepath.Join(dir, fmt.Sprint(run, ".db"))})
-		if err != nil {
-			rt.Fatal(err)
-		}
+		c := empty(rt)
 		defer c.Close()
 		for _, s := range h.slices(rapid.IntRange(1, 20).Draw(rt, "slice")) {
 			if err := c.Apply(ctx, s); err != nil {

@@ -178,9 +178,9 @@ func TestRefusalsBySource(t *testing.T) {
 // is remembered forgotten in between, gives the same rows.
 func TestRebuildOfALife(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 6))
-	messages := lives(t, r, 600, true)
+	messages := lives(t, r, 400, true)
 	var want [32]byte
-	for round := range 5 {
+	for round := range 3 {
 		path := filepath.Join(t.TempDir(), "usage.db")
 		v := open(t, path)
 		for at := 0; at < len(messages); {

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"context"
+	"flag"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,9 @@ import (
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/sqlview"
 )
+
+// lifes is how many random streams something is dropped of; the first is of seed 0.
+var lifes = flag.Uint64("lifes", 1, "streams that uses are dropped of")
 
 // midnight is what lies within the hours of [life].
 const midnight = 504 * hour
@@ -70,7 +74,7 @@ func counts(t testing.TB, v *View, unit Unit) map[string]uint64 {
 // Breaking it: days are counted without what is late, blocks that came again are
 // counted twice, a minute too many is dropped.
 func TestDrop(t *testing.T) {
-	for seed := range uint64(2) {
+	for seed := range *lifes {
 		r := rand.New(rand.NewPCG(seed, 1))
 		messages := life(t, r, 900)
 		source := &held{messages: messages}
@@ -157,7 +161,7 @@ func TestDrop(t *testing.T) {
 // for.
 func TestRebuiltAfterDrop(t *testing.T) {
 	ctx := context.Background()
-	for seed := range uint64(2) {
+	for seed := range *lifes {
 		r := rand.New(rand.NewPCG(seed, 2))
 		messages := life(t, r, 900)
 		v := openWith(t, filepath.Join(t.TempDir(), "usage.db"), &held{messages: messages})

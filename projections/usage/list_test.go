@@ -181,7 +181,7 @@ func TestUsesAreThoseOfTheStream(t *testing.T) {
 		t.Fatalf("%d uses prove little", len(want))
 	}
 	first, last := want[0].At, want[len(want)-1].At
-	for round := range 80 {
+	for round := range 50 {
 		f := Filter{Org: "acme", Ascending: r.IntN(2) == 0, Page: sqlview.Page{Limit: 1 + r.IntN(200)}}
 		if r.IntN(4) == 0 {
 			f.Org = "beta"

@@ -247,7 +247,7 @@ func TestRebuildOfSources(t *testing.T) {
 		return n
 	}
 	var want [32]byte
-	for round := range 12 {
+	for round := range 5 {
 		path := filepath.Join(t.TempDir(), "usage.db")
 		v := open(t, path)
 		for at := 0; at < len(messages); {

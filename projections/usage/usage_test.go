@@ -238,7 +238,7 @@ func TestRebuild(t *testing.T) {
 	apply(t, whole, messages)
 	want := digest(whole)
 	r := rand.New(rand.NewPCG(5, 6))
-	for range 10 {
+	for range 5 {
 		path := filepath.Join(t.TempDir(), "usage.db")
 		for at := 0; at < len(messages); {
 			v, err := Open(context.Background(), Config{Path: path, Of: of})
