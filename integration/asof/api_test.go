@@ -164,7 +164,7 @@ func TestThePastByTheAPIAgreesWithASecondImplementation(t *testing.T) {
 		h.do("POST", "/workspaces", `{"id":"w2","name":"B"}`)
 		h.do("POST", "/profiles", `{"id":"gold","name":"Gold","settings":{}}`)
 		h.do("PUT", "/permissions", h.catalog())
-		for range 40 {
+		for range 30 {
 			h.step()
 		}
 		if n == 0 {
