@@ -81,6 +81,7 @@ func (s *server) strangers(tries int) (slowest time.Duration) {
 // Of a flood every try is counted, also those of the last moment before a stop; it is
 // told in a bounded number of rows, and the view is rebuilt as it was.
 func TestAccessRecordsOfAFlood(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	const tries = 2000
@@ -128,6 +129,7 @@ func TestAccessRecordsOfAFlood(t *testing.T) {
 // Servers tell of each other's records. While the brokers are away requests are
 // answered as before, and what they were is on record afterwards.
 func TestAccessRecordsOfACluster(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	begun := c.begin()
 	owner := ownerIn(t, begun)

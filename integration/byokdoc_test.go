@@ -41,6 +41,7 @@ func TestBYOKDocument(t *testing.T) {
 // provider in the tables of what it is asked, and where its customers look after their
 // keys.
 func TestBYOKDocumentIsWhole(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/byok.md")
 	if err != nil {
 		t.Fatal(err)

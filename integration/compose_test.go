@@ -93,6 +93,7 @@ func (p *project) nodes() []string {
 // others wait for, seeds mounted into a server, a service that ends and that nobody
 // waits for.
 func TestComposeFile(t *testing.T) {
+	t.Parallel()
 	p := compose(t)
 	for name, s := range p.Services {
 		for _, m := range s.Volumes {
@@ -295,6 +296,7 @@ func (p *project) server(name string) *server {
 // Breaking it, and what showed it: a part that is not handed out, a node that is
 // called otherwise, credentials that may not what their service does.
 func TestCompose(t *testing.T) {
+	t.Parallel()
 	p := compose(t)
 	_, servers := p.up()
 	owner := strings.TrimSpace(string(readFile(t, filepath.Join(p.volume("owner"), "owner.key"))))

@@ -208,6 +208,7 @@ func (w *writer) check(t *testing.T, s *server, owner string) {
 // carried out is refused when it is told again, or carried out again. With a bound
 // of 1 more uses are lost than a boot admits.
 func TestKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}

@@ -29,6 +29,7 @@ const (
 // between its fact and the end of its data key, as a server that dies there leaves
 // it: the next one to start destroys the data key, asked by nobody, and no other.
 func TestDeadDataKeysAreDestroyedByWhoeverStarts(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()
@@ -60,6 +61,7 @@ func TestDeadDataKeysAreDestroyedByWhoeverStarts(t *testing.T) {
 // TestRestoredDataKeysAreDestroyedAgain brings the data keys of before a removal back,
 // as a backup of SEALS does: the ledger knows better, and so does the next server.
 func TestRestoredDataKeysAreDestroyedAgain(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()
@@ -100,7 +102,8 @@ func TestRestoredDataKeysAreDestroyedAgain(t *testing.T) {
 // replaced or removed, again and again. What was answered is so afterwards, what is
 // on record resolves at once and opens, and of what is not on record nothing does.
 func TestProviderKeysSurviveKills(t *testing.T) {
-	const kills = 16
+	t.Parallel()
+	const kills = 10
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()

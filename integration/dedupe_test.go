@@ -22,6 +22,7 @@ import (
 // One wish, one outcome, also when the broker has long forgotten the ids of its
 // messages: here it does after a moment, in the ledger's own stream after minutes.
 func TestIdempotencyOutlivesTheBrokersMemory(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	broker, err := embedded.Start(ctx, embedded.Config{Dir: t.TempDir()})
 	if err != nil {

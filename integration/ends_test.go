@@ -8,32 +8,47 @@ import (
 	"github.com/keyledger/keyledger/events/jetstream"
 )
 
-// revocations counts those that a ledger holds by key, and tells the organization's
-// end. Those that follow from it name it as their cause.
-func revocations(t testing.TB, ledger *jetstream.Ledger) (times map[string]int, end events.EventID) {
+// readOn hands over the facts of a ledger behind a position, and returns that of the
+// last one.
+func readOn(t *testing.T, ledger *jetstream.Ledger, after events.Position, each func(events.Recorded)) events.Position {
 	t.Helper()
 	last, err := ledger.Last(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	times = map[string]int{}
-	for pos := events.Position(1); pos <= last; pos++ {
-		f, err := ledger.At(t.Context(), pos)
+	for ; after < last; after++ {
+		f, err := ledger.At(t.Context(), after+1)
 		if err != nil {
 			t.Fatal(err)
 		}
+		each(f)
+	}
+	return after
+}
+
+// revocations are how often each key was revoked by the end of its organization.
+type revocations struct {
+	times map[string]int
+	// end is the organization's, which is their cause.
+	end  events.EventID
+	read events.Position
+}
+
+// readOn adds what the ledger holds by now.
+func (r *revocations) readOn(t *testing.T, ledger *jetstream.Ledger) {
+	t.Helper()
+	r.read = readOn(t, ledger, r.read, func(f events.Recorded) {
 		switch f.Event.(type) {
 		case events.OrganizationDeleted:
-			end = f.Meta.ID
+			r.end = f.Meta.ID
 		case events.KeyRevoked:
 			id, _ := f.Subject.Key()
-			times[id.String()]++
-			if f.Meta.Actor.String() != "system/expiry" || f.Meta.Causation != end || f.Meta.Reason.Clear != "the organization was deleted" {
+			r.times[id.String()]++
+			if f.Meta.Actor.String() != "system/expiry" || f.Meta.Causation != r.end || f.Meta.Reason.Clear != "the organization was deleted" {
 				t.Errorf("%+v", f.Meta)
 			}
 		}
-	}
-	return times, end
+	})
 }
 
 // When an organization has ended each of its keys is revoked once, also where the
@@ -61,20 +76,21 @@ func TestRevocationsAfterAnEnd(t *testing.T) {
 	}
 	one.Kill()
 	two.Kill()
-	times, _ := revocations(t, ledger)
-	if len(times) < keys/10 || len(times) >= keys {
-		t.Fatalf("%d of %d were recorded when the servers were killed", len(times), keys)
+	revoked := &revocations{times: map[string]int{}}
+	revoked.readOn(t, ledger)
+	if n := len(revoked.times); n < keys/10 || n >= keys {
+		t.Fatalf("%d of %d were recorded when the servers were killed", n, keys)
 	}
-	t.Logf("%d of %d were recorded when the servers were killed", len(times), keys)
+	t.Logf("%d of %d were recorded when the servers were killed", len(revoked.times), keys)
 
 	one = c.serve(begun)
-	for deadline := time.Now().Add(time.Minute); len(times) < keys; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(revoked.times) < keys; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d are recorded", len(times), keys)
+			t.Fatalf("%d of %d are recorded", len(revoked.times), keys)
 		}
-		times, _ = revocations(t, ledger)
+		revoked.readOn(t, ledger)
 	}
-	for id, n := range times {
+	for id, n := range revoked.times {
 		if n != 1 {
 			t.Errorf("%s was revoked %d times", id, n)
 		}

@@ -29,6 +29,7 @@ import (
 // end of the key, as a server that dies there leaves it: the next one to start
 // destroys the key, asked by nobody.
 func TestErasureIsFinishedByWhoeverStarts(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()
@@ -56,7 +57,8 @@ func TestErasureIsFinishedByWhoeverStarts(t *testing.T) {
 // again. What was answered is erased, what is on record is erased without being
 // asked for again, and of all others every text is there.
 func TestErasuresSurviveKills(t *testing.T) {
-	const kills = 16
+	t.Parallel()
+	const kills = 10
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()
@@ -269,6 +271,7 @@ func sealingKeys(t *testing.T, data string) map[string]bool {
 // TestRestoredSealsAreClearedAgain brings the keys of before an erasure back, as a
 // backup does: the ledger knows better, and so does the next server.
 func TestRestoredSealsAreClearedAgain(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()

@@ -48,6 +48,7 @@ var (
 // beginning, fills every view with what is known of a person, erases the person,
 // and looks into every file and every message for what is left.
 func TestErasureLeavesNothingInClear(t *testing.T) {
+	t.Parallel()
 	p := newErasure(t)
 	erased := append(append(append([]string{}, textsOfKey...), textsOfUses...), textsOfActor...)
 	sections := p.sections()

@@ -231,6 +231,7 @@ func (c *customer) named(id string) int {
 // command id that is drawn anew for each repeat, a create that was carried out is
 // refused when it is told again.
 func TestLeaderLost(t *testing.T) {
+	t.Parallel()
 	p := compose(t)
 	nodes, servers := p.up()
 	owner := strings.TrimSpace(string(readFile(t, p.volume("owner")+"/owner.key")))

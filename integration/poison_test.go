@@ -156,6 +156,7 @@ func (s *server) metric(name, label string) []string {
 // Breaking it: an index that passes over unknown kinds answers VALID for the
 // keys of the first cases; a catalog that does is not among the stopped views.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	template := start(t, t.TempDir())
 	owner := template.owner()
 	p := &poisoner{t: t, ids: map[string]events.KeyID{}}
@@ -175,6 +176,7 @@ func TestPoison(t *testing.T) {
 	p.ledger = positions(t, template.data).Ledger
 	for name, c := range poisons(p) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			data := t.TempDir()
 			if err := os.CopyFS(data, os.DirFS(template.data)); err != nil {
 				t.Fatal(err)
@@ -343,6 +345,7 @@ func (p *poisoner) shownRaw(kind string) func(t *testing.T, s *server, owner str
 // What closes the installation's own organization closes its management keys, and
 // no organization's.
 func TestPoisonedInstallation(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")
@@ -366,6 +369,7 @@ func TestPoisonedInstallation(t *testing.T) {
 // ledger that is broken: nothing can be said from there on, and nothing is. The
 // program says so and stays.
 func TestTornBatch(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")

@@ -14,6 +14,7 @@ import (
 // and again: whatever secret was handed out before, there is a record of it, one, and
 // never more records of one request than that.
 func TestAnsweredResolvesAreOnRecord(t *testing.T) {
+	t.Parallel()
 	const kills, callers = 6, 12
 	data := t.TempDir()
 	s := start(t, data)

@@ -171,6 +171,7 @@ func counts(a answer) (n int) {
 //
 // Breaking it: a keeper that does not remove what others recorded.
 func TestUsesAreKeptAsLongAsWanted(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()
@@ -257,6 +258,7 @@ func TestUsesAreKeptAsLongAsWanted(t *testing.T) {
 
 // An organization cannot keep single uses for longer than the installation.
 func TestNoUsesBeyondTheInstallations(t *testing.T) {
+	t.Parallel()
 	s := run(t, t.TempDir(), "127.0.0.1:0", append([]string{"--uses-retention", "90d"}, alone...)...).awaitReady()
 	owner := s.owner()
 	s.organization(owner, "acme", `,"policy":{"uses_retention":"30d"}`)

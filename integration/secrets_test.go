@@ -19,6 +19,7 @@ import (
 
 // No file of the data folder, log line, metric or error tells a secret.
 func TestNoSecretAnywhere(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")

@@ -2,11 +2,13 @@ package integration
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,20 @@ import (
 // binary is the real program, built once for all tests of this package.
 var binary string
 
+// sideBySide is how many tests run at a time. Most of what a test takes here it waits:
+// for elections, for what comes due, for who must notice that somebody is away.
+const sideBySide = 4
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		if err := flag.Set("test.parallel", strconv.Itoa(sideBySide)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(build(m))
 }
 

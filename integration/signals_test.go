@@ -34,6 +34,7 @@ func (s *server) awaitSignals(owner, id string, sources, spikes int) {
 // behind it, and though its view of uses is made anew: what is told then is what is
 // new then.
 func TestSignalsAreToldOnce(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	s := run(t, data, "127.0.0.1:0", "--nats-listen", "", "--record-client-ip")
 	s.awaitReady()
@@ -82,6 +83,7 @@ func TestSignalsAreToldOnce(t *testing.T) {
 
 // A server that is not asked to records no addresses: programs tell sources apart.
 func TestNoAddressUnlessAsked(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	s := start(t, data)
 	owner := s.owner()

@@ -62,6 +62,7 @@ func said(t *testing.T, text string, want ...string) {
 
 // Two servers on one folder would write over each other's files.
 func TestSecondServerOnOneFolder(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	said(t, refused(t, s.data), "data folder is in use", s.data)
@@ -75,6 +76,7 @@ func TestSecondServerOnOneFolder(t *testing.T) {
 // A stream that was there and is not any more is an alarm: an empty one in its
 // place would be a ledger that has forgotten every revocation.
 func TestMissingStreamIsNeverMadeAgain(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.Stop()
@@ -84,6 +86,7 @@ func TestMissingStreamIsNeverMadeAgain(t *testing.T) {
 		"the ledger": streams + "LEDGER", "the uses": streams + "USES", "the seals": streams + "SEALS", "the access records": streams + "ACCESS", "all": "broker",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			data := t.TempDir()
 			if err := os.CopyFS(data, os.DirFS(s.data)); err != nil {
 				t.Fatal(err)
@@ -117,6 +120,7 @@ func TestMissingStreamIsNeverMadeAgain(t *testing.T) {
 }
 
 func TestFolderOfAnotherLedger(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	s.Stop()
 	const id = "01980000-0000-7000-8000-000000000000"
@@ -129,6 +133,7 @@ func TestFolderOfAnotherLedger(t *testing.T) {
 // SIGTERM answers the requests that are open, however long after it their ends
 // come, ends the streams, and exits with 0.
 func TestSIGTERMAnswersOpenRequests(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")

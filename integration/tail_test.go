@@ -22,6 +22,7 @@ import (
 // Breaking it: a client that begins anew from now on leaves out what happened
 // while it was away.
 func TestTailOutlivesItsServer(t *testing.T) {
+	t.Parallel()
 	address := clustertest.FreeAddresses(t, 1)[0]
 	s := startAt(t, t.TempDir(), address)
 	owner := s.owner()

@@ -11,6 +11,7 @@ import (
 // The main job: each change decides the very next verdict, and every step is
 // found in the ledger.
 func TestMainJob(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")
@@ -78,6 +79,7 @@ func TestMainJob(t *testing.T) {
 
 // A use shows as last_used_at within a second or so.
 func TestLastUsed(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")
@@ -99,6 +101,7 @@ func TestLastUsed(t *testing.T) {
 // The same idempotency key gives one key and no second secret, whatever
 // happened in between.
 func TestIdempotentCreate(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")
@@ -132,6 +135,7 @@ func TestIdempotentCreate(t *testing.T) {
 
 // Of 64 clients at once under a limit of 10, exactly 10 get a key.
 func TestLimitIsExact(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", `,"limits":{"max_active_keys":10}`)
@@ -172,6 +176,7 @@ func TestLimitIsExact(t *testing.T) {
 
 // Every answered change holds after kill -9 in the middle of a stream of creates.
 func TestKillDuringCreates(t *testing.T) {
+	t.Parallel()
 	s := start(t, t.TempDir())
 	owner := s.owner()
 	s.organization(owner, "acme", "")
