@@ -17,6 +17,7 @@ import (
 // TestLedgerWasCut: a ledger that ends before what a client has seen of it is an alarm,
 // with the snapshot and without, and no key comes back to life by it.
 func TestLedgerWasCut(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	key, id := l.Key("acme")

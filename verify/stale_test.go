@@ -106,6 +106,7 @@ func TestWhileStale(t *testing.T) {
 // TestBrokerAway: whoever is cut off from the broker denies past his bound, and goes on
 // when it is back with what happened meanwhile.
 func TestBrokerAway(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	key, id := l.Key("acme")

@@ -113,6 +113,7 @@ func (p *place) facts() int {
 }
 
 func TestRefusedWishLeavesNoCredential(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	d := p.doors()
 	w := p.wish("edge")
@@ -126,6 +127,7 @@ func TestRefusedWishLeavesNoCredential(t *testing.T) {
 }
 
 func TestLife(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	d := p.doors()
 	w := p.wish("edge", "globex", "acme")
@@ -228,6 +230,7 @@ var errPower = errors.New("power is gone")
 // Whatever was left undone, asking for the same once more does it: the broker did
 // not hear, the file was not moved, the consumer was not made, nothing was recorded.
 func TestGoesOn(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	w := p.wish("edge")
 	// Nothing but the file: recording fails.
@@ -271,6 +274,7 @@ func TestGoesOn(t *testing.T) {
 
 // A folder gets the first three once, and what was taken away stays away.
 func TestFurnish(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	dir := filepath.Join(p.dir, "creds")
 	p.fail = errPower
@@ -309,6 +313,7 @@ func TestFurnish(t *testing.T) {
 // Who is shut out while somebody else lets him in is shut out, whoever is the last
 // to tell the broker.
 func TestShutOutMeanwhile(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	other := p.doors()
 	w := p.wish("edge")
@@ -343,6 +348,7 @@ func TestShutOutMeanwhile(t *testing.T) {
 // Who reads by a mirror reads the same ledger, by the same subjects, and is shut out
 // as others are; and what is no mirror of this ledger lets nobody in.
 func TestMirror(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	d := p.doors()
 	w := p.wish("edge", "acme")
@@ -433,6 +439,7 @@ func TestMirror(t *testing.T) {
 
 // A verifier is let in at a leaf node where it is said where that is, and it is that one.
 func TestLeaf(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	p.begun()
 	w := p.wish("till")
@@ -546,6 +553,7 @@ func TestPlanted(t *testing.T) {
 
 // A broker that lost its accounts and consumers has them again as the ledger says.
 func TestHeal(t *testing.T) {
+	t.Parallel()
 	p := begin(t)
 	d := p.doors()
 	for _, name := range []events.CredentialName{"in", "out"} {

@@ -21,6 +21,7 @@ import (
 // On a cluster somebody is let in and shut out by the folder of its root of trust,
 // at every node, and also while one is away.
 func TestOnCluster(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t)
 	reach := access.Reach{
 		URL: c.URL(0), Auth: c.Authority().Dir(), Replicas: clustertest.Nodes, Logger: slog.New(slog.DiscardHandler),

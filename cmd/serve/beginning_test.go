@@ -266,6 +266,7 @@ func TestSecondToBeginKeepsNothing(t *testing.T) {
 // A folder opens the ledger that it began, also when the end of its beginning
 // was lost, and no other.
 func TestFolderAndLedgerBelongTogether(t *testing.T) {
+	t.Parallel()
 	cfg := Config{Data: t.TempDir(), Logger: discard}
 	reopen := func() (opened, error) {
 		broker, err := startBroker(t.Context(), cfg)

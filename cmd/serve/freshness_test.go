@@ -61,6 +61,7 @@ func scrape(t *testing.T, url string) (int, string) {
 
 // TestIdleServerStaysFresh: by ticks, the first of them at its start.
 func TestIdleServerStaysFresh(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	_, stop := running(t, dir)
 	stop()

@@ -23,6 +23,7 @@ import (
 
 // A server answers gateways over gRPC, says so on its line, and ends with both doors.
 func TestGateways(t *testing.T) {
+	t.Parallel()
 	cert, key := certificate(t)
 	for name, tt := range map[string]struct {
 		change func(*Config)

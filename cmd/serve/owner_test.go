@@ -33,6 +33,7 @@ func begunFolder(t *testing.T) Config {
 // Wherever a reset is cut off, the next one ends it with one new owner, whose key
 // is in the folder.
 func TestOwnerReset(t *testing.T) {
+	t.Parallel()
 	server := begunFolder(t)
 	cfg := OwnerConfig{Data: server.Data, Logger: discard, Reason: "lost"}
 	owner := filepath.Join(cfg.Data, OwnerFile)
@@ -72,6 +73,7 @@ func TestOwnerReset(t *testing.T) {
 // A key that others could have put in the way of an interrupted reset's does not
 // become the owner's.
 func TestOwnerResetTakesNobodyElsesKey(t *testing.T) {
+	t.Parallel()
 	server := begunFolder(t)
 	cfg := OwnerConfig{Data: server.Data, Logger: discard, Reason: "lost", Out: filepath.Join(t.TempDir(), OwnerFile)}
 	pending := cfg.Out + pendingSuffix
@@ -93,6 +95,7 @@ func TestOwnerResetTakesNobodyElsesKey(t *testing.T) {
 }
 
 func TestOwnerResetTakesAStoppedServersFolder(t *testing.T) {
+	t.Parallel()
 	server := begunFolder(t)
 	cfg := OwnerConfig{Data: server.Data, Logger: discard, Reason: "lost"}
 	b, err := startBroker(t.Context(), server)

@@ -13,6 +13,7 @@ import (
 // TestServerKeepsSnapshots: one of everything, signed with the installation's key, as
 // soon as there is something; and none where none are asked for.
 func TestServerKeepsSnapshots(t *testing.T) {
+	t.Parallel()
 	for name, every := range map[string]time.Duration{"asked for": 20 * time.Millisecond, "switched off": 0} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -188,6 +188,7 @@ func TestSidecar(t *testing.T) {
 // TestBrokerAway starts a sidecar before its broker: it answers STALE and says why, and
 // goes on when the broker is there.
 func TestBrokerAway(t *testing.T) {
+	t.Parallel()
 	ledger, secret, _, cfg := begin(t)
 	ledger.Stop()
 	cfg.Listen = []string{"127.0.0.1:0"}
@@ -241,6 +242,7 @@ func TestBrokerAway(t *testing.T) {
 // where that is wanted: its verdicts are flagged, readiness fails, and what it recorded
 // is stored when the broker is back.
 func TestOfflineStart(t *testing.T) {
+	t.Parallel()
 	ledger, secret, id, cfg := begin(t)
 	cfg.Listen, cfg.SnapshotDir = cfg.Listen[:1], filepath.Join(t.TempDir(), "snapshots")
 	first := start(t, cfg)
@@ -291,6 +293,7 @@ func TestOfflineStart(t *testing.T) {
 
 // TestEnds has sidecars meet what only a person can mend.
 func TestEnds(t *testing.T) {
+	t.Parallel()
 	ledger, _, _, cfg := begin(t)
 	other := verifytest.Begin(t)
 	foreign := filepath.Join(t.TempDir(), "foreign.creds")
@@ -332,6 +335,7 @@ func TestEnds(t *testing.T) {
 
 // TestRefusedLater has the broker come after the sidecar and refuse its credentials.
 func TestRefusedLater(t *testing.T) {
+	t.Parallel()
 	ledger, _, _, cfg := begin(t)
 	other := verifytest.Begin(t)
 	if err := os.WriteFile(cfg.Nodes.Creds, other.Verifier("edge", 0), 0o600); err != nil {
@@ -420,6 +424,7 @@ func TestUnstored(t *testing.T) {
 // TestFailsForGood holds that a sidecar ends over what only a person can mend, rather
 // than deny for ever: a folder of another ledger.
 func TestFailsForGood(t *testing.T) {
+	t.Parallel()
 	_, _, _, one := begin(t)
 	_, _, _, other := begin(t)
 	one.SnapshotDir = filepath.Join(t.TempDir(), "snapshots")

@@ -24,6 +24,7 @@ import (
 
 	"github.com/keyledger/keyledger/domain/keystring"
 	"github.com/keyledger/keyledger/events"
+	"github.com/keyledger/keyledger/events/clustertest"
 	"github.com/keyledger/keyledger/events/credentials"
 	"github.com/keyledger/keyledger/events/embedded"
 	"github.com/keyledger/keyledger/events/jetstream"
@@ -75,7 +76,7 @@ type counting struct {
 func Begin(t testing.TB) *Ledger {
 	t.Helper()
 	l := &Ledger{
-		t: t, id: events.LedgerID(uuid.New()), listen: "127.0.0.1:0",
+		t: t, id: events.LedgerID(uuid.New()), listen: clustertest.FreeAddresses(t, 1)[0],
 		revisions: make(map[events.Subject]events.Revision), scopes: make(map[events.CredentialName]events.ScopeLabel),
 	}
 	l.dir = l.folder()
