@@ -199,7 +199,7 @@ func (s *sidecar) watch(keys ...key) *witness {
 				select {
 				case <-done:
 					return
-				case <-time.After(5 * time.Millisecond):
+				case <-time.After(20 * time.Millisecond):
 				}
 				begin := time.Now()
 				code, err := s.verdict(k)

@@ -40,9 +40,9 @@ import (
 // What is loaded. The figures of docs/performance.md are of a million changes and
 // ten million uses.
 var (
-	changes = flag.Int("changes", 2_000, "changes to append")
-	used    = flag.Int("uses", 10_000, "uses to record")
-	asked   = flag.Int("asked", 10, "questions of each kind")
+	changes = flag.Int("changes", 1_200, "changes to append")
+	used    = flag.Int("uses", 4_000, "uses to record")
+	asked   = flag.Int("asked", 4, "questions of each kind")
 )
 
 const (

@@ -40,8 +40,10 @@ type world struct {
 	heads map[events.Subject]events.Recorded
 }
 
+// begin begins a world beside those of other tests, which mostly wait.
 func begin(t *testing.T) *world {
 	t.Helper()
+	t.Parallel()
 	c := natstest.Reserve(t)
 	c.TakeLeafs()
 	w := &world{T: t, cluster: c, auth: t.TempDir(), heads: map[events.Subject]events.Recorded{}}

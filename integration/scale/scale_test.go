@@ -23,7 +23,7 @@ import (
 
 // The least that there is for a verifier to fetch a snapshot from the broker, rather
 // than to read the ledger, is 50,000 events.
-var keys = flag.Int("keys", 60_000, "keys of the ledger, 51,000 at least")
+var keys = flag.Int("keys", 51_000, "keys of the ledger, 51,000 at least")
 
 // patience bounds a start by replay: a million keys take ten seconds, or a minute on a
 // machine that is busy.
