@@ -66,6 +66,7 @@ func ask(c *verify.Client, secret string) events.Code {
 // TestClient: whoever reads everything, and whoever reads one organization, follows
 // what happens, and what he was asked stands in the ledger's uses.
 func TestClient(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	l.Organization("globex")
@@ -130,6 +131,7 @@ func TestClient(t *testing.T) {
 // TestCredential: what is none of a verifier, or shows something else than is
 // expected, is refused.
 func TestCredential(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	narrow := l.Verifier("edge-1", 0, "acme", "globex")

@@ -18,6 +18,7 @@ import (
 // begins with that snapshot; and where nobody can tell what that was, nothing is
 // answered.
 func TestOfflineStartTakesNothingBack(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	l.Organization("globex")
@@ -115,6 +116,7 @@ func TestOfflineStartTakesNothingBack(t *testing.T) {
 // TestNobodyAnswersUnannounced: a receipt that says who has applied a revocation does
 // not leave out who answers.
 func TestNobodyAnswersUnannounced(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	key, _ := l.Key("acme")

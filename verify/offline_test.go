@@ -21,6 +21,7 @@ import (
 // TestFolder: a start goes on from the snapshot of the last run, and an older one that
 // is put back in its place is not used.
 func TestFolder(t *testing.T) {
+	t.Parallel()
 	for _, orgs := range [][]events.OrgID{nil, {"acme"}} {
 		l := verifytest.Begin(t)
 		l.Organization("acme")
@@ -103,6 +104,7 @@ func files(t *testing.T, dir, pattern string) []string {
 // TestFolderIsOnes: two clients do not share a folder, and others must have no rights
 // on it.
 func TestFolderIsOnes(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	creds, dir := l.Verifier("edge-1", 0), filepath.Join(t.TempDir(), "snapshots")
 	c := open(t, l.Connect(creds), verify.SnapshotFolder(dir))
@@ -120,6 +122,7 @@ func TestFolderIsOnes(t *testing.T) {
 
 // TestOtherLedger: a folder is of one ledger, and nobody takes another for it.
 func TestOtherLedger(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "snapshots")
 	first, second := verifytest.Begin(t), verifytest.Begin(t)
 	c := open(t, first.Connect(first.Verifier("edge-1", 0)), verify.SnapshotFolder(dir))
@@ -140,6 +143,7 @@ func TestOtherLedger(t *testing.T) {
 // enough, are flagged, and their uses are stored when the broker is back; a run that
 // ended without being able to is seen.
 func TestOfflineStart(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	key, id := l.Key("acme")

@@ -30,6 +30,7 @@ func asking(t *testing.T, l *verifytest.Ledger) verify.Option {
 // TestWhileStale: past the bound every verdict but REVOKED is STALE, unless something
 // else was asked for; and when what happened meanwhile has come, all is as before.
 func TestWhileStale(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	good, _ := l.Key("acme")
@@ -138,6 +139,7 @@ func TestBrokerAway(t *testing.T) {
 // TestAskBeforeOpened: who starts while the broker is away asks the server, where it is
 // known of which organizations he may speak: as demanded, or as an earlier run was shown.
 func TestAskBeforeOpened(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	l.Organization("acme")
 	key, _ := l.Key("acme")
@@ -172,6 +174,7 @@ func TestAskBeforeOpened(t *testing.T) {
 // TestCredentialBound: the bound that a credential was issued with holds where it is
 // the smaller one.
 func TestCredentialBound(t *testing.T) {
+	t.Parallel()
 	l := verifytest.Begin(t)
 	c := open(t, l.Connect(l.Verifier("edge-1", 3*time.Second)), verify.MaxStaleness(time.Minute))
 	ready(t, c)
