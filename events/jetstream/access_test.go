@@ -193,6 +193,7 @@ func TestAccessThatWasSeenAndIsGone(t *testing.T) {
 }
 
 func TestAccessRetention(t *testing.T) {
+	t.Parallel()
 	b := begin(t, t.TempDir())
 	l := ledger(t, b.Conn())
 	if keep, err := l.AccessRetention(t.Context()); err != nil || keep != jetstream.DefaultAccessRetention {

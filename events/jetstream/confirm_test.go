@@ -119,6 +119,7 @@ func slowly(t *testing.T, heard time.Time, underway time.Duration) *Ledger {
 
 // However long an answer is on its way, it tells what was when its leader spoke.
 func TestSlowAnswerConfirmsNothing(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	if _, err := slowly(t, now, 600*time.Millisecond).Confirm(t.Context(), now.Add(time.Millisecond)); !errors.Is(err, events.ErrUnavailable) {
 		t.Errorf("its peer was heard before the reading: %v", err)

@@ -118,6 +118,7 @@ func TestStreamMadeAnew(t *testing.T) {
 // A follower outlives lost lines and lost consumers: nothing is missed and
 // nothing comes twice.
 func TestFollowOutlives(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		disturb func(*testing.T, *line, natsjs.JetStream)

@@ -412,6 +412,7 @@ func TestReaderOfStreamMadeAnew(t *testing.T) {
 // A reader outlives lost lines, lost consumers, and whoever takes deliveries away
 // from it: nothing is missed and nothing comes twice, of everything or of a part.
 func TestReaderOutlives(t *testing.T) {
+	t.Parallel()
 	steal := func(t *testing.T, conn *nats.Conn, start int) {
 		// Another of the credential begins anew and takes two.
 		if start > 0 {

@@ -200,7 +200,10 @@ func messages(t *testing.T, conn *nats.Conn, stream string) int {
 
 // What is not stored to its end, or is not what it should be, is there for nobody,
 // and leaves nothing behind: the one before is.
-func TestHalfASnapshot(t *testing.T) { onOne(t, halfASnapshot) }
+func TestHalfASnapshot(t *testing.T) {
+	t.Parallel()
+	onOne(t, halfASnapshot)
+}
 
 func halfASnapshot(t *testing.T, l *jetstream.Ledger, conn *nats.Conn) {
 	r := snapshotReader(t, conn, "all", "")

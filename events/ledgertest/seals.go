@@ -155,8 +155,9 @@ func sealsMoved(t *testing.T, b *bench) {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
-	done := make(chan struct{})
-	for range 2 {
+	const readers = 2
+	looked, done := make(chan struct{}), make(chan struct{})
+	for range readers {
 		all.Go(func() {
 			for {
 				if len(listed(t, b, "x.moved")) == 0 {
@@ -165,7 +166,7 @@ func sealsMoved(t *testing.T, b *bench) {
 				select {
 				case <-done:
 					return
-				default:
+				case looked <- struct{}{}:
 				}
 			}
 		})
@@ -179,6 +180,10 @@ func sealsMoved(t *testing.T, b *bench) {
 		if done, err := b.Ledger.Destroy(b.ctx, names[n%2], is(fmt.Sprint(n))); err != nil || !done {
 			t.Error(done, err)
 			break
+		}
+		// Until somebody has looked who began after that.
+		for range readers + 1 {
+			<-looked
 		}
 	}
 	close(done)
