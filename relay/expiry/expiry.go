@@ -55,8 +55,8 @@ const (
 	// settle is how long the catalog may move on before it is asked again.
 	settle = 200 * time.Millisecond
 
-	// ask is how often the catalog is asked what is next though it has not moved:
-	// clocks are set, too.
+	// ask is how often it is looked whether something is due though the catalog has
+	// not moved: clocks are set, too.
 	ask = 30 * time.Second
 
 	// catchUp bounds the wait for the catalog to show what was recorded.
@@ -198,19 +198,27 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // untilDue waits until something is due, and returns false when the context ends.
 func (k *Keeper) untilDue(ctx context.Context) bool {
+	var (
+		next  time.Time
+		known events.Position // what was applied when next was asked for
+	)
 	for ctx.Err() == nil {
 		// In this order: what is applied after it wakes.
 		applied := k.cfg.Applied()
-		next, err := k.next(ctx)
-		now := time.Now()
-		switch {
-		case err != nil:
-			if ctx.Err() == nil {
-				k.cfg.Logger.WarnContext(ctx, "the catalog does not tell what is due", "error", err)
+		if known == 0 || applied != known || len(k.doubts) > 0 {
+			var err error
+			if next, err = k.next(ctx); err != nil {
+				if ctx.Err() == nil {
+					k.cfg.Logger.WarnContext(ctx, "the catalog does not tell what is due", "error", err)
+				}
+				known = 0
+				relay.Pause(ctx, ask)
+				continue
 			}
-			relay.Pause(ctx, ask)
-			continue
-		case !next.IsZero() && !next.After(now):
+			known = applied
+		}
+		now := time.Now()
+		if !next.IsZero() && !next.After(now) {
 			return true
 		}
 		wait := ask
@@ -218,9 +226,9 @@ func (k *Keeper) untilDue(ctx context.Context) bool {
 			wait = min(wait, next.Sub(now))
 		}
 		moved, cancel := context.WithTimeout(ctx, wait)
-		err = k.cfg.WaitFor(moved, applied+1)
+		stopped := k.cfg.WaitFor(moved, applied+1)
 		if moved.Err() == nil {
-			if err != nil {
+			if stopped != nil {
 				// The catalog has stopped, and says so itself.
 				relay.Pause(moved, ask)
 			}

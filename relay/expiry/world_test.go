@@ -39,6 +39,8 @@ type world struct {
 	// hands makes the wishes of people. It keeps no ends of keys.
 	hands *server
 	files int
+	// tables is the file of a catalog that knows nothing yet; nil has it made.
+	tables []byte
 }
 
 // faulty is a ledger that cannot be asked now and then.
@@ -101,18 +103,18 @@ func wish() commands.Wish { return commands.Wish{Principal: owner} }
 // newWorld begins a ledger with an organization, in a bubble.
 func newWorld(t testing.TB, dir string) *world {
 	t.Helper()
-	w := newWorldAt(t, dir, nil)
+	w := newWorldAt(t, dir, nil, nil)
 	w.log.far = time.Millisecond
 	return w
 }
 
-func newWorldAt(t testing.TB, dir string, now func() time.Time) *world {
+func newWorldAt(t testing.TB, dir string, now func() time.Time, tables []byte) *world {
 	t.Helper()
 	id := events.LedgerID{1}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{TB: t, ctx: t.Context(), log: &faulty{Ledger: memory.New(id)}, dir: dir, now: now}
+	w := &world{TB: t, ctx: t.Context(), log: &faulty{Ledger: memory.New(id)}, dir: dir, now: now, tables: tables}
 	secret, err := commands.NewOwner()
 	if err == nil {
 		err = commands.Begin(w.ctx, w.log, id, secret, installation.Signer{Name: "log", VerifierKey: "log+0+0"}, time.Now())
@@ -146,8 +148,15 @@ func (w *world) server(change func(*expiry.Config)) *server {
 	w.Helper()
 	w.files++
 	s := &server{}
+	path := filepath.Join(w.dir, fmt.Sprint(w.files, ".db"))
 	var err error
-	if s.catalog, err = catalog.Open(w.ctx, catalog.Config{Path: filepath.Join(w.dir, fmt.Sprint(w.files, ".db"))}); err != nil {
+	if w.tables != nil {
+		err = os.WriteFile(path, w.tables, 0o600)
+	}
+	if err == nil {
+		s.catalog, err = catalog.Open(w.ctx, catalog.Config{Path: path})
+	}
+	if err != nil {
 		w.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
