@@ -124,7 +124,7 @@ func TestGrantIDsGoRound(t *testing.T) {
 			}
 		})
 	}
-	for i := range 30_000 {
+	for i := range 12_000 {
 		n := i % 2
 		name := fmt.Sprintf("key:%d", n)
 		if i%4 < 2 {

