@@ -234,12 +234,23 @@ type Door struct {
 	client *http.Client
 }
 
+// askers is how many at most ask at one door side by side: as many connections are
+// kept, since opening another for each request costs more than the request.
+const askers = 64
+
+// overTCP are the connections to all doors that are no sockets.
+var overTCP = func() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, askers
+	return t
+}()
+
 // At returns the door at an address of the ready line.
 func At(url, key string) *Door {
-	d := &Door{URL: url, Key: key, client: &http.Client{Timeout: Patience}}
+	d := &Door{URL: url, Key: key, client: &http.Client{Timeout: Patience, Transport: overTCP}}
 	if path, ok := strings.CutPrefix(url, "unix:"); ok {
 		d.URL = "http://unix"
-		d.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		d.client.Transport = &http.Transport{MaxIdleConnsPerHost: askers, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}}
 	}
