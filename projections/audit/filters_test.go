@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"flag"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -74,6 +75,7 @@ func TestEveryFilterAgainstLookingAtAll(t *testing.T) {
 		last = max(last, e.Stored)
 		clocks[i] = last
 	}
+	fewFilters(t)
 	rapid.Check(t, func(t *rapid.T) {
 		f := drawFilter(t, all)
 		var want, got []events.Position
@@ -107,6 +109,23 @@ func TestEveryFilterAgainstLookingAtAll(t *testing.T) {
 			t.Fatalf("%+v\ngot  %v\nwant %v", f, got, want)
 		}
 	})
+}
+
+// fewFilters has rapid draw 50 filters unless it is told another number
+// (-rapid.checks): each is listed to its end.
+func fewFilters(t *testing.T) {
+	t.Helper()
+	checks := flag.Lookup("rapid.checks")
+	if checks.Value.String() != checks.DefValue {
+		return
+	}
+	set := func(n string) {
+		if err := checks.Value.Set(n); err != nil {
+			t.Error(err)
+		}
+	}
+	set("50")
+	t.Cleanup(func() { set(checks.DefValue) })
 }
 
 // everything lists all events, the oldest first.

@@ -245,7 +245,7 @@ func (h *history) fold(org events.OrgID, id events.KeyID) naive {
 	return n
 }
 
-// fewHistories has rapid draw 40 histories unless it is told another number
+// fewHistories has rapid draw 60 histories unless it is told another number
 // (-rapid.checks), and returns what opens an empty catalog for each of them: to make
 // the tables a hundred times took longer than all the rest.
 func fewHistories(t *testing.T) func(*rapid.T) *catalog.Catalog {
@@ -256,7 +256,7 @@ func fewHistories(t *testing.T) func(*rapid.T) *catalog.Catalog {
 				t.Fatal(err)
 			}
 		}
-		must(checks.Value.Set("40"))
+		must(checks.Value.Set("60"))
 		t.Cleanup(func() { must(checks.Value.Set(checks.DefValue)) })
 	}
 	dir := t.TempDir()
