@@ -35,7 +35,7 @@ const (
 	day        = 24 * time.Hour
 	// every is how often the keepers look: days go by here, and each look costs
 	// processor time.
-	every = 15 * time.Minute
+	every = time.Hour
 )
 
 var ledgerID = events.LedgerID{1}
