@@ -16,7 +16,7 @@ import (
 // then. Once a receipt says that a revocation is applied everywhere, nobody it counts
 // accepts the key; and nobody at all by the time the receipt tells.
 func nothingIsValidAfterTheReceipt(t *testing.T, w *world) {
-	const verifiers, keys = 3, 24
+	const verifiers, keys = 3, 16
 	var all []key
 	for range keys {
 		all = append(all, w.key())

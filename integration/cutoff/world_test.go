@@ -193,13 +193,15 @@ func (s *sidecar) watch(keys ...key) *witness {
 	w := &witness{said: map[string][]said{}}
 	done := make(chan struct{})
 	var asking sync.WaitGroup
+	// Many keys are asked about less often each, or asking is all that is done here.
+	pause := max(20, 2*time.Duration(len(keys))) * time.Millisecond
 	for _, k := range keys {
 		asking.Go(func() {
 			for {
 				select {
 				case <-done:
 					return
-				case <-time.After(20 * time.Millisecond):
+				case <-time.After(pause):
 				}
 				begin := time.Now()
 				code, err := s.verdict(k)
