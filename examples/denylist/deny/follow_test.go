@@ -43,7 +43,7 @@ func TestFollow(t *testing.T) {
 func TestDown(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(t.TempDir(), "list")
-	const before, missed = 50, 5000
+	const before, missed = 50, 1200
 	w.revoke("acme", 0, before)
 	s := w.serve(file)
 	s.upToDate()
