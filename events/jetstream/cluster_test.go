@@ -88,7 +88,7 @@ func ledgerByCredentialOnThreeNodes(t *testing.T, c *clustertest.Cluster) {
 		c.Begin()
 		conn := conns[int(used.Add(1))%len(conns)]
 		return ledgertest.Bench{
-			Ledger: credentialed{ledgerOver(t, conn, 500*time.Millisecond), t, conn, c.Operator(), used, map[string]*jetstream.Reader{}}, ID: ledgerID,
+			Ledger: credentialed{ledgerOver(t, conn, 500*time.Millisecond), t, conn, c.Operator(), used}, ID: ledgerID,
 			Plant: func(t testing.TB, subject string, body []byte) { plant(t, conn, subject, body) },
 		}
 	}, ledgertest.Follows, ledgertest.Stored)
