@@ -15,7 +15,7 @@ import (
 func TestALimitThatIsSetWhileKeysAreMade(t *testing.T) {
 	s := apitest.StartEmbedded(t)
 	const limit = 20
-	for round := range 2 {
+	for round := range 4 {
 		org := fmt.Sprintf("org%d", round)
 		s.Must(201, s.Owner, "POST", "/v1/organizations", `{"id":"`+org+`","name":"A"}`)
 		path := "/v1/organizations/" + org
@@ -29,19 +29,19 @@ func TestALimitThatIsSetWhileKeysAreMade(t *testing.T) {
 		some := make(chan struct{}, 64)
 		for range 8 {
 			wg.Go(func() {
-				for range 6 {
+				for range 8 {
 					create()
 					some <- struct{}{}
 				}
 			})
 		}
-		for range 4 + 12*round {
+		for range 4 * (round + 1) {
 			<-some
 		}
 		s.Must(200, s.Owner, "PATCH", path, fmt.Sprintf(`{"limits":{"max_active_keys":%d}}`, limit))
 		wg.Wait()
 		through := active()
-		for range max(limit-through, 0) + 4 {
+		for range limit {
 			create()
 		}
 		if got := active(); got != max(through, limit) {
