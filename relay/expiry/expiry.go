@@ -59,6 +59,9 @@ const (
 	// not moved: clocks are set, too.
 	ask = 30 * time.Second
 
+	// askAgain is how soon the catalog is asked again when it did not answer.
+	askAgain = 2 * time.Second
+
 	// catchUp bounds the wait for the catalog to show what was recorded.
 	catchUp = 5 * time.Second
 
@@ -212,7 +215,7 @@ func (k *Keeper) untilDue(ctx context.Context) bool {
 					k.cfg.Logger.WarnContext(ctx, "the catalog does not tell what is due", "error", err)
 				}
 				known = 0
-				relay.Pause(ctx, ask)
+				relay.Pause(ctx, askAgain)
 				continue
 			}
 			known = applied
