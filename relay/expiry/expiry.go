@@ -66,9 +66,11 @@ const (
 	catchUp = 5 * time.Second
 
 	// firstBackoff and longestBackoff are the waits after the ledger did not take
-	// something, firstDoubt and longestDoubt those before one key is tried again
+	// something, longestStale is the longest while this server's verdicts are stale,
+	// firstDoubt and longestDoubt those before one key is tried again
 	// of which it takes nothing.
 	firstBackoff, longestBackoff = 250 * time.Millisecond, 15 * time.Second
+	longestStale                 = 2 * time.Second
 	firstDoubt, longestDoubt     = time.Second, 5 * time.Minute
 
 	// maxDoubts bounds the keys that are remembered for that. Where there are more,
@@ -187,9 +189,17 @@ func (k *Keeper) Run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			k.cfg.Logger.WarnContext(ctx, "what is due of keys cannot be recorded now", "error", err, "again_in", backoff)
+			level, longest := slog.LevelWarn, longestBackoff
+			if errors.Is(err, errStale) {
+				// To look costs nothing, and it is mostly over soon.
+				longest = longestStale
+				if backoff != firstBackoff {
+					level = slog.LevelDebug
+				}
+			}
+			k.cfg.Logger.Log(ctx, level, "what is due of keys cannot be recorded now", "error", err, "again_in", backoff)
 			relay.Pause(ctx, backoff/2+rand.N(backoff))
-			backoff, back = min(2*backoff, longestBackoff), standBack
+			backoff, back = min(2*backoff, longest), standBack
 		case shared:
 			relay.Pause(ctx, back/2+rand.N(back))
 			backoff, back = firstBackoff, min(2*back, longestStandBack)
