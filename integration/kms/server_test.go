@@ -123,6 +123,16 @@ func (w *world) silent(provider string) {
 	}
 }
 
+// looksThrough waits for a server that has started to have looked through data keys
+// that today's key wraps, which it does not do again for an hour.
+func (w *world) looksThrough(n int) {
+	w.t.Helper()
+	program.Until(w.t, "the data keys to be looked through", func() bool {
+		text := string(w.owner.Must(w.t, 200, "GET", "/metrics", nil).Body)
+		return strings.Contains(text, fmt.Sprintf("keyledger_provider_data_keys{current=\"true\"} %d\n", n))
+	})
+}
+
 // rewrap wraps all data keys anew.
 func (w *world) rewrap() program.Answer {
 	w.t.Helper()
@@ -146,7 +156,11 @@ func TestRotationInTheToken(t *testing.T) {
 	first := k.keys()
 	k.rotate()
 	w.resolves("openai")
-	if a := w.rewrap(); a.Get("rewrapped") != 2.0 || a.Get("failed") != 0.0 {
+	// A server that has just started looks through them, too, and may come to one first.
+	a := w.rewrap()
+	rewrapped, _ := a.Get("rewrapped").(float64)
+	current, _ := a.Get("current").(float64)
+	if rewrapped+current != 2 || a.Get("failed") != 0.0 {
 		t.Errorf("rewrap: %s", a)
 	}
 	if a := w.rewrap(); a.Get("rewrapped") != 0.0 || a.Get("current") != 2.0 || a.Get("failed") != 0.0 {
@@ -158,6 +172,7 @@ func TestRotationInTheToken(t *testing.T) {
 	w.start("kms:" + k.endpoint())
 	w.resolves("openai")
 	w.resolves("anthropic")
+	w.looksThrough(2)
 
 	// Without that, what the key wrapped is lost with it, and nothing else serves.
 	second := k.keys()
