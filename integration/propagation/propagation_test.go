@@ -27,6 +27,7 @@ import (
 var (
 	fleets = flag.String("verifiers", "1,5", "how many verifiers, one after another")
 	rounds = flag.Int("rounds", 10, "how many revocations for each of them")
+	rest   = flag.Duration("rest", 0, "how long to wait before each, for what the one before it left to do")
 )
 
 // TestRevocationReachesEveryVerifier prints what it measures; that every one of them
@@ -57,6 +58,7 @@ func TestRevocationReachesEveryVerifier(t *testing.T) {
 		raw.consumers(n)
 		var ours, bare []time.Duration
 		for len(ours) < *rounds {
+			time.Sleep(*rest)
 			if took, ok := revoke(t, door, positions, clients[:n]); ok {
 				ours = append(ours, took)
 				bare = append(bare, raw.round())
