@@ -481,6 +481,44 @@ func TestReaderOutlives(t *testing.T) {
 	}
 }
 
+// Whoever has the consumer begin far off before it delivers anything is found out, too.
+func TestReaderBegunAnewBeforeItDelivers(t *testing.T) {
+	t.Parallel()
+	all, holder := open(t)
+	conn, facts := all(), 30
+	l := ledger(t, conn)
+	reader(t, conn, spec("r"))
+	thief := all()
+	reset, times := "$JS.API.CONSUMER.RESET.LEDGER.r", 0
+	heard, err := thief.Subscribe(reset, func(m *nats.Msg) {
+		if times++; times%2 == 1 && times < 10 { // every other one is its own
+			_ = thief.PublishRequest(reset, thief.NewInbox(), []byte(`{"seq":1000}`))
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = heard.Unsubscribe() }()
+	if err := thief.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), entries(facts)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	seen := events.Position(0)
+	err = readerOf(t, holder(), "r").Follow(ctx, 0, func(slice []events.Recorded) error {
+		if seen += events.Position(len(slice)); seen == events.Position(facts) {
+			return errEnough
+		}
+		return nil
+	})
+	if !errors.Is(err, errEnough) {
+		t.Fatalf("follow: %v at %d", err, seen)
+	}
+}
+
 // Two readers of one credential each get all there is, once, in order: of everything,
 // or of a part.
 func TestReadersOfOneCredential(t *testing.T) {

@@ -375,6 +375,11 @@ func (c *consumer) remark(m *nats.Msg) error {
 		if n, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64); err == nil && n != c.delivery {
 			return fmt.Errorf("%w: %d were delivered, %d have come", errTorn, n, c.delivery)
 		}
+		// Whoever had it begin elsewhere before it delivered anything does not show in
+		// that number. It has nothing to say of itself while messages are ahead.
+		if c.tail.keeps && c.delivery == 0 && c.ahead > 0 {
+			return fmt.Errorf("%w: of %d messages ahead none comes", errAgain, c.ahead)
+		}
 		return nil
 	case status == "404", status == "408", status == "409" && text == "Batch Completed":
 		// A request for more ended with some of it undelivered.
