@@ -101,14 +101,6 @@ func Start(t testing.TB) *Cluster {
 	return c
 }
 
-// For returns the cluster for a test within the one that it was started for: what
-// that test connects ends with it. One such test at a time has the cluster.
-func (c *Cluster) For(t testing.TB) *Cluster {
-	inner := *c
-	inner.t = t
-	return &inner
-}
-
 // start starts a node, and does not wait for the others.
 func (c *Cluster) start(i int) {
 	c.t.Helper()
@@ -213,7 +205,7 @@ func (c *Cluster) Authority() *credentials.Authority { return c.authority }
 func (c *Cluster) Operator() *nats.Conn { return c.operator }
 
 // In is the same cluster in another test, where what is asked of it ends with that
-// test, and it itself does not.
+// test, and it itself does not. One such test at a time has the cluster.
 func (c *Cluster) In(t testing.TB) *Cluster {
 	t.Helper()
 	in := *c

@@ -50,7 +50,7 @@ func TestOnThreeNodes(t *testing.T) {
 		{"presence", onThree(presenceIsKept)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := c.For(t)
+			c := c.In(t)
 			c.Begin()
 			test.run(t, c)
 		})

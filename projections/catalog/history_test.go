@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyledger/keyledger/events"
 	"github.com/keyledger/keyledger/projections/catalog"
+	"pgregory.net/rapid"
 )
 
 const (
@@ -63,6 +64,15 @@ func (h *history) create(org events.OrgID, n int, change ...func(*events.KeyCrea
 
 // slices cuts the facts into slices of n.
 func (h *history) slices(n int) [][]events.Recorded { return slices.Collect(slices.Chunk(h.facts, n)) }
+
+// show has a catalog apply the history, in slices of any size.
+func (h *history) show(rt *rapid.T, c *catalog.Catalog) {
+	for _, s := range h.slices(rapid.IntRange(1, 20).Draw(rt, "slice")) {
+		if err := c.Apply(context.Background(), s); err != nil {
+			rt.Fatal(err)
+		}
+	}
+}
 
 func open(t testing.TB, path string) *catalog.Catalog {
 	t.Helper()

@@ -248,11 +248,7 @@ func TestAnyHistoryOfProviderKeys(t *testing.T) {
 		h := drawProviders(rt)
 		c := empty(rt)
 		defer c.Close()
-		for _, s := range h.slices(rapid.IntRange(1, 20).Draw(rt, "slice")) {
-			if err := c.Apply(ctx, s); err != nil {
-				rt.Fatal(err)
-			}
-		}
+		h.show(rt, c)
 		for _, org := range []events.OrgID{acme, "other"} {
 			var connected []events.ProviderID
 			for _, p := range events.Providers() {

@@ -291,11 +291,7 @@ func TestAnyHistoryGivesWhatANaiveFoldGives(t *testing.T) {
 		h := drawHistory(rt)
 		c := empty(rt)
 		defer c.Close()
-		for _, s := range h.slices(rapid.IntRange(1, 20).Draw(rt, "slice")) {
-			if err := c.Apply(ctx, s); err != nil {
-				rt.Fatal(err)
-			}
-		}
+		h.show(rt, c)
 		now := t0 + events.Time(rapid.IntRange(0, 10).Draw(rt, "now"))*day
 		for _, org := range []events.OrgID{acme, "other"} {
 			byStatus, holders, rotations := map[events.Status]int{}, 0, 0
